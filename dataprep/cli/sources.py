@@ -1,0 +1,113 @@
+"""download and import: how samples come into a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli.options import given_params, params_options, run_options
+from dataprep.cli.runs import run_stages
+from dataprep.manifest.workspace import Workspace
+from dataprep.sources.base import Source
+from dataprep.stages.download import DownloadParams
+
+_LIMIT = click.option("--limit", type=click.IntRange(1), help="At most this many photos, in the list's order.")
+
+
+def add_source(workspace: str, source: Source) -> None:
+    """Freeze a source's samples into the plan of a workspace, unless they are in it."""
+    plan = Workspace(workspace, create=True).plan()
+    described, digest = source.describe(), source.digest()
+    if plan.knows(described, digest):
+        click.echo(f"{described['kind']}: planned before, {plan.count} samples in all")
+        return
+    added = plan.add(described, digest, source.samples())
+    if added is None:
+        click.echo(f"{described['kind']}: nothing new, {plan.count} samples in all")
+    else:
+        click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
+
+
+@click.group()
+def download() -> None:
+    """Fetch the photos of a published list of URLs: resumable, polite, suspicious.
+
+    \b
+    Example: dataprep download vggface --lists vgg_face_dataset.tar.gz --per-identity 50
+             dataprep download urls photos.csv
+    """
+
+
+@download.command()
+@click.option("--lists", type=click.Path(path_type=Path), help="Folder of lists, or vgg_face_dataset.tar.gz.")
+@_LIMIT
+@click.option("--per-identity", type=click.IntRange(1), help="At most this many photos of one person.")
+@params_options(DownloadParams)
+@run_options
+@click.pass_obj
+def vggface(workspace: str, lists: Path | None, limit: int | None, per_identity: int | None, **values: Any) -> None:
+    """VGG-Face: 2.6 million URLs of 2,622 people. Without --lists, the official archive of lists is fetched first.
+
+    \b
+    Example: dataprep download vggface --limit 1000
+    """
+    from dataprep.sources.archive import fetch_lists
+    from dataprep.sources.vggface import ARCHIVE_URL, VggFace
+
+    if lists is None:
+        lists = fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / "vgg_face_dataset.tar.gz")
+    _download(workspace, VggFace(lists, limit=limit, per_identity=per_identity), values)
+
+
+@download.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@_LIMIT
+@params_options(DownloadParams)
+@run_options
+@click.pass_obj
+def urls(workspace: str, table: Path, limit: int | None, **values: Any) -> None:
+    """A table of yours: .csv, .tsv or .parquet with the columns url, identity [, left, top, right, bottom, key].
+
+    \b
+    Example: dataprep download urls photos.csv --per-host 8
+    """
+    from dataprep.sources.urls import Urls
+
+    _download(workspace, Urls(table, limit=limit), values)
+
+
+def _download(workspace: str, source: Source, values: dict[str, Any]) -> None:
+    (params,) = given_params(values, DownloadParams)
+    run = {name: values[name] for name in ("jobs", "dry_run", "strict", "accept_versions")}
+    if run["dry_run"]:
+        count = sum(1 for _ in source.samples())
+        click.echo(f"{source.describe()['kind']}: {count} samples would be planned, those not yet there downloaded")
+        return
+    add_source(workspace, source)
+    run_stages(workspace, "download", {"download": params}, **run)
+
+
+@click.group("import")
+def import_() -> None:
+    """Take up photos that are on this disk already. They stay where they are.
+
+    \b
+    Example: dataprep import folder lfw/
+    """
+
+
+@import_.command()
+@click.argument("photos", type=click.Path(path_type=Path))
+@_LIMIT
+@click.pass_obj
+def folder(workspace: str, photos: Path, limit: int | None) -> None:
+    """A folder per identity with photos in it: LFW, CASIA-WebFace or VGGFace2 as they come, or your own.
+
+    \b
+    Example: dataprep import folder lfw/ && dataprep align
+    """
+    from dataprep.sources.folder import PhotoFolder
+
+    add_source(workspace, PhotoFolder(photos, limit=limit))

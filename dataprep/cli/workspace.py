@@ -1,0 +1,105 @@
+"""status, retry, gc, export, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from dataprep.cli.runs import account_line
+
+
+@click.command()
+@click.option("--why", is_flag=True, help="Say why each pending stage is pending.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.pass_obj
+def status(workspace: str, why: bool, as_json: bool) -> None:
+    """Show what is done, what was lost and for which reasons, and what is pending.
+
+    \b
+    Example: dataprep status --why
+    """
+    from dataprep.run.upkeep import status as look
+
+    found = look(workspace)
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    sources = ", ".join(f"{s['source'].get('kind')} {s['samples']}" for s in found["sources"]) or "none yet"
+    click.echo(f"{found['workspace']}: {found['samples']} samples ({sources})")
+    for stage in found["stages"]:
+        account = stage["account"]
+        done = account_line(stage["stage"], account) if account["in"] else f"{stage['stage']}: -"
+        pending = f" | pending {stage['pending']} of {stage['shards']} shards" if stage["pending"] else ""
+        click.echo(f"  {done}{pending}")
+        if why:
+            for reason, count in stage["why"].items():
+                click.echo(f"      {count} x {reason}")
+    if found["packs"]:
+        click.echo(f"  packs: {', '.join(found['packs'])}")
+
+
+@click.command()
+@click.option("--reason", "reasons", required=True, help="One or more reasons, separated by commas.")
+@click.pass_obj
+def retry(workspace: str, reasons: str) -> None:
+    """Ask again for samples that were lost for these reasons: they, and what depends on them, run with the next verb.
+
+    \b
+    Example: dataprep retry --reason timeout,http_5xx && dataprep pack
+    """
+    from dataprep.run.upkeep import ask_retry
+
+    for stage, counts in ask_retry(workspace, [r.strip() for r in reasons.split(",") if r.strip()]).items():
+        named = ", ".join(f"{code} {count}" for code, count in counts.items())
+        click.echo(f"{stage}: {named} will be tried again by the next `dataprep {stage}`, `align`, `pack` or `run`")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--other-parameters", is_flag=True, help="Also remove what was made with parameters no longer in use.")
+@click.pass_obj
+def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
+    """Remove files that nothing refers to: what kills left behind, and what retries replaced.
+
+    \b
+    Example: dataprep gc --dry-run
+    """
+    from dataprep.run.upkeep import collect_garbage
+
+    found = collect_garbage(workspace, remove=not dry_run, other_parameters=other_parameters)
+    if dry_run:
+        for path, size in found:
+            click.echo(f"{size:>12}  {path}")
+    total = sum(size for _, size in found)
+    click.echo(f"{len(found)} files, {total / 1e6:.1f} MB {'to remove' if dry_run else 'removed'}")
+
+
+@click.command()
+@click.option("--to", "form", type=click.Choice(["folder"]), default="folder", show_default=True, help="The form.")
+@click.option("--what", type=click.Choice(["faces", "photos"]), default="faces", show_default=True, help="Which images.")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.pass_obj
+def export(workspace: str, form: str, what: str, target: Path) -> None:
+    """Write the aligned faces, or the usable photos, as identity/image.jpg.
+
+    \b
+    Example: dataprep export --to folder faces/
+    """
+    from dataprep.run.export import export_folder
+
+    click.echo(f"{export_folder(workspace, target, what)} {what} under {target}")
+
+
+@click.command()
+def doctor() -> None:
+    """Show what is installed, which detector backend is in use, and how fast it is here.
+
+    \b
+    Example: dataprep doctor
+    """
+    from dataprep.run.doctor import examine
+
+    for line in examine():
+        click.echo(line)

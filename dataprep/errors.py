@@ -1,0 +1,127 @@
+"""The exceptions a user can meet, and the reasons for which a sample does not make it.
+
+A sample's trouble is a `Reason` in a ledger row and never an exception; an exception means that the command as a whole
+cannot go on. Every message names what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+Verdict = Literal["ok", "dropped", "failed"]
+
+
+class DataprepError(Exception):
+    """Base of everything raised on purpose. `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(DataprepError):
+    """The command cannot be understood or does not fit this workspace."""
+
+    exit_code = 2
+
+
+class LockedError(DataprepError):
+    """Another run is writing to the same part of the workspace."""
+
+    exit_code = 4
+
+
+class Interrupted(DataprepError):
+    """The user or the system asked the run to stop; what was finished is committed."""
+
+    exit_code = 130
+
+
+class SourceError(DataprepError):
+    """A published list, or a folder of photos, cannot be read."""
+
+
+class WorkspaceError(DataprepError):
+    """The workspace is missing, damaged, or was made by an incompatible version."""
+
+
+class RecordError(DataprepError):
+    """A packed file (.rec, .idx, .lst, property, .bin) is damaged or is not what it claims to be."""
+
+
+class ImagingError(DataprepError):
+    """A photo's bytes cannot be turned into pixels; carries the reason for the ledger."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.code}: {detail}" if detail else reason.code)
+        self.reason = reason
+        self.detail = detail
+
+
+class ModelError(DataprepError):
+    """Weights, a checkpoint or a training configuration cannot be used."""
+
+
+class Reason(Enum):
+    """Why a sample was dropped (the data says no) or failed (something went wrong while asking).
+
+    Members are (code, verdict, transient): `transient` marks failures that a retry may mend.
+    """
+
+    # the URL itself
+    BAD_URL = ("bad_url", "dropped", False)
+    BAD_LINE = ("bad_line", "dropped", False)
+    BAD_NAME = ("bad_name", "dropped", False)
+    FORBIDDEN_ADDRESS = ("forbidden_address", "dropped", False)
+    # the answer
+    HTTP_4XX = ("http_4xx", "failed", False)
+    HTTP_404 = ("http_404", "failed", False)
+    HTTP_429 = ("http_429", "failed", True)
+    HTTP_5XX = ("http_5xx", "failed", True)
+    TIMEOUT = ("timeout", "failed", True)
+    DNS = ("dns", "failed", True)
+    CONNECTION = ("connection", "failed", True)
+    TLS = ("tls", "failed", False)
+    REDIRECTS = ("too_many_redirects", "failed", False)
+    SHORT_BODY = ("short_body", "failed", True)
+    TOO_LARGE = ("too_large", "dropped", False)
+    OPTED_OUT = ("opted_out", "dropped", False)
+    HOST_DOWN = ("host_down", "failed", True)
+    # what was found instead of a photo
+    EMPTY = ("empty", "dropped", False)
+    HTML = ("html", "dropped", False)
+    NOT_AN_IMAGE = ("not_an_image", "dropped", False)
+    WRONG_TYPE = ("wrong_type", "dropped", False)
+    ANIMATED = ("animated", "dropped", False)
+    TRUNCATED = ("truncated", "dropped", False)
+    CORRUPT = ("corrupt", "dropped", False)
+    TOO_SMALL = ("too_small", "dropped", False)
+    BOMB = ("too_many_pixels", "dropped", False)
+    # what the files on disk did
+    UNREADABLE = ("unreadable", "failed", True)
+    PHOTO_CHANGED = ("photo_changed", "failed", True)
+    # boxes and faces
+    BAD_BOX = ("bad_box", "dropped", False)
+    BOX_OUTSIDE = ("box_outside", "dropped", False)
+    NO_FACE = ("no_face", "dropped", False)
+    BAD_LANDMARKS = ("bad_landmarks", "dropped", False)
+    TINY_FACE = ("tiny_face", "dropped", False)
+    # identities
+    TOO_FEW_IMAGES = ("too_few_images", "dropped", False)
+    EXCLUDED = ("excluded", "dropped", False)
+    # us
+    BUG = ("bug", "failed", True)
+    WORKER_DIED = ("worker_died", "failed", True)
+
+    def __init__(self, code: str, verdict: Verdict, transient: bool) -> None:
+        self.code = code
+        self.verdict: Verdict = verdict
+        self.transient = transient
+
+    @classmethod
+    def from_code(cls, code: str) -> Reason:
+        """The member whose `code` is given; UsageError lists the codes if there is none."""
+        for reason in cls:
+            if reason.code == code:
+                return reason
+        known = ", ".join(reason.code for reason in cls)
+        raise UsageError(f"unknown reason {code!r}; the reasons are: {known}")

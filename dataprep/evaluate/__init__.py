@@ -1,0 +1,1 @@
+"""Scoring models; needs only a model and a verification set."""

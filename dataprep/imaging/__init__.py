@@ -1,0 +1,1 @@
+"""Pure functions on image bytes and pixel arrays: no paths, no manifest."""

@@ -1,0 +1,137 @@
+"""Boxes, EXIF turns and face alignment: coordinates in, coordinates or warped pixels out.
+
+Points are (x, y) in pixels with x to the right and y down. Landmarks are five points in the field's order: left eye,
+right eye, nose tip, left mouth corner, right mouth corner, where left is the smaller x of an upright face.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.imaging.photo import Pixels
+from dataprep.samples import Box
+
+Points = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
+
+# insightface, python-package/insightface/utils/face_align.py: where the five points lie in a 112x112 crop
+ARCFACE_TEMPLATE: Points = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    dtype=np.float32,
+)
+
+
+def clamp(box: Box, width: int, height: int) -> Box | None:
+    """The part of `box` inside a photo of that size, or None if nothing of it is (or it is not finite)."""
+    if not all(map(math.isfinite, box)):
+        return None
+    inside = Box(max(0.0, box.left), max(0.0, box.top), min(float(width), box.right), min(float(height), box.bottom))
+    return inside if inside.width > 0 and inside.height > 0 else None
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(one.right, other.right) - max(one.left, other.left)
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (one.area + other.area - shared)
+
+
+def turn_points(points: npt.ArrayLike, orientation: int, width: int, height: int) -> Points:
+    """Points of the stored pixel grid (width x height) where they lie after the EXIF turn.
+
+    Coordinates are those of pixel edges (a box of the whole photo goes from 0 to width), so a mirror is `width - x`.
+    """
+    x, y = np.asarray(points, np.float64).reshape(-1, 2).T
+    if orientation >= 5:
+        x, y = y, x
+        width, height = height, width
+    if orientation in (2, 3, 6, 7):
+        x = width - x
+    if orientation in (3, 4, 7, 8):
+        y = height - y
+    return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def turn_box(box: Box, orientation: int, width: int, height: int) -> Box:
+    """A box of the stored pixel grid (width x height) as it stands after the EXIF turn."""
+    if orientation == 1:
+        return box
+    corners = turn_points([[box.left, box.top], [box.right, box.bottom]], orientation, width, height)
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return Box(float(left), float(top), float(right), float(bottom))
+
+
+def template(height: int, width: int) -> Points:
+    """Where the five landmarks belong in a crop of that size.
+
+    ArcFace's template for 112x112 and its multiples; multiples of 128 shift x by 8 per 128, as insightface's
+    `estimate_norm` does; 112 high and 96 wide drops 8 columns on either side. Raises ValueError for other sizes.
+    """
+    if (height, width) == (112, 96):
+        return ARCFACE_TEMPLATE - np.array([8.0, 0.0], np.float32)
+    if height == width and height > 0 and height % 112 == 0:
+        return ARCFACE_TEMPLATE * np.float32(height / 112)
+    if height == width and height > 0 and height % 128 == 0:
+        ratio = np.float32(height / 128)
+        return ARCFACE_TEMPLATE * ratio + np.array([8.0 * ratio, 0.0], np.float32)
+    raise ValueError(f"no template for {width}x{height}: a multiple of 112, a multiple of 128, or 96x112")
+
+
+def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
+    """The rotation, uniform scale and shift that best takes `source` points to `target` points; (2, 3).
+
+    Least squares after Umeyama (1991), eq. 40 to 42, a reflection excluded. Raises ValueError if the points are not
+    finite or coincide.
+    """
+    src, dst = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if not (np.isfinite(src).all() and np.isfinite(dst).all()):
+        raise ValueError("landmarks are not finite")
+    src_mean, dst_mean = src.mean(axis=0), dst.mean(axis=0)
+    src_centred, dst_centred = src - src_mean, dst - dst_mean
+    variance = (src_centred**2).sum() / len(src)
+    if variance < 1e-12:
+        raise ValueError("landmarks coincide")
+    u, singular, vt = np.linalg.svd(dst_centred.T @ src_centred / len(src))
+    sign = np.ones(2)
+    if np.linalg.det(u) * np.linalg.det(vt) < 0:
+        sign[1] = -1
+    rotation = u @ np.diag(sign) @ vt
+    scale = (singular * sign).sum() / variance
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = scale * rotation
+    matrix[:, 2] = dst_mean - scale * rotation @ src_mean
+    return matrix
+
+
+def warp(pixels: Pixels, matrix: Matrix, height: int, width: int) -> Pixels:
+    """Bilinear warp with a black border, as insightface's `norm_crop` does it."""
+    import cv2
+
+    return np.asarray(cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=0), np.uint8)
+
+
+def extended_crop(box: Box, extend: float, width: int, height: int) -> tuple[int, int, int, int]:
+    """VGGFace2's crop around a face box: (left, top, right, bottom), right and bottom exclusive, inside the photo.
+
+    The box is widened to at least 112/128 of its height, grown by `extend`, centred, rounded half away from zero and
+    clamped (ox-vgg/vgg_face2, standard_evaluation/demo_proj.m).
+    """
+    ratio = max(112 / 128, box.width / box.height)
+    grown_width, grown_height = box.height * ratio * (1 + extend), box.height * (1 + extend)
+    x, y = box.centre
+    # MATLAB counts pixels from 1 and includes the last one
+    left = max(1, _round(x - grown_width / 2))
+    right = min(width, _round(x + grown_width / 2))
+    top = max(1, _round(y - grown_height / 2))
+    bottom = min(height, _round(y + grown_height / 2))
+    return left - 1, top - 1, right, bottom
+
+
+def _round(value: float) -> int:
+    return math.floor(abs(value) + 0.5) * (1 if value >= 0 else -1)

@@ -1,0 +1,1 @@
+"""MTCNN (Zhang et al. 2016) on facenet-pytorch's weights, giving facenet-pytorch's faces."""

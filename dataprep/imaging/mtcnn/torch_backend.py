@@ -1,0 +1,239 @@
+"""The P/R/O cascade in torch, step for step as facenet-pytorch's `detect_face` runs it on one image.
+
+The odd parts (floors, truncations, `+ 1` in some areas and not in others, the order in which equal scores are kept) are
+theirs and on purpose: a dataset made here must hold the faces that their users know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.imaging.faces import Faces
+from dataprep.imaging.mtcnn.weights import weight_files, weights_digest
+from dataprep.imaging.photo import Pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_CELL, _STRIDE = 12, 2  # PNet's window and step in its input
+
+
+class TorchDetector:
+    """MTCNN on the CPU or on CUDA. Parameters as in `facenet_pytorch.MTCNN`; thresholds are those of P, R and O."""
+
+    def __init__(
+        self,
+        *,
+        min_face: int = 20,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+        factor: float = 0.709,
+        device: str = "cpu",
+    ) -> None:
+        import torch
+
+        self._torch = torch
+        self._device = torch.device(device)
+        self._min_face, self._thresholds, self._factor = min_face, thresholds, factor
+        self._weights: dict[str, dict[str, Tensor]] = {
+            name: {k: v.to(self._device) for k, v in torch.load(path, weights_only=True, map_location="cpu").items()}
+            for name, path in weight_files().items()
+        }
+
+    def versions(self) -> dict[str, str]:
+        return {"detector": "mtcnn-torch", "torch": self._torch.__version__, "weights": weights_digest()}
+
+    def detect(self, images: Sequence[Pixels]) -> list[Faces]:
+        with self._torch.inference_mode():
+            return [self._detect(image) for image in images]
+
+    def _detect(self, image: Pixels) -> Faces:
+        torch = self._torch
+        height, width = image.shape[:2]
+        tensor = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float()
+        boxes = self._propose(tensor, height, width)
+        if not len(boxes):
+            return Faces.none()
+        boxes = self._refine(tensor, boxes, height, width)
+        if not len(boxes):
+            return Faces.none()
+        return self._output(tensor, boxes, height, width)
+
+    # the three stages -----------------------------------------------------------------------------------------------
+
+    def _propose(self, image: Tensor, height: int, width: int) -> Floats:
+        """PNet over the pyramid: square candidate boxes (n, 5) with their scores."""
+        found = []
+        for scale in pyramid(height, width, self._min_face, self._factor):
+            size = (int(height * scale + 1), int(width * scale + 1))
+            offsets, scores = (t.cpu().numpy()[0] for t in self._pnet(self._resize(image, size)))
+            ys, xs = np.nonzero(scores[1] >= np.float32(self._thresholds[0]))
+            if not len(ys):
+                continue
+            # float32 as theirs: the floor of a quotient a hair below an integer matters
+            cells = np.stack([xs, ys], axis=1).astype(np.float32)
+            corner = np.floor((_STRIDE * cells + 1) / np.float32(scale))
+            opposite = np.floor((_STRIDE * cells + _CELL) / np.float32(scale))
+            candidates = np.concatenate(
+                [corner, opposite, scores[1, ys, xs][:, None], offsets[:, ys, xs].T], axis=1, dtype=np.float32
+            )
+            found.append(candidates[nms(candidates[:, :4], candidates[:, 4], 0.5)])
+        if not found:
+            return np.zeros((0, 5), np.float32)
+        boxes = np.concatenate(found)
+        boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)]
+        size = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
+        return square(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * size, boxes[:, 4:5]], axis=1))
+
+    def _refine(self, image: Tensor, boxes: Floats, height: int, width: int) -> Floats:
+        """RNet on 24x24 crops."""
+        boxes, crops = self._crops(image, boxes, height, width, 24)
+        if not len(boxes):
+            return boxes
+        offsets, scores = (t.cpu().numpy() for t in self._rnet(crops))
+        passed = scores[:, 1] > np.float32(self._thresholds[1])
+        boxes = np.concatenate([boxes[passed, :4], scores[passed, 1:2]], axis=1)
+        keep = nms(boxes[:, :4], boxes[:, 4], 0.7)
+        return square(regress(boxes[keep], offsets[passed][keep]))
+
+    def _output(self, image: Tensor, boxes: Floats, height: int, width: int) -> Faces:
+        """ONet on 48x48 crops: boxes and landmarks."""
+        boxes, crops = self._crops(image, boxes, height, width, 48)
+        if not len(boxes):
+            return Faces.none()
+        offsets, points, scores = (t.cpu().numpy() for t in self._onet(crops))
+        passed = scores[:, 1] > np.float32(self._thresholds[2])
+        boxes = np.concatenate([boxes[passed, :4], scores[passed, 1:2]], axis=1)
+        size = boxes[:, 2:4] - boxes[:, 0:2] + 1
+        landmarks = np.stack(
+            [
+                size[:, 0:1] * points[passed, :5] + boxes[:, 0:1] - 1,
+                size[:, 1:2] * points[passed, 5:] + boxes[:, 1:2] - 1,
+            ],
+            axis=2,
+        )
+        boxes = regress(boxes, offsets[passed])
+        keep = nms_minimum(boxes[:, :4], boxes[:, 4], 0.7)
+        return Faces(boxes=boxes[keep, :4], probabilities=boxes[keep, 4], landmarks=landmarks[keep])
+
+    def _crops(self, image: Tensor, boxes: Floats, height: int, width: int, size: int) -> tuple[Floats, Tensor]:
+        """The boxes that lie in the photo at all, and what they show, resized to `size` and normalised."""
+        left, top, right, bottom = np.trunc(boxes[:, :4]).astype(np.int64).T
+        left, top = np.maximum(left, 1), np.maximum(top, 1)
+        right, bottom = np.minimum(right, width), np.minimum(bottom, height)
+        inside = (right > left - 1) & (bottom > top - 1)
+        crops = [
+            self._resize(image[:, :, top[i] - 1 : bottom[i], left[i] - 1 : right[i]], (size, size))
+            for i in np.flatnonzero(inside)
+        ]
+        return boxes[inside], self._torch.cat(crops) if crops else image.new_zeros((0, 3, size, size))
+
+    def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        resized = self._torch.nn.functional.interpolate(image, size=size, mode="area")
+        return (resized - 127.5) * 0.0078125
+
+    # the three networks ---------------------------------------------------------------------------------------------
+
+    def _pnet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        f, w = self._torch.nn.functional, self._weights["pnet"]
+        x = f.max_pool2d(self._conv(x, "pnet", 1), 2, 2, ceil_mode=True)
+        x = self._conv(self._conv(x, "pnet", 2), "pnet", 3)
+        scores = f.conv2d(x, w["conv4_1.weight"], w["conv4_1.bias"])
+        return f.conv2d(x, w["conv4_2.weight"], w["conv4_2.bias"]), f.softmax(scores, dim=1)
+
+    def _rnet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        f = self._torch.nn.functional
+        x = f.max_pool2d(self._conv(x, "rnet", 1), 3, 2, ceil_mode=True)
+        x = f.max_pool2d(self._conv(x, "rnet", 2), 3, 2, ceil_mode=True)
+        x = self._dense(self._flat(self._conv(x, "rnet", 3)), "rnet", 4)
+        return self._linear(x, "rnet", "dense5_2"), f.softmax(self._linear(x, "rnet", "dense5_1"), dim=1)
+
+    def _onet(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        f = self._torch.nn.functional
+        x = f.max_pool2d(self._conv(x, "onet", 1), 3, 2, ceil_mode=True)
+        x = f.max_pool2d(self._conv(x, "onet", 2), 3, 2, ceil_mode=True)
+        x = f.max_pool2d(self._conv(x, "onet", 3), 2, 2, ceil_mode=True)
+        x = self._dense(self._flat(self._conv(x, "onet", 4)), "onet", 5)
+        scores = f.softmax(self._linear(x, "onet", "dense6_1"), dim=1)
+        return self._linear(x, "onet", "dense6_2"), self._linear(x, "onet", "dense6_3"), scores
+
+    def _conv(self, x: Tensor, net: str, layer: int) -> Tensor:
+        f, w = self._torch.nn.functional, self._weights[net]
+        x = f.conv2d(x, w[f"conv{layer}.weight"], w[f"conv{layer}.bias"])
+        return f.prelu(x, w[f"prelu{layer}.weight"])
+
+    def _dense(self, x: Tensor, net: str, layer: int) -> Tensor:
+        return self._torch.nn.functional.prelu(
+            self._linear(x, net, f"dense{layer}"), self._weights[net][f"prelu{layer}.weight"]
+        )
+
+    def _linear(self, x: Tensor, net: str, name: str) -> Tensor:
+        w = self._weights[net]
+        return self._torch.nn.functional.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    @staticmethod
+    def _flat(x: Tensor) -> Tensor:
+        """Flattened with the width slowest, as the weights, trained column-major in MATLAB, expect."""
+        return x.permute(0, 3, 2, 1).reshape(len(x), -1)
+
+
+def pyramid(height: int, width: int, min_face: int, factor: float) -> list[float]:
+    """The scales at which PNet's 12-pixel window looks for faces of `min_face` pixels and more."""
+    scale = _CELL / min_face
+    side = min(height, width) * scale
+    scales = []
+    while side >= _CELL:
+        scales.append(scale)
+        scale *= factor
+        side *= factor
+    return scales
+
+
+def square(boxes: Floats) -> Floats:
+    """Boxes grown to squares around their centres."""
+    size = boxes[:, 2:4] - boxes[:, 0:2]
+    side = size.max(axis=1, keepdims=True)
+    corner = boxes[:, :2] + size * np.float32(0.5) - side * np.float32(0.5)
+    return np.concatenate([corner, corner + side, boxes[:, 4:]], axis=1)
+
+
+def regress(boxes: Floats, offsets: Floats) -> Floats:
+    """Boxes moved by the offsets that R- and O-Net predict, in units of their size."""
+    size = np.tile(boxes[:, 2:4] - boxes[:, 0:2] + 1, 2)
+    return np.concatenate([boxes[:, :4] + offsets * size, boxes[:, 4:]], axis=1)
+
+
+def nms(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+    """Greedy non-maximum suppression by intersection over union, as `torchvision.ops.nms`; equal scores keep the first."""
+    left, top, right, bottom = boxes.T
+    area = (right - left) * (bottom - top)
+    rest = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(rest):
+        best, rest = rest[0], rest[1:]
+        kept.append(best)
+        shared = np.maximum(np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]), 0)
+        shared = shared * np.maximum(np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]), 0)
+        rest = rest[~(shared / (area[best] + area[rest] - shared) > threshold)]
+    return np.array(kept, np.int64)
+
+
+def nms_minimum(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+    """Suppression by intersection over the smaller box, areas with `+ 1`; equal scores keep the *last*, as theirs do."""
+    left, top, right, bottom = boxes.T
+    area = (right - left + 1) * (bottom - top + 1)
+    rest = np.argsort(scores)
+    kept = []
+    while len(rest):
+        best, rest = rest[-1], rest[:-1]
+        kept.append(best)
+        shared = np.maximum(0.0, np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + 1)
+        shared = shared * np.maximum(0.0, np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + 1)
+        rest = rest[shared / np.minimum(area[best], area[rest]) <= threshold]
+    return np.array(kept, np.int64)

@@ -1,0 +1,198 @@
+"""Photo files to pixels and back.
+
+Pixels are always (height, width, 3) uint8 arrays in RGB order, turned upright as EXIF asks. Nothing here rewrites a
+photo: what is on disk stays as it came.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import ImagingError, Reason
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+Pixels = npt.NDArray[np.uint8]
+
+CODECS = ("pillow", "opencv")
+_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a photo file says of itself. `width` and `height` are those of the upright photo, in pixels."""
+
+    format: str
+    mode: str
+    orientation: int
+    width: int
+    height: int
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) of the pixel grid as the file stores it, before the EXIF turn."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(data: bytes, *, max_pixels: int) -> Header:
+    """Format, colour mode, EXIF orientation and size, without decoding.
+
+    Raises ImagingError: not an image, a type this field does not use, animated, or more than `max_pixels` pixels.
+    """
+    with _opened(data) as image:
+        return _header(image, max_pixels)
+
+
+def decode(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow") -> tuple[Pixels, Header]:
+    """Decode in full: the upright RGB pixels and the header.
+
+    CMYK, grayscale, 16-bit and palette images become RGB; transparency is laid over white. The default of
+    `max_pixels` is Pillow's own limit for decompression bombs (twice its warning level).
+    Raises ImagingError with the reason for the ledger.
+    """
+    with _opened(data) as image:
+        header = _header(image, max_pixels)
+        if codec == "opencv" and header.format == "jpeg":
+            pixels = _decode_opencv(data)
+        else:
+            pixels = _decode_pillow(image)
+    return turn_pixels(pixels, header.orientation), header
+
+
+def turn_pixels(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation (1 to 8, Exif 2.32 tag 0x0112) to stored pixels."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    # after the transposition of 5 to 8, what is left are mirrors
+    across = orientation in (2, 3, 6, 7)
+    down = orientation in (3, 4, 7, 8)
+    pixels = pixels[:: -1 if down else 1, :: -1 if across else 1]
+    return np.ascontiguousarray(pixels)
+
+
+def encode_jpeg(pixels: Pixels, *, quality: int = 95, codec: str = "pillow") -> bytes:
+    """Baseline JPEG of RGB pixels, 4:2:0 chroma, as `cv2.imencode` and insightface's packer write it."""
+    if codec == "opencv":
+        import cv2
+
+        ok, buffer = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise ImagingError(Reason.CORRUPT, "OpenCV could not encode")
+        return bytes(buffer)
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
+    return stream.getvalue()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def codec_versions(codec: str) -> dict[str, str]:
+    """The libraries whose version can change a decoded or an encoded byte."""
+    if codec == "opencv":
+        import cv2
+
+        return {"opencv": cv2.__version__}
+    import PIL
+    from PIL import features
+
+    return {"pillow": PIL.__version__, "libjpeg": str(features.version("jpg") or features.version("libjpeg_turbo"))}
+
+
+class _opened:
+    """A Pillow image over bytes, with every way in which opening or decoding fails turned into an ImagingError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> PILImage.Image:
+        from PIL import Image, UnidentifiedImageError
+
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None  # the limit is ours: `max_pixels`
+        try:
+            self._image = Image.open(io.BytesIO(self._data), formats=_READABLE)
+        except UnidentifiedImageError:
+            self._warnings.__exit__(None, None, None)
+            from dataprep.imaging.sniff import suspicion
+
+            raise ImagingError(*(suspicion(self._data) or (Reason.CORRUPT, "unreadable header"))) from None
+        except Exception as error:
+            self._warnings.__exit__(None, None, None)
+            raise ImagingError(Reason.CORRUPT, _short(error)) from None
+        return self._image
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._image.close()
+        self._warnings.__exit__(None, None, None)
+        if error is None or isinstance(error, (ImagingError, KeyboardInterrupt, MemoryError)):
+            return
+        text = _short(error)
+        cut = isinstance(error, OSError) and "truncated" in text
+        raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None
+
+
+def _header(image: PILImage.Image, max_pixels: int) -> Header:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImagingError(Reason.BOMB, f"{width}x{height}")
+    name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+    if name != "jpeg" and getattr(image, "is_animated", False):
+        raise ImagingError(Reason.ANIMATED, f"{name} of {getattr(image, 'n_frames', 2)} frames")
+    orientation = _orientation(image)
+    if orientation >= 5:
+        width, height = height, width
+    return Header(format=name, mode=image.mode, orientation=orientation, width=width, height=height)
+
+
+def _orientation(image: PILImage.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decode_pillow(image: PILImage.Image) -> Pixels:
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        gray = np.clip(wide >> 8 if wide.max(initial=0) > 255 else wide, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _decode_opencv(data: bytes) -> Pixels:
+    import cv2
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ImagingError(Reason.CORRUPT, "OpenCV cannot decode it")
+    return np.asarray(pixels[:, :, ::-1], np.uint8)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(f"{error}".split())[:200] or type(error).__name__

@@ -1,0 +1,136 @@
+"""The journal of a shard that is being downloaded: what has come in survives a kill, one photo at a time.
+
+Beside each other lie the tar under construction and one JSON line per finished sample. A line counts if the payload it
+speaks of is there, whole; so a kill between the two, or a lost disk cache, costs that sample and no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataprep.manifest import ledger
+from dataprep.manifest.payload import END, member, member_name
+from dataprep.manifest.stagedir import Marker, StageDir
+from dataprep.samples import Row
+
+_BLOCK = 512
+
+
+class Journal:
+    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there."""
+
+    def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
+        """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`."""
+        self._directory = directory
+        self._shard = shard
+        folder = directory.folder / "journal"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
+        self.rows: dict[str, dict[str, Any]] = {}
+        marker = directory.marker(shard)
+        if marker is not None and not self._lines_path.exists():
+            self._seed(marker, frozenset(redo))
+        self._resume()
+
+    def record(self, row: Row) -> None:
+        """Append one finished sample, payload first."""
+        place = None
+        if row.payload is not None:
+            framed, start = member(member_name(row.key, row.payload), row.payload)
+            place = (self._tar.tell() + start, len(row.payload), hashlib.sha256(row.payload).hexdigest())
+            self._tar.write(framed)
+            self._tar.flush()
+            self._hash.update(framed)
+        flat = ledger.flat(row, place)
+        self._lines.write(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
+        self._lines.flush()
+        self.rows[row.key] = flat
+
+    def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
+        """Commit the shard, rows in the given order of keys, and remove the journal."""
+        self._tar.write(END)
+        self._hash.update(END)
+        self._tar.flush()
+        # a second name for the same file: should a kill come before the marker, the journal is still whole
+        linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
+        linked.parent.mkdir(parents=True, exist_ok=True)
+        linked.unlink(missing_ok=True)
+        os.link(self._tar_path, linked)
+        rows = [self.rows[key] for key in order]
+        marker = self._directory.commit_flat(
+            self._shard, rows, data=(linked, self._hash.hexdigest()), upstream=upstream, seconds=seconds
+        )
+        self.close()
+        self._lines_path.unlink()
+        self._tar_path.unlink()
+        return marker
+
+    def close(self) -> None:
+        self._tar.close()
+        self._lines.close()
+
+    def _seed(self, marker: Marker, redo: frozenset[str]) -> None:
+        """Write a journal that holds the committed rows, except those to be asked for again."""
+        kept = [row for row in self._directory.rows(marker) if row["reason"] not in redo]
+        payloads = self._directory.payloads(marker)
+        lines = self._lines_path.with_suffix(".seed")
+        position = 0
+        with open(self._tar_path, "wb") as tar, open(lines, "wb") as out:
+            for row in kept:
+                if row["size"] is not None:
+                    data = payloads.read(row["offset"], row["size"])
+                    framed, start = member(member_name(row["key"], data), data)
+                    tar.write(framed)
+                    row["offset"] = position + start
+                    position += len(framed)
+                out.write(json.dumps(row, ensure_ascii=True).encode() + b"\n")
+        payloads.close()
+        os.replace(lines, self._lines_path)
+
+    def _resume(self) -> None:
+        """Read what an earlier run left, drop what is torn, and stand ready to append."""
+        self._hash = hashlib.sha256()
+        self._tar_path.touch()
+        end = 0
+        with open(self._tar_path, "rb") as tar:
+            for row in _whole_lines(self._lines_path):
+                if row["size"] is not None:
+                    after = _after(row)
+                    tar.seek(end)
+                    stretch = tar.read(after - end)
+                    body = stretch[row["offset"] - end : row["offset"] - end + row["size"]]
+                    if len(stretch) != after - end or hashlib.sha256(body).hexdigest() != row["sha256"]:
+                        break
+                    self._hash.update(stretch)
+                    end = after
+                self.rows[row["key"]] = row
+        os.truncate(self._tar_path, end)
+        rewritten = self._lines_path.with_suffix(".tmp")
+        rewritten.write_bytes(b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in self.rows.values()))
+        os.replace(rewritten, self._lines_path)
+        self._tar = open(self._tar_path, "ab")  # noqa: SIM115 - closed by close()
+        self._lines = open(self._lines_path, "ab")  # noqa: SIM115
+
+
+def _after(row: Mapping[str, Any]) -> int:
+    """Where the tar member of a row's payload ends."""
+    end = int(row["offset"]) + int(row["size"])
+    return end + (-int(row["size"]) % _BLOCK)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines before the first one that a kill cut short."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

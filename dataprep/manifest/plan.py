@@ -1,0 +1,193 @@
+"""The frozen plan: which samples there are, in shards. A source that grows, or another one, appends a generation."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dataprep.errors import Reason, WorkspaceError
+from dataprep.manifest.locks import locked
+from dataprep.samples import Box, Sample
+from dataprep.storage import Folder
+
+
+class Shard(NamedTuple):
+    """A unit of work and of commit. `remote` samples lie behind URLs; the others on this disk."""
+
+    id: str
+    count: int
+    digest: str
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What one planning added: the source, a digest of its lists, and its shards."""
+
+    number: int
+    source: Mapping[str, Any]
+    source_digest: str
+    shards: tuple[Shard, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(shard.count for shard in self.shards)
+
+
+class Plan:
+    """The generations under WORKSPACE/plan."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self.generations = [self._read(name) for name in folder.names("g*.json")]
+        self.generations.sort(key=lambda generation: generation.number)
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [shard for generation in self.generations for shard in generation.shards]
+
+    @property
+    def count(self) -> int:
+        return sum(generation.count for generation in self.generations)
+
+    def samples(self, shard: Shard) -> list[Sample]:
+        """The samples of a shard in plan order."""
+        import pyarrow.parquet as pq
+
+        path = self._folder / f"{shard.id}.parquet"
+        try:
+            columns = pq.read_table(path).to_pylist()
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(f"{path} cannot be read ({error}); restore it, or plan anew in another workspace") from None
+        return [_sample(row) for row in columns]
+
+    def add(self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample]) -> Generation | None:
+        """Freeze the samples that no generation holds yet; None if there are none. Keys once planned keep their line."""
+        with locked(self._folder.path, "the plan"):
+            fresh = self._fresh(samples)
+            number = len(self.generations)
+            shards = []
+            for position, group in enumerate(_groups(fresh)):
+                shards.append(self._write_shard(f"g{number}-{position:06d}", group))
+            if not shards:
+                return None
+            generation = Generation(
+                number=number, source=dict(source), source_digest=source_digest, shards=tuple(shards)
+            )
+            self._folder.put_json(
+                f"g{number}.json",
+                {
+                    "source": generation.source,
+                    "source_digest": source_digest,
+                    "shards": [shard._asdict() for shard in shards],
+                },
+            )
+            self.generations.append(generation)
+            return generation
+
+    def knows(self, source: Mapping[str, Any], source_digest: str) -> bool:
+        """Whether exactly this list was planned before, so that nothing in it can be new."""
+        return any(
+            generation.source_digest == source_digest and dict(generation.source) == dict(source)
+            for generation in self.generations
+        )
+
+    def _fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Samples with keys not seen, here or in this source; a repeated key gets a number, so that nothing vanishes."""
+        planned = {_short(sample.key) for shard in self.shards for sample in self.samples(shard)}
+        seen: set[bytes] = set()
+        for sample in samples:
+            short = _short(sample.key)
+            if short in seen:
+                yield _renamed(sample, seen)
+                continue
+            seen.add(short)
+            if short not in planned:
+                yield sample
+
+    def _write_shard(self, id: str, samples: list[Sample]) -> Shard:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pylist([_columns(sample) for sample in samples], schema=_schema())
+        with self._folder.writing(f"{id}.parquet") as stream:
+            pq.write_table(table, stream, compression="zstd")
+        lines = json.dumps([_columns(sample) for sample in samples], sort_keys=True, ensure_ascii=True)
+        remote = any(sample.url or sample.trouble for sample in samples)
+        return Shard(id, len(samples), hashlib.sha256(lines.encode()).hexdigest(), remote)
+
+    def _read(self, name: str) -> Generation:
+        found = self._folder.get_json(name)
+        try:
+            return Generation(
+                number=int(name[1:-5]),
+                source=found["source"],
+                source_digest=found["source_digest"],
+                shards=tuple(Shard(**shard) for shard in found["shards"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkspaceError(f"{self._folder / name} is not a plan ({error!r})") from None
+
+
+def _groups(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+    """Shards of 1,000 samples; of 10,000 from ten million on; smaller ones for small sets, so that all cores have work.
+
+    Samples on this disk and samples behind URLs never share a shard.
+    """
+    head = list(itertools.islice(samples, 20_000))
+    size = min(1000, max(50, -(-len(head) // 20)))
+    total = 0
+    for _, kind in itertools.groupby(itertools.chain(head, samples), key=lambda sample: bool(sample.path)):
+        while group := list(itertools.islice(kind, size if total < 10_000_000 else 10_000)):
+            total += len(group)
+            yield group
+
+
+def _short(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=10).digest()
+
+
+def _renamed(sample: Sample, seen: set[bytes]) -> Sample:
+    import dataclasses
+
+    for number in itertools.count(2):
+        key = f"{sample.key}~{number}"
+        if _short(key) not in seen:
+            seen.add(_short(key))
+            return dataclasses.replace(sample, key=key)
+    raise AssertionError("unreachable")
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "trouble", "detail")),
+            ("box", pa.list_(pa.float64())),
+        ]
+    )
+
+
+def _columns(sample: Sample) -> dict[str, Any]:
+    return {
+        "key": sample.key,
+        "identity": sample.identity,
+        "url": sample.url,
+        "path": sample.path,
+        "box_frame": sample.box_frame,
+        "trouble": sample.trouble.code if sample.trouble else None,
+        "detail": sample.detail,
+        "box": list(sample.box) if sample.box else None,
+    }
+
+
+def _sample(columns: dict[str, Any]) -> Sample:
+    box, trouble = columns.pop("box"), columns.pop("trouble")
+    return Sample(
+        **columns, box=Box(*box) if box else None, trouble=Reason.from_code(trouble) if trouble else None
+    )

@@ -1,0 +1,176 @@
+"""Verification sets: pairs of faces that show the same person or not, and the .bin file the field keeps them in."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Pairs of photos by name; `same[i]` says whether they show one person; `fold[i]` which tenth pair i is in."""
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    same: npt.NDArray[np.bool_]
+    fold: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+
+def make_pairs(photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: int = 0) -> Pairs:
+    """Every positive pair there is, and as many negative ones, in folds that share no identity.
+
+    `photos` maps an identity to its photos. Identities are shuffled and dealt to the folds so that these hold about as
+    many positive pairs each; a fold's negatives are drawn from its own identities, without repetition.
+    Raises RecordError if a fold ends up without positives or without two identities.
+    """
+    generator = np.random.default_rng(seed)
+    left: list[str] = []
+    right: list[str] = []
+    same: list[bool] = []
+    fold: list[int] = []
+    for number, members in enumerate(_deal(photos, folds, generator)):
+        positives = [
+            (one, other) for name in members for i, one in enumerate(photos[name]) for other in photos[name][i + 1 :]
+        ]
+        if not positives or len(members) < 2:
+            raise RecordError(
+                f"too few identities for {folds} folds: each needs two, one of them with two photos; "
+                f"{len(photos)} identities are there"
+            )
+        negatives = _negatives([photos[name] for name in members], len(positives), generator)
+        positives = positives[: len(negatives)]
+        # alternating, so that every stretch of the list holds both kinds
+        for pair, kind in ((p, k) for two in zip(positives, negatives, strict=True) for p, k in zip(two, (True, False), strict=True)):
+            left.append(pair[0])
+            right.append(pair[1])
+            same.append(kind)
+            fold.append(number)
+    return Pairs(left=tuple(left), right=tuple(right), same=np.array(same), fold=np.array(fold))
+
+
+def level(pairs: Pairs, *, at_most: int | None = None, seed: int = 0) -> Pairs:
+    """The same pairs cut so that all folds are equally long, as readers of a .bin assume; a seeded choice."""
+    generator = np.random.default_rng(seed)
+    folds = np.bincount(pairs.fold)
+    shortest = int(folds.min()) // 2
+    if at_most is not None:
+        shortest = max(1, min(shortest, at_most // (2 * len(folds))))
+    keep: list[int] = []
+    for number in np.unique(pairs.fold):
+        positives = np.flatnonzero((pairs.fold == number) & pairs.same)
+        negatives = np.flatnonzero((pairs.fold == number) & ~pairs.same)
+        chosen = [np.sort(generator.permutation(kind)[:shortest]) for kind in (positives, negatives)]
+        keep += np.stack(chosen, axis=1).ravel().tolist()
+    return Pairs(
+        left=tuple(pairs.left[i] for i in keep),
+        right=tuple(pairs.right[i] for i in keep),
+        same=pairs.same[keep],
+        fold=pairs.fold[keep],
+    )
+
+
+def _deal(photos: Mapping[str, Sequence[str]], folds: int, generator: np.random.Generator) -> list[list[str]]:
+    """Identities dealt to folds: shuffled, then the largest first, each to the fold with the fewest pairs so far."""
+    names = sorted(photos)
+    order = [names[i] for i in generator.permutation(len(names))]
+    order.sort(key=lambda name: -len(photos[name]))
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    load = [0.0] * folds
+    for name in order:
+        lightest = min(range(folds), key=lambda i: (load[i], len(dealt[i])))
+        dealt[lightest].append(name)
+        count = len(photos[name])
+        load[lightest] += count * (count - 1) / 2 + 1e-3
+    return dealt
+
+
+def _negatives(
+    groups: Sequence[Sequence[str]], wanted: int, generator: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Pairs across groups, none twice; identities are drawn evenly, so that a much photographed one does not dominate."""
+    possible = (sum(map(len, groups)) ** 2 - sum(len(g) ** 2 for g in groups)) // 2
+    wanted = min(wanted, possible)
+    if wanted > possible // 2:
+        every = [
+            (one, other)
+            for i, group in enumerate(groups)
+            for later in groups[i + 1 :]
+            for one in group
+            for other in later
+        ]
+        return [every[i] for i in generator.permutation(len(every))[:wanted]]
+    drawn: dict[tuple[str, str], None] = {}
+    while len(drawn) < wanted:
+        i, j = sorted(generator.choice(len(groups), 2, replace=False).tolist())
+        one = groups[i][generator.integers(len(groups[i]))]
+        other = groups[j][generator.integers(len(groups[j]))]
+        drawn[one, other] = None
+    return list(drawn)
+
+
+def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
+    """insightface's verification file: a pickle of (images, issame), pair i being images 2i and 2i + 1."""
+    if len(images) != 2 * len(same):
+        raise RecordError(f"{len(same)} pairs need {2 * len(same)} images; {len(images)} were given")
+    path.write_bytes(pickle.dumps((list(images), [bool(s) for s in same]), protocol=4))
+
+
+def read_bin(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
+    """Images (as file bytes) and the pairs' truth from a .bin, Python 2 ones included.
+
+    The pickle is opened by an unpickler that can build numpy arrays and nothing else, so a hostile file cannot run code.
+    """
+    try:
+        data = Path(path).read_bytes()
+        loaded = _load(data, "ASCII")
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        loaded = _load(data, "bytes")
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
+    try:
+        images, same = loaded
+        found = [image.tobytes() if isinstance(image, np.ndarray) else bytes(image) for image in images]
+        truth = np.array([bool(s) for s in same])
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{path}: not a pair (images, issame): {error}") from None
+    if len(found) != 2 * len(truth):
+        raise RecordError(f"{path}: {len(truth)} pairs need {2 * len(truth)} images, it holds {len(found)}")
+    return found, truth
+
+
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise RecordError(f"its pickle asks for {module}.{name}; only numpy arrays are opened, nothing is run")
+        return super().find_class(module, name)
+
+
+def _load(data: bytes, encoding: str) -> Any:
+    try:
+        return _Unpickler(io.BytesIO(data), encoding=encoding).load()
+    except (RecordError, UnicodeDecodeError):
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise RecordError(f"not a readable pickle ({type(error).__name__}: {error})") from None

@@ -1,0 +1,1 @@
+"""Makes stages happen: plan, pending, execute, commit, report."""

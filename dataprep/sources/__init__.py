@@ -1,0 +1,1 @@
+"""Published lists, folders and drawings, turned into samples."""

@@ -1,0 +1,166 @@
+"""What a stage is. To add one, see CONTRIBUTING: its parameters, its columns, one method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from dataprep.errors import ImagingError, Reason
+from dataprep.imaging.photo import Header, Pixels, decode
+from dataprep.params import StageParams, fingerprint
+from dataprep.samples import Row, Sample
+
+P = TypeVar("P", bound=StageParams)
+
+
+class Stage(ABC, Generic[P]):
+    """One step of the build. Output depends on `params.counted()`, `version`, `resources()` and the upstream stage."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]  # bump by hand whenever the same parameters give other output
+    needs: ClassVar[str | None]  # the stage whose ok rows come in
+    columns: ClassVar[Mapping[str, str]] = {}  # the ledger's own columns, with Arrow type names
+    volatile: ClassVar[frozenset[str]] = frozenset()  # columns that later stages do not depend on
+    Params: ClassVar[type[StageParams]]
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+
+    @classmethod
+    def counted_columns(cls) -> list[str]:
+        return [name for name in cls.columns if name not in cls.volatile]
+
+    def resources(self) -> dict[str, str]:
+        """What else decides the output, such as the hash of weights: part of the fingerprint."""
+        return {}
+
+    def versions(self) -> dict[str, str]:
+        """Libraries whose version may change a byte: recorded, and checked when a begun stage goes on."""
+        return {}
+
+    def fingerprint(self, upstream: str) -> str:
+        return fingerprint(
+            {
+                "stage": self.name,
+                "version": self.version,
+                "params": self.params.counted(),
+                "resources": self.resources(),
+                "upstream": upstream,
+            }
+        )
+
+
+class Photo:
+    """A sample's photo: bytes read, and pixels decoded, once however many stages ask."""
+
+    def __init__(self, load: Callable[[], bytes], *, codec: str, max_pixels: int) -> None:
+        self._load, self._codec, self._max_pixels = load, codec, max_pixels
+        self._data: bytes | None = None
+        self._decoded: tuple[Pixels, Header] | None = None
+
+    @property
+    def data(self) -> bytes:
+        if self._data is None:
+            self._data = self._load()
+        return self._data
+
+    @property
+    def pixels(self) -> Pixels:
+        """Upright RGB, (height, width, 3) uint8. Raises ImagingError."""
+        return self._decode()[0]
+
+    @property
+    def header(self) -> Header:
+        return self._decode()[1]
+
+    def _decode(self) -> tuple[Pixels, Header]:
+        if self._decoded is None:
+            self._decoded = decode(self.data, codec=self._codec, max_pixels=self._max_pixels)
+        return self._decoded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A sample on its way through the map stages: where it came from, what earlier stages found, and its photo."""
+
+    sample: Sample
+    rows: Mapping[str, Row]
+    photo: Photo
+
+    def value(self, stage: str, column: str) -> Any:
+        """What an earlier stage wrote for this sample."""
+        return self.rows[stage].values[column]
+
+    def ok(self, payload: bytes | None = None, **values: Any) -> Row:
+        return Row(key=self.sample.key, identity=self.sample.identity, values=values, payload=payload)
+
+    def lost(self, reason: Reason, detail: str = "", **values: Any) -> Row:
+        return Row(
+            key=self.sample.key, identity=self.sample.identity, reason=reason, detail=detail[:300], values=values
+        )
+
+
+class MapStage(Stage[P]):
+    """A stage that looks at one sample at a time. Override `apply`, or `apply_many` where batches pay."""
+
+    def setup(self) -> None:  # noqa: B027 - most stages have nothing to load
+        """Load what is heavy; called once per worker process."""
+
+    def apply(self, item: Item) -> Row:
+        """The row of one sample. ImagingError becomes the row's reason; any other exception is a bug."""
+        raise NotImplementedError
+
+    def apply_many(self, items: Sequence[Item]) -> list[Row]:
+        """Rows of several samples, in order; one sample's trouble is its own."""
+        return [self.guarded(item) for item in items]
+
+    def guarded(self, item: Item) -> Row:
+        try:
+            return self.apply(item)
+        except ImagingError as error:
+            return item.lost(error.reason, error.detail)
+        except MemoryError:
+            raise
+        except Exception as error:
+            return item.lost(Reason.BUG, f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One upstream shard for a merge: its flat ok rows."""
+
+    shard: str
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What a merge gives: its rows, and what is to be remembered in the marker."""
+
+    rows: Sequence[Row]
+    extra: Mapping[str, Any]
+
+
+class MergeStage(Stage[P]):
+    """A stage over all shards at once."""
+
+    @abstractmethod
+    def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged: ...
+
+    def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
+        """Whether what the marker speaks of still lies where it was put."""
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeContext:
+    """What a merge may need to know of the build around it."""
+
+    workspace: Path
+    recipe: Mapping[str, Mapping[str, Any]]
+    sources: Sequence[Mapping[str, Any]]
+    payloads: Mapping[str, Path]  # the tars of the map stage nearest upstream, by shard
+    tick: Callable[[int], None]  # call with the number of samples dealt with so far

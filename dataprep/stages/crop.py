@@ -1,0 +1,50 @@
+"""crop: the published box, turned upright with its photo and clamped to it. A ledger, not pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataprep.errors import Reason
+from dataprep.imaging.geometry import clamp, turn_box
+from dataprep.params import StageParams, param
+from dataprep.samples import Row
+from dataprep.stages.base import Item, MapStage
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropParams(StageParams):
+    """Which published boxes are still usable after clamping."""
+
+    min_box: int = param(10, "drop boxes with a side below this many pixels after clamping", minimum=1)
+    min_inside: float = param(
+        0.0, "drop boxes of which less than this share lies inside the photo", minimum=0.0, maximum=1.0
+    )
+
+
+class Crop(MapStage[CropParams]):
+    name = "crop"
+    version = 1
+    needs = "validate"
+    columns = {"box": "list<double>", "inside": "double"}  # left, top, right, bottom in upright pixels; null without one
+    Params = CropParams
+
+    def apply(self, item: Item) -> Row:
+        box = item.sample.box
+        if box is None:
+            return item.ok(box=None, inside=None)
+        if not (box.width > 0 and box.height > 0):
+            return item.lost(Reason.BAD_BOX, f"right {box.right:g} and bottom {box.bottom:g} before left and top")
+        width, height = item.value("validate", "width"), item.value("validate", "height")
+        orientation = item.value("validate", "orientation")
+        if item.sample.box_frame == "stored":
+            stored = (height, width) if orientation >= 5 else (width, height)
+            box = turn_box(box, orientation, *stored)
+        inside = clamp(box, width, height)
+        if inside is None:
+            return item.lost(Reason.BOX_OUTSIDE, f"the box lies outside the photo of {width}x{height}")
+        share = inside.area / box.area
+        if share < self.params.min_inside:
+            return item.lost(Reason.BOX_OUTSIDE, f"{share:.0%} of the box inside the photo of {width}x{height}")
+        if min(inside.width, inside.height) < self.params.min_box:
+            return item.lost(Reason.BOX_OUTSIDE, f"{inside.width:.0f}x{inside.height:.0f} left after clamping")
+        return item.ok(box=list(inside), inside=share)

@@ -1,0 +1,103 @@
+"""detect: the faces in a photo, with MTCNN, and which of them is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataprep.errors import ImagingError, Reason
+from dataprep.imaging.faces import RULES, Detector, Faces, choose
+from dataprep.params import StageParams, param
+from dataprep.samples import Box, Row
+from dataprep.stages.base import Item, MapStage
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectParams(StageParams):
+    """How faces are found, as in facenet_pytorch.MTCNN, and how one of them is chosen."""
+
+    rule: str = param("overlap", "which face is meant: best overlap with the published box (without one: "
+                      "area minus centre distance), or another rule", choices=RULES)  # fmt: skip
+    min_overlap: float = param(
+        0.1, "a face must overlap the published box by this (intersection over union)", minimum=0.0, maximum=1.0
+    )
+    min_face: int = param(20, "the smallest face looked for, in pixels", minimum=12)
+    threshold_p: float = param(0.6, "score threshold of P-Net", minimum=0.0, maximum=1.0)
+    threshold_r: float = param(0.7, "score threshold of R-Net", minimum=0.0, maximum=1.0)
+    threshold_o: float = param(0.7, "score threshold of O-Net", minimum=0.0, maximum=1.0)
+    factor: float = param(0.709, "step of the image pyramid", minimum=0.1, maximum=0.99)
+
+
+class Detect(MapStage[DetectParams]):
+    name = "detect"
+    version = 1
+    needs = "crop"
+    columns = {
+        "faces": "int32",  # how many were found
+        "boxes": "list<float>",  # all of them: left, top, right, bottom, ... in upright pixels
+        "probabilities": "list<float>",
+        "points": "list<float>",  # all landmarks: x1, y1, ... x5, y5 per face
+        "chosen": "int32",
+    }
+    Params = DetectParams
+    _detector: Detector
+
+    def resources(self) -> dict[str, str]:
+        from dataprep.imaging.mtcnn.weights import weights_digest
+
+        return {"weights": weights_digest(), "backend": "torch"}
+
+    def versions(self) -> dict[str, str]:
+        import importlib.metadata
+
+        return {"torch": importlib.metadata.version("torch")}
+
+    def setup(self) -> None:
+        from dataprep.imaging.mtcnn.torch_backend import TorchDetector
+
+        p = self.params
+        self._detector = TorchDetector(
+            min_face=p.min_face, thresholds=(p.threshold_p, p.threshold_r, p.threshold_o), factor=p.factor
+        )
+
+    def apply_many(self, items: Sequence[Item]) -> list[Row]:
+        rows: list[Row | None] = [None] * len(items)
+        readable = []
+        for position, item in enumerate(items):
+            try:
+                readable.append((position, item.photo.pixels))
+            except ImagingError as error:
+                rows[position] = item.lost(error.reason, error.detail)
+        try:
+            found = self._detector.detect([pixels for _, pixels in readable])
+        except Exception:
+            return super().apply_many(items)  # find out whose fault it is
+        for (position, _), faces in zip(readable, found, strict=True):
+            rows[position] = self._row(items[position], faces)
+        return [row for row in rows if row is not None]
+
+    def apply(self, item: Item) -> Row:
+        return self._row(item, self._detector.detect([item.photo.pixels])[0])
+
+    def _row(self, item: Item, faces: Faces) -> Row:
+        width, height = item.value("validate", "width"), item.value("validate", "height")
+        box = item.value("crop", "box")
+        chosen = choose(
+            faces,
+            self.params.rule,
+            width=width,
+            height=height,
+            published=Box(*box) if box else None,
+            min_overlap=self.params.min_overlap,
+        )
+        values = {
+            "faces": len(faces),
+            "boxes": faces.boxes.ravel().tolist(),
+            "probabilities": faces.probabilities.tolist(),
+            "points": faces.landmarks.ravel().tolist(),
+            "chosen": chosen,
+        }
+        if chosen is None:
+            elsewhere = f"{len(faces)} found, none where the published box is" if len(faces) else "none found"
+            return item.lost(Reason.NO_FACE, elsewhere, **values)
+        return item.ok(**values)

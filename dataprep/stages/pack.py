@@ -1,0 +1,162 @@
+"""pack (face2rec): the listed faces as train.rec, .idx, .lst and property, and the held-out ones as holdout.bin."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataprep import __version__
+from dataprep.errors import RecordError, UsageError
+from dataprep.imaging.geometry import template
+from dataprep.manifest.payload import PayloadReader
+from dataprep.params import StageParams, param, runtime
+from dataprep.records.insightface import Face, write_pack
+from dataprep.records.pairs import level, make_pairs, write_bin
+from dataprep.samples import Row
+from dataprep.stages.align import AlignParams
+from dataprep.stages.base import MergeContext, MergeStage, Merged, Part
+from dataprep.storage import file_sha256, publish_directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackParams(StageParams):
+    """The form of the pack."""
+
+    format: str = param("rec", "the layout of the pack", choices=("rec",))
+    pairs: int = param(6000, "at most this many pairs in holdout.bin", minimum=20)
+    pairs_seed: int = param(0, "which pairs")
+    name: str = runtime("train", "the folder under packs/")
+    licence: str = param("", "what pack.json says about the licence of the photos")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name in ("", ".", "..") or "/" in self.name or self.name.startswith("."):
+            raise UsageError(f"--name {self.name!r}: a plain folder name is needed")
+
+
+class Pack(MergeStage[PackParams]):
+    name = "pack"
+    version = 1
+    needs = "lst"
+    columns = {"record": "int64"}  # the key in the .rec; null for held-out faces
+    Params = PackParams
+
+    def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
+        rows = [row for part in parts for row in part.rows]
+        target = self._target(context)
+        if not any(row["split"] == "train" for row in rows):
+            raise RecordError(
+                "no face is left to pack: `dataprep status` shows where they went "
+                "(an identity needs --min-images aligned faces)"
+            )
+        _check_space(target, sum(row["face_size"] for row in rows))
+        staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        try:
+            manifest = self._write(staged, rows, context)
+            publish_directory(staged, target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        written = _records(rows)
+        return Merged(rows=written, extra={"files": manifest["files"], "counts": manifest["counts"]})
+
+    def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
+        try:
+            found = json.loads((self._target(context) / "pack.json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return bool(found.get("files") == extra.get("files"))
+
+    def _target(self, context: MergeContext) -> Path:
+        return context.workspace / "packs" / self.params.name
+
+    def _write(self, folder: Path, rows: Sequence[Mapping[str, Any]], context: MergeContext) -> dict[str, Any]:
+        align = AlignParams.from_mapping(context.recipe["align"])
+        width, height = align.width_height
+        store = _FaceStore(context)
+        counts = write_pack(folder, store.faces([r for r in rows if r["split"] == "train"]), height=height, width=width)
+        names = sorted({row["identity"] for row in rows if row["split"] == "train"})
+        images = Counter(row["identity"] for row in rows if row["split"] == "train")
+        (folder / "labels.tsv").write_text(
+            "".join(f"{label}\t{name}\t{images[name]}\n" for label, name in enumerate(names)), "utf-8"
+        )
+        held_out = [row for row in rows if row["split"] == "holdout"]
+        if held_out:
+            counts["pairs"] = self._write_holdout(folder / "holdout.bin", held_out, store)
+        manifest = {
+            "made_by": f"dataprep {__version__}",
+            "layout": "insightface",
+            "counts": counts,
+            "colour_order": "the images are ordinary files; decoded by this project as RGB",
+            "height": height,
+            "width": width,
+            "template": template(height, width).tolist() if align.extend is None else None,
+            "recipe": {name: dict(values) for name, values in context.recipe.items()},
+            "sources": list(context.sources),
+            "licence": self.params.licence,
+            "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+        }
+        (folder / "pack.json").write_text(json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        return manifest
+
+    def _write_holdout(self, path: Path, rows: Sequence[Mapping[str, Any]], store: _FaceStore) -> int:
+        photos: dict[str, list[str]] = {}
+        for row in rows:
+            photos.setdefault(row["identity"], []).append(row["key"])
+        try:
+            every = make_pairs(photos, seed=self.params.pairs_seed)
+        except RecordError as error:
+            raise RecordError(f"the held-out identities cannot be paired: {error}; hold out more, or none") from None
+        pairs = level(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
+        place = {row["key"]: row for row in rows}
+        names = [name for two in zip(pairs.left, pairs.right, strict=True) for name in two]
+        write_bin(path, [store.read(place[name]) for name in names], pairs.same.tolist())
+        return len(pairs)
+
+
+class _FaceStore:
+    """Aligned faces by ledger row, from the tars of the align stage."""
+
+    def __init__(self, context: MergeContext) -> None:
+        self._context = context
+        self._readers: dict[str, PayloadReader] = {}
+        self._read = 0
+
+    def read(self, row: Mapping[str, Any]) -> bytes:
+        shard = row["source"]
+        if shard not in self._readers:
+            self._readers[shard] = PayloadReader(self._context.payloads[shard])
+        self._read += 1
+        if self._read % 500 == 0:
+            self._context.tick(self._read)
+        return self._readers[shard].read(row["face_offset"], row["face_size"])
+
+    def faces(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Face]:
+        for row in rows:
+            image = self.read(row)
+            suffix = "png" if image.startswith(b"\x89PNG") else "jpg"
+            yield Face(name=f"{row['key']}.{suffix}", label=row["label"], image=image)
+
+
+def _records(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    out, key = [], 0
+    for row in rows:
+        train = row["split"] == "train"
+        key += train
+        out.append(Row(key=row["key"], identity=row["identity"], values={"record": key if train else None}))
+    return out
+
+
+def _check_space(target: Path, payload: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed = int(payload * 1.05) + (16 << 20)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise RecordError(f"{target}: the pack needs about {needed >> 20} MiB, {free >> 20} MiB are free on that disk")

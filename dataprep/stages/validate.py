@@ -1,0 +1,74 @@
+"""validate: is it a photo, whole and usable? Records what it is; never rewrites it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataprep.errors import ImagingError, Reason
+from dataprep.imaging.photo import CODECS, codec_versions
+from dataprep.imaging.sniff import suspicion
+from dataprep.params import StageParams, param
+from dataprep.samples import Row
+from dataprep.stages.base import Item, MapStage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateParams(StageParams):
+    """What counts as a usable photo."""
+
+    min_side: int = param(32, "drop photos whose shorter side is below this many pixels", minimum=1)
+    max_pixels: int = param(178_956_970, "drop photos with more pixels: decompression bombs", minimum=1)
+    other_formats: str = param("keep", "PNG, WebP, BMP and still GIF, also those named .jpg", choices=("keep", "drop"))
+    codec: str = param("pillow", "JPEG decoder for this and all later stages", choices=CODECS)
+
+
+class Validate(MapStage[ValidateParams]):
+    name = "validate"
+    version = 1
+    needs = "download"
+    columns = {
+        "format": "string",
+        "mode": "string",
+        "orientation": "int32",
+        "width": "int32",  # of the upright photo
+        "height": "int32",
+        "bytes": "int64",
+        "photo_sha256": "string",
+    }
+    Params = ValidateParams
+
+    def versions(self) -> dict[str, str]:
+        return codec_versions("pillow") | codec_versions(self.params.codec)
+
+    def apply(self, item: Item) -> Row:
+        if item.sample.trouble:
+            return item.lost(item.sample.trouble, item.sample.detail)
+        try:
+            data = item.photo.data
+        except OSError as error:
+            return item.lost(Reason.UNREADABLE, f"{item.sample.path}: {error.strerror or error}")
+        doubt = suspicion(data)
+        if doubt and doubt[0] is not Reason.TRUNCATED:  # whether it is cut short, the decoder knows better
+            return item.lost(*doubt)
+        try:
+            header = item.photo.header
+        except ImagingError:
+            if doubt:
+                return item.lost(*doubt)
+            raise
+        if min(header.width, header.height) < self.params.min_side:
+            return item.lost(Reason.TOO_SMALL, f"{header.width}x{header.height}")
+        if header.format != "jpeg" and self.params.other_formats == "drop":
+            named = Path(item.sample.url or item.sample.path).suffix
+            return item.lost(Reason.WRONG_TYPE, f"{header.format} named {named or 'without a suffix'}")
+        return item.ok(
+            format=header.format,
+            mode=header.mode,
+            orientation=header.orientation,
+            width=header.width,
+            height=header.height,
+            bytes=len(data),
+            photo_sha256=hashlib.sha256(data).hexdigest(),
+        )

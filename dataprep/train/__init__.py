@@ -1,0 +1,1 @@
+"""Training on packed records; needs only the pack."""
