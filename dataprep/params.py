@@ -55,9 +55,7 @@ class StageParams:
     def counted(self) -> dict[str, Any]:
         """The fields that are part of the fingerprint, ready for JSON."""
         return {
-            f.name: _plain(getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if f.metadata.get("counts", True)
+            f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.metadata.get("counts", True)
         }
 
     def as_dict(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "status": ("workspace", "status", "Show what is done, what is lost, and why."),
     "retry": ("workspace", "retry", "Ask again for samples that failed for given reasons."),
     "gc": ("workspace", "gc", "Remove files that nothing refers to."),
+    "demo": ("demo", "demo", "See the whole line at work on synthetic faces."),
     "synth": ("synthetic", "synth", "Draw synthetic faces; serve them as the web really is."),
     "doctor": ("workspace", "doctor", "Show what is installed and which backends are in use."),
 }

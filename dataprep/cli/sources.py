@@ -47,7 +47,7 @@ def download() -> None:
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
-def vggface(workspace: str, lists: Path | None, limit: int | None, per_identity: int | None, **values: Any) -> None:
+def vggface(workspace: str, /, lists: Path | None, limit: int | None, per_identity: int | None, **values: Any) -> None:
     """VGG-Face: 2.6 million URLs of 2,622 people. Without --lists, the official archive of lists is fetched first.
 
     \b
@@ -67,7 +67,7 @@ def vggface(workspace: str, lists: Path | None, limit: int | None, per_identity:
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
-def urls(workspace: str, table: Path, limit: int | None, **values: Any) -> None:
+def urls(workspace: str, /, table: Path, limit: int | None, **values: Any) -> None:
     """A table of yours: .csv, .tsv or .parquet with the columns url, identity [, left, top, right, bottom, key].
 
     \b
@@ -111,3 +111,21 @@ def folder(workspace: str, photos: Path, limit: int | None) -> None:
     from dataprep.sources.folder import PhotoFolder
 
     add_source(workspace, PhotoFolder(photos, limit=limit))
+
+
+@import_.command()
+@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
+@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos of each.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+@click.pass_obj
+def synth(workspace: str, identities: int, photos: int, seed: int) -> None:
+    """Drawn faces with their true boxes: to try everything without anybody's photo.
+
+    \b
+    Example: dataprep import synth && dataprep pack
+    """
+    from dataprep.sources.synth.photos import Synth, draw_folder
+
+    root = Path(workspace) / "synth" / f"seed{seed}-{identities}x{photos}"
+    draw_folder(root, identities=identities, photos=photos, seed=seed)
+    add_source(workspace, Synth(root))

@@ -27,7 +27,7 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
 @params_options(ValidateParams)
 @run_options
 @click.pass_obj
-def validate(workspace: str, **values: Any) -> None:
+def validate(workspace: str, /, **values: Any) -> None:
     """Decode every photo in full, by content whatever its name; record what it is; drop what is no usable photo.
 
     \b
@@ -39,10 +39,12 @@ def validate(workspace: str, **values: Any) -> None:
 
 @click.command()
 @params_options(CropParams)
-@click.option("--write", type=click.Path(path_type=Path), help="Also write the cropped boxes there, as identity/name.jpg.")
+@click.option(
+    "--write", type=click.Path(path_type=Path), help="Also write the cropped boxes there, as identity/name.jpg."
+)
 @run_options
 @click.pass_obj
-def crop(workspace: str, write: Path | None, **values: Any) -> None:
+def crop(workspace: str, /, write: Path | None, **values: Any) -> None:
     """Clamp the published boxes to their photos; drop samples whose box lies outside.
 
     \b
@@ -60,7 +62,7 @@ def crop(workspace: str, write: Path | None, **values: Any) -> None:
 @params_options(AlignParams, DetectParams)
 @run_options
 @click.pass_obj
-def align(workspace: str, **values: Any) -> None:
+def align(workspace: str, /, **values: Any) -> None:
     """Find the face that is meant in every photo and align it to the field's five-point template.
 
     \b
@@ -76,7 +78,7 @@ def align(workspace: str, **values: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the list there, in insightface's dialect.")
 @run_options
 @click.pass_obj
-def lst(workspace: str, out: Path | None, **values: Any) -> None:
+def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
     """Choose what is packed: identities with enough images, labels from 0 without gaps, some held out if you like.
 
     \b
@@ -97,7 +99,7 @@ def lst(workspace: str, out: Path | None, **values: Any) -> None:
 @params_options(PackParams, ListingParams)
 @run_options
 @click.pass_context
-def pack(ctx: click.Context, **values: Any) -> None:
+def pack(ctx: click.Context, /, **values: Any) -> None:
     """Pack the listed faces as insightface does: train.rec, .idx, .lst, property, and ours beside them.
 
     Takes lst's options too; without any of them, lst's last ones stand.

@@ -78,7 +78,9 @@ def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
 
 @click.command()
 @click.option("--to", "form", type=click.Choice(["folder"]), default="folder", show_default=True, help="The form.")
-@click.option("--what", type=click.Choice(["faces", "photos"]), default="faces", show_default=True, help="Which images.")
+@click.option(
+    "--what", type=click.Choice(["faces", "photos"]), default="faces", show_default=True, help="Which images."
+)
 @click.argument("target", type=click.Path(path_type=Path))
 @click.pass_obj
 def export(workspace: str, form: str, what: str, target: Path) -> None:

@@ -47,7 +47,7 @@ def read_header(data: bytes, *, max_pixels: int) -> Header:
 
     Raises ImagingError: not an image, a type this field does not use, animated, or more than `max_pixels` pixels.
     """
-    with _opened(data) as image:
+    with _Opened(data) as image:
         return _header(image, max_pixels)
 
 
@@ -58,7 +58,7 @@ def decode(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow")
     `max_pixels` is Pillow's own limit for decompression bombs (twice its warning level).
     Raises ImagingError with the reason for the ledger.
     """
-    with _opened(data) as image:
+    with _Opened(data) as image:
         header = _header(image, max_pixels)
         if codec == "opencv" and header.format == "jpeg":
             pixels = _decode_opencv(data)
@@ -114,7 +114,7 @@ def codec_versions(codec: str) -> dict[str, str]:
     return {"pillow": PIL.__version__, "libjpeg": str(features.version("jpg") or features.version("libjpeg_turbo"))}
 
 
-class _opened:
+class _Opened:
     """A Pillow image over bytes, with every way in which opening or decoding fails turned into an ImagingError."""
 
     def __init__(self, data: bytes) -> None:

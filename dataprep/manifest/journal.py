@@ -111,7 +111,9 @@ class Journal:
                 self.rows[row["key"]] = row
         os.truncate(self._tar_path, end)
         rewritten = self._lines_path.with_suffix(".tmp")
-        rewritten.write_bytes(b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in self.rows.values()))
+        rewritten.write_bytes(
+            b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in self.rows.values())
+        )
         os.replace(rewritten, self._lines_path)
         self._tar = open(self._tar_path, "ab")  # noqa: SIM115 - closed by close()
         self._lines = open(self._lines_path, "ab")  # noqa: SIM115

@@ -40,7 +40,9 @@ def read_ledger(path: Path, columns: Sequence[str] | None = None) -> list[dict[s
     try:
         rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
     except (OSError, ValueError) as error:
-        raise WorkspaceError(f"{path} cannot be read ({error}); remove its marker under done/ to make it again") from None
+        raise WorkspaceError(
+            f"{path} cannot be read ({error}); remove its marker under done/ to make it again"
+        ) from None
     return rows
 
 

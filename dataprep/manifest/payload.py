@@ -72,7 +72,9 @@ class PayloadReader:
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
-            raise WorkspaceError(f"{self._path} ends before byte {offset + size}; remove the shard's marker under done/")
+            raise WorkspaceError(
+                f"{self._path} ends before byte {offset + size}; remove the shard's marker under done/"
+            )
         return data
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ class Shard(NamedTuple):
     """A unit of work and of commit. `remote` samples lie behind URLs; the others on this disk."""
 
     id: str
-    count: int
+    size: int
     digest: str
     remote: bool
 
@@ -35,7 +35,7 @@ class Generation:
 
     @property
     def count(self) -> int:
-        return sum(shard.count for shard in self.shards)
+        return sum(shard.size for shard in self.shards)
 
 
 class Plan:
@@ -62,7 +62,9 @@ class Plan:
         try:
             columns = pq.read_table(path).to_pylist()
         except (OSError, ValueError) as error:
-            raise WorkspaceError(f"{path} cannot be read ({error}); restore it, or plan anew in another workspace") from None
+            raise WorkspaceError(
+                f"{path} cannot be read ({error}); restore it, or plan anew in another workspace"
+            ) from None
         return [_sample(row) for row in columns]
 
     def add(self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample]) -> Generation | None:
@@ -97,7 +99,7 @@ class Plan:
         )
 
     def _fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Samples with keys not seen, here or in this source; a repeated key gets a number, so that nothing vanishes."""
+        """Samples with keys not seen yet; a repeated key within the source gets a number, so that nothing vanishes."""
         planned = {_short(sample.key) for shard in self.shards for sample in self.samples(shard)}
         seen: set[bytes] = set()
         for sample in samples:
@@ -188,6 +190,4 @@ def _columns(sample: Sample) -> dict[str, Any]:
 
 def _sample(columns: dict[str, Any]) -> Sample:
     box, trouble = columns.pop("box"), columns.pop("trouble")
-    return Sample(
-        **columns, box=Box(*box) if box else None, trouble=Reason.from_code(trouble) if trouble else None
-    )
+    return Sample(**columns, box=Box(*box) if box else None, trouble=Reason.from_code(trouble) if trouble else None)

@@ -36,9 +36,7 @@ class Marker:
 class StageDir:
     """WORKSPACE/stages/NAME@FINGERPRINT. `columns` are the ledger's own columns, `counted` those in the digest."""
 
-    def __init__(
-        self, folder: Folder, *, name: str, columns: Mapping[str, str], counted: Sequence[str]
-    ) -> None:
+    def __init__(self, folder: Folder, *, name: str, columns: Mapping[str, str], counted: Sequence[str]) -> None:
         self.folder = folder
         self.name = name
         self._columns = columns
@@ -186,4 +184,3 @@ def _publish(scratch: Path, target: Path) -> None:
         os.fsync(stream.fileno())
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(scratch, target)
-

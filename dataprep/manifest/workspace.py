@@ -1,4 +1,4 @@
-"""The workspace on disk: its plan, its recipe (which parameters each stage was last asked for), its stage directories."""
+"""The workspace on disk: its plan, its recipe (the parameters last asked for), its stage directories."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ class Workspace:
         if recipe != self.recipe():
             self.folder.put_json("recipe.json", recipe)
 
-    def stage_dir(
-        self, name: str, fingerprint: str, *, columns: Mapping[str, str], counted: Sequence[str]
-    ) -> StageDir:
+    def stage_dir(self, name: str, fingerprint: str, *, columns: Mapping[str, str], counted: Sequence[str]) -> StageDir:
         folder = self.folder.folder(f"stages/{name}@{fingerprint[:8]}")
         return StageDir(folder, name=name, columns=columns, counted=counted)
 

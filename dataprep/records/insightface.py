@@ -1,4 +1,4 @@
-"""A training pack as insightface lays it out (face2rec2): train.rec, train.idx, train.lst, property, and ours beside it.
+"""A training pack as insightface lays it out (face2rec2): train.rec, train.idx, train.lst and property.
 
 Images take keys 1..N with labels [label, aligned]. Key 0 comes after them with labels [N+1, N+1+K] and no image. Keys
 N+1..N+K are the identities, each with [first key, last key + 1] of its images, and no image.
@@ -42,8 +42,8 @@ class Face:
 def write_pack(folder: Path, faces: Iterable[Face], *, height: int, width: int) -> dict[str, int]:
     """Write train.rec, train.idx, train.lst and property into `folder`; returns the counts.
 
-    `faces` come grouped by label, labels counting up from 0; anything else raises RecordError, since the field's readers
-    would make several people of one. Labels from 2**24 on are refused.
+    `faces` come grouped by label, labels counting up from 0; anything else raises RecordError, since readers of such a
+    file would make several people of one. Labels from 2**24 on are refused.
     """
     firsts: list[int] = []
     key = 0
@@ -77,7 +77,9 @@ def _check_order(face: Face, seen: int) -> None:
     if face.label >= MAX_LABEL:
         raise RecordError(f"label {face.label}: labels are float32 in a .rec, exact below {MAX_LABEL} only")
     if not seen - 1 <= face.label <= seen or face.label < 0:
-        raise RecordError(f"{face.name}: label {face.label} after {seen - 1}; labels must be grouped and count up from 0")
+        raise RecordError(
+            f"{face.name}: label {face.label} after {seen - 1}; labels must be grouped and count up from 0"
+        )
 
 
 class Pack:
@@ -112,7 +114,8 @@ class Pack:
         images, identities = int(head.labels[0]) - 1, int(head.labels[1] - head.labels[0])
         if images + identities != exact and exact < MAX_LABEL:
             raise RecordError(
-                f"{self.folder}: record 0 speaks of {images} images and {identities} identities, the .idx of {exact} records"
+                f"{self.folder}: record 0 speaks of {images} images and {identities} identities, "
+                f"the .idx of {exact} records"
             )
         return range(1, images + 1)
 

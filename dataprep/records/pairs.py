@@ -52,7 +52,9 @@ def make_pairs(photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: in
         negatives = _negatives([photos[name] for name in members], len(positives), generator)
         positives = positives[: len(negatives)]
         # alternating, so that every stretch of the list holds both kinds
-        for pair, kind in ((p, k) for two in zip(positives, negatives, strict=True) for p, k in zip(two, (True, False), strict=True)):
+        for pair, kind in (
+            (p, k) for two in zip(positives, negatives, strict=True) for p, k in zip(two, (True, False), strict=True)
+        ):
             left.append(pair[0])
             right.append(pair[1])
             same.append(kind)
@@ -96,10 +98,8 @@ def _deal(photos: Mapping[str, Sequence[str]], folds: int, generator: np.random.
     return dealt
 
 
-def _negatives(
-    groups: Sequence[Sequence[str]], wanted: int, generator: np.random.Generator
-) -> list[tuple[str, str]]:
-    """Pairs across groups, none twice; identities are drawn evenly, so that a much photographed one does not dominate."""
+def _negatives(groups: Sequence[Sequence[str]], wanted: int, generator: np.random.Generator) -> list[tuple[str, str]]:
+    """Pairs across groups, none twice; identities are drawn evenly, so that no much photographed one dominates."""
     possible = (sum(map(len, groups)) ** 2 - sum(len(g) ** 2 for g in groups)) // 2
     wanted = min(wanted, possible)
     if wanted > possible // 2:
@@ -114,8 +114,8 @@ def _negatives(
     drawn: dict[tuple[str, str], None] = {}
     while len(drawn) < wanted:
         i, j = sorted(generator.choice(len(groups), 2, replace=False).tolist())
-        one = groups[i][generator.integers(len(groups[i]))]
-        other = groups[j][generator.integers(len(groups[j]))]
+        one = groups[i][int(generator.integers(len(groups[i])))]
+        other = groups[j][int(generator.integers(len(groups[j])))]
         drawn[one, other] = None
     return list(drawn)
 

@@ -97,8 +97,7 @@ def _part(data: bytes | mmap.mmap | memoryview, offset: int) -> tuple[bytes, int
 
 
 def pack_image(labels: Sequence[float], id: int, image: bytes, *, id2: int = 0) -> bytes:
-    """An image record's payload. Several labels, even a list of one, are stored behind the header and counted in `flag`;
-    a scalar is given as `pack_scalar`."""
+    """An image record's payload with its labels, be it one, behind the header and their number in `flag`."""
     values = np.asarray(labels, "<f4")
     return _IMAGE_HEAD.pack(values.size, 0.0, id, id2) + values.tobytes() + image
 

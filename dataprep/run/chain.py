@@ -41,9 +41,7 @@ class Chain:
         for kind in STAGES:
             stage = kind(kind.Params.from_mapping(recipe.get(kind.name, {})))
             upstream = stage.fingerprint(upstream)
-            directory = workspace.stage_dir(
-                kind.name, upstream, columns=kind.columns, counted=kind.counted_columns()
-            )
+            directory = workspace.stage_dir(kind.name, upstream, columns=kind.columns, counted=kind.counted_columns())
             self.links.append(Link(stage, upstream, directory))
             if kind.name == upto:
                 break

@@ -104,5 +104,3 @@ def _result(future: Future[Result], task: Task) -> Result:
 def make_executor(jobs: int) -> Executor:
     """Worker processes, or this process for `jobs` 0."""
     return LokyExecutor(jobs) if jobs else SerialExecutor()
-
-

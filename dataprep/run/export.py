@@ -10,7 +10,7 @@ import numpy as np
 
 from dataprep.errors import UsageError, WorkspaceError
 from dataprep.imaging.photo import decode, encode_jpeg
-from dataprep.manifest.payload import PayloadReader, member_name
+from dataprep.manifest.payload import member_name
 from dataprep.manifest.workspace import Workspace
 from dataprep.records.insightface import format_line
 from dataprep.run.chain import WHOLE, Chain, State
@@ -29,7 +29,7 @@ def export_folder(workspace: str, target: Path, what: str) -> int:
         raise UsageError(f"{what!r}: one of {', '.join(WHAT)}")
     stage = "align" if what == "faces" else "validate"
     written = 0
-    for row, data in _images(workspace, stage):
+    for row, data in images_of(workspace, stage):
         _put(target, member_name(row["key"], data), data)
         written += 1
     return written
@@ -38,7 +38,7 @@ def export_folder(workspace: str, target: Path, what: str) -> int:
 def export_crops(workspace: str, target: Path) -> int:
     """Write what the clamped boxes show, from upright photos, as identity/name.jpg; samples without a box whole."""
     written = 0
-    for row, data in _images(workspace, "crop"):
+    for row, data in images_of(workspace, "crop"):
         pixels, _ = decode(data)
         if row["box"]:
             left, top, right, bottom = row["box"]
@@ -61,7 +61,7 @@ def export_lst(workspace: str, target: Path) -> int:
     return len(rows)
 
 
-def _images(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+def images_of(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
     """The ok rows of a stage with the stage's own image, or else with the original photo."""
     chain, state = _opened(workspace, stage)
     link, download = chain.link(stage), chain.link("download")

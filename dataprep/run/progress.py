@@ -1,4 +1,4 @@
-"""What a run shows while it works: one bar per stage on a terminal, plain lines elsewhere, events in runs/*.jsonl always."""
+"""What a run shows: bars on a terminal, plain lines elsewhere, and events in runs/*.jsonl always."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ class BarDisplay:
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}  {task.fields[rate]:.0f}/s  ETA {task.fields[eta]}{task.fields[lost]}"),
+            TextColumn(
+                "{task.completed}/{task.total}  {task.fields[rate]:.0f}/s  ETA {task.fields[eta]}{task.fields[lost]}"
+            ),
             console=Console(stderr=True),
             refresh_per_second=5,
         )
@@ -109,7 +111,7 @@ class BarDisplay:
     def refresh(self, gauges: Mapping[str, Gauge]) -> None:
         for name, gauge in gauges.items():
             lost = "".join(f"  {kind} {n}" for kind, n in sorted(gauge.verdicts.items()) if kind != "ok")
-            fields = {"rate": gauge.rate, "eta": gauge.eta, "lost": lost}
+            fields: dict[str, Any] = {"rate": gauge.rate, "eta": gauge.eta, "lost": lost}
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(name, total=gauge.total, **fields)
             self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total, **fields)

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -311,7 +311,7 @@ class _Run:
         gauges = {}
         for link in self._active:
             pending = {p.shard for p in self._state.pending(link)}
-            counts = {shard.id: shard.count for shard in self._state.shards.values()}
+            counts = {shard.id: shard.size for shard in self._state.shards.values()}
             if isinstance(link.stage, MergeStage):
                 gauges[link.name] = Gauge(stage=link.name, total=0)
             else:
@@ -325,7 +325,7 @@ class _Run:
         assert marker is not None
         self._log.event("commit", stage=link.name, shard=shard, seconds=marker.seconds, **marker.account)
         if link in self._maps:
-            self._finished[link.name] += self._state.shards[shard].count
+            self._finished[link.name] += self._state.shards[shard].size
             gauge = self._gauges[link.name]
             gauge.verdicts["ok"] += marker.account["ok"]
             gauge.verdicts.update(marker.account["dropped"])
@@ -356,9 +356,7 @@ class _Run:
             self._stop.set()
             self._display.note("stopping: finishing the shards in hand (once more to stop at once)")
 
-        before: dict[int, Callable[..., Any] | int | None] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, handle)
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

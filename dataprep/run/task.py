@@ -212,4 +212,3 @@ def crash_key(task: Task, position: int) -> str | None:
     plan = Workspace(task.workspace).plan()
     samples = plan.samples(next(shard for shard in plan.shards if shard.id == task.shard))
     return samples[position].key if 0 <= position < len(samples) else None
-

@@ -44,9 +44,7 @@ def status(workspace: str) -> dict[str, Any]:
     return {
         "workspace": str(opened.path),
         "samples": plan.count,
-        "sources": [
-            {"source": dict(g.source), "samples": g.count, "shards": len(g.shards)} for g in plan.generations
-        ],
+        "sources": [{"source": dict(g.source), "samples": g.count, "shards": len(g.shards)} for g in plan.generations],
         "stages": stages,
         "packs": sorted(path.parent.name for path in (opened.path / "packs").glob("*/pack.json")),
     }

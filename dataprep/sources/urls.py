@@ -1,4 +1,4 @@
-"""A table of URLs: .csv, .tsv or .parquet with the columns url, identity and, if known, left, top, right, bottom, key."""
+"""A table of URLs: .csv, .tsv or .parquet; columns url, identity and, if known, left, top, right, bottom, key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EDGES = ("left", "top", "right", "bottom")
 
 
 class Urls:
-    """The rows of one table. Without a key column, a row's key is a hash of its URL, so that a table may grow anywhere."""
+    """The rows of one table. Without a key column, a row's key is a hash of its URL, so that tables may grow."""
 
     def __init__(self, table: Path, *, limit: int | None = None) -> None:
         self._table, self._limit = table, limit
@@ -72,7 +72,9 @@ class Urls:
             )
         edges = [name for name in _EDGES if name in names]
         if edges and len(edges) < 4:
-            raise SourceError(f"{self._table}: a box needs left, top, right and bottom; only {', '.join(edges)} is there")
+            raise SourceError(
+                f"{self._table}: a box needs left, top, right and bottom; only {', '.join(edges)} is there"
+            )
 
 
 def _sample(row: Mapping[str, Any], where: str) -> Sample:

@@ -77,7 +77,9 @@ class VggFace:
                     raise SourceError(f"{self._lists}: an archive without files/*.txt; is it vgg_face_dataset.tar.gz?")
                 for member in members:
                     if member.size > _LARGEST_LIST:
-                        raise SourceError(f"{self._lists}: {member.name} has {member.size} bytes; a list has about 150,000")
+                        raise SourceError(
+                            f"{self._lists}: {member.name} has {member.size} bytes; a list has about 150,000"
+                        )
                     stream = archive.extractfile(member)
                     assert stream is not None
                     yield Path(member.name).stem, stream.read()
@@ -110,5 +112,9 @@ def parse_list(person: str, data: bytes) -> Iterator[Sample]:
         if again > 1:
             name = f"{name}~{again}"
         yield Sample(
-            key=f"{person}/{name}", identity=person, url=fields[at], box=Box(left, top, right, bottom), box_frame="stored"
+            key=f"{person}/{name}",
+            identity=person,
+            url=fields[at],
+            box=Box(left, top, right, bottom),
+            box_frame="stored",
         )

@@ -1,4 +1,4 @@
-"""align: the chosen face, warped straight from the original photo onto the field's template, or cropped around its box."""
+"""align: the chosen face, warped from the original photo onto the field's template, or cropped around its box."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Item:
 class MapStage(Stage[P]):
     """A stage that looks at one sample at a time. Override `apply`, or `apply_many` where batches pay."""
 
-    def setup(self) -> None:  # noqa: B027 - most stages have nothing to load
+    def setup(self) -> None:
         """Load what is heavy; called once per worker process."""
 
     def apply(self, item: Item) -> Row:

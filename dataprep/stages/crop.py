@@ -25,7 +25,10 @@ class Crop(MapStage[CropParams]):
     name = "crop"
     version = 1
     needs = "validate"
-    columns = {"box": "list<double>", "inside": "double"}  # left, top, right, bottom in upright pixels; null without one
+    columns = {
+        "box": "list<double>",
+        "inside": "double",
+    }  # left, top, right, bottom in upright pixels; null without one
     Params = CropParams
 
     def apply(self, item: Item) -> Row:

@@ -126,7 +126,7 @@ class _Engine:
             self._writer.shutdown()
 
     async def _feed(self) -> None:
-        """Open shards as long as there are more connections than URLs waiting, so that a stalled host holds up no shard."""
+        """Open shards while fewer URLs wait than there are connections, so that a stalled host holds up no shard."""
         loop = asyncio.get_running_loop()
         while True:
             shard = await loop.run_in_executor(self._writer, next, self._shards, None)

@@ -192,7 +192,10 @@ class Client:
             body += chunk
             if len(body) > self._limits.max_bytes:
                 return Answer(
-                    reason=Reason.TOO_LARGE, detail=f"over {self._limits.max_bytes} bytes", status=status, final_url=final
+                    reason=Reason.TOO_LARGE,
+                    detail=f"over {self._limits.max_bytes} bytes",
+                    status=status,
+                    final_url=final,
                 )
         data = bytes(body)
         doubt = suspicion(data)

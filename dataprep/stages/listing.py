@@ -11,7 +11,7 @@ from pathlib import Path
 from dataprep.errors import Reason, SourceError
 from dataprep.params import StageParams, param
 from dataprep.samples import Row
-from dataprep.stages.base import MergeContext, MergeStage, Merged, Part
+from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from dataprep.records.insightface import Face, write_pack
 from dataprep.records.pairs import level, make_pairs, write_bin
 from dataprep.samples import Row
 from dataprep.stages.align import AlignParams
-from dataprep.stages.base import MergeContext, MergeStage, Merged, Part
+from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
 from dataprep.storage import file_sha256, publish_directory
 
 

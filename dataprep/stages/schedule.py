@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from collections import deque
@@ -33,15 +34,13 @@ class Schedule(Generic[T]):
         self._heap: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
-        self._later: set[asyncio.TimerHandle] = set()
         self.waiting = 0
 
     def add(self, host: str, item: T, *, delay: float = 0.0) -> None:
         """Queue an item, after `delay` seconds if one is given (a retry)."""
         self.waiting += 1
         if delay > 0:
-            loop = asyncio.get_running_loop()
-            self._later.add(handle := loop.call_later(delay, lambda: (self._later.discard(handle), self._put(host, item))))
+            asyncio.get_running_loop().call_later(delay, self._put, host, item)
         else:
             self._put(host, item)
 
@@ -62,10 +61,8 @@ class Schedule(Generic[T]):
                 return name, item
             self._changed.clear()
             wait = self._heap[0][0] - now if self._heap else None
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                pass
 
     def done(self, name: str, *, rest: float = 0.0) -> None:
         """An item of this host came back; `rest` seconds must pass before the next one (Retry-After)."""

@@ -88,8 +88,8 @@ class TorchDetector:
             return np.zeros((0, 5), np.float32)
         boxes = np.concatenate(found)
         boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)]
-        size = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
-        return square(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * size, boxes[:, 4:5]], axis=1))
+        extent = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
+        return square(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * extent, boxes[:, 4:5]], axis=1))
 
     def _refine(self, image: Tensor, boxes: Floats, height: int, width: int) -> Floats:
         """RNet on 24x24 crops."""
@@ -136,7 +136,8 @@ class TorchDetector:
 
     def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         resized = self._torch.nn.functional.interpolate(image, size=size, mode="area")
-        return (resized - 127.5) * 0.0078125
+        normalised: Tensor = resized.sub(127.5).mul(0.0078125)
+        return normalised
 
     # the three networks ---------------------------------------------------------------------------------------------
 
@@ -166,7 +167,8 @@ class TorchDetector:
     def _conv(self, x: Tensor, net: str, layer: int) -> Tensor:
         f, w = self._torch.nn.functional, self._weights[net]
         x = f.conv2d(x, w[f"conv{layer}.weight"], w[f"conv{layer}.bias"])
-        return f.prelu(x, w[f"prelu{layer}.weight"])
+        activated: Tensor = f.prelu(x, w[f"prelu{layer}.weight"])
+        return activated
 
     def _dense(self, x: Tensor, net: str, layer: int) -> Tensor:
         return self._torch.nn.functional.prelu(
@@ -210,7 +212,7 @@ def regress(boxes: Floats, offsets: Floats) -> Floats:
 
 
 def nms(boxes: Floats, scores: Floats, threshold: float) -> Ints:
-    """Greedy non-maximum suppression by intersection over union, as `torchvision.ops.nms`; equal scores keep the first."""
+    """Greedy suppression by intersection over union, as `torchvision.ops.nms`; equal scores keep the first."""
     left, top, right, bottom = boxes.T
     area = (right - left) * (bottom - top)
     rest = np.argsort(-scores, kind="stable")
@@ -225,7 +227,7 @@ def nms(boxes: Floats, scores: Floats, threshold: float) -> Ints:
 
 
 def nms_minimum(boxes: Floats, scores: Floats, threshold: float) -> Ints:
-    """Suppression by intersection over the smaller box, areas with `+ 1`; equal scores keep the *last*, as theirs do."""
+    """Suppression by intersection over the smaller box, areas with `+ 1`; equal scores keep the *last*."""
     left, top, right, bottom = boxes.T
     area = (right - left + 1) * (bottom - top + 1)
     rest = np.argsort(scores)

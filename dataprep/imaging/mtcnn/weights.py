@@ -1,4 +1,4 @@
-"""The trained weights of MTCNN, from the installed facenet-pytorch, without importing it (it would import torchvision)."""
+"""MTCNN's trained weights, from the installed facenet-pytorch without importing it (it would import torchvision)."""
 
 from __future__ import annotations
 

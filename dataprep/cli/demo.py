@@ -1,0 +1,129 @@
+"""demo: the commands a user types, run one after the other on synthetic faces, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.errors import DataprepError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default="demo")
+@click.option(
+    "--identities", type=click.IntRange(30), default=120, show_default=True, help="How many people are drawn."
+)
+@click.option("--photos", type=click.IntRange(10), default=24, show_default=True, help="Lines in each person's list.")
+@click.option("--epochs", type=click.IntRange(1), default=4, show_default=True, help="Passes over the training pack.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> None:
+    """Publish synthetic faces as a website as bad as the real one, then build, train and test, as you would.
+
+    Typed again, it goes on where it was stopped.
+
+    \b
+    Example: dataprep demo
+    """
+    began = time.monotonic()
+    site, workspace = folder / "web", folder / "workspace"
+    lists = str(site / "lists")
+    port = _site_port(site)
+    _say("Somebody publishes lists of URLs of faces; a fifth of them lead to trouble.")
+    _type(
+        "synth", "publish", str(site), "--identities", str(identities), "--photos", str(photos), "--seed", str(seed),
+        "--port", str(port),
+    )  # fmt: skip
+    server = _serve(site)
+    try:
+        _say("You download them ...")
+        _type(
+            "-w", str(workspace), "download", "vggface", "--lists", lists, "--allow-private", "--idle-timeout", "3",
+            "--retries", "1", "--per-host", "32",
+        )  # fmt: skip
+    finally:
+        server.terminate()
+        server.wait()
+    _say("... detect and align the faces (validate and crop run by themselves) ...")
+    _type("-w", str(workspace), "align", "--size", "112")
+    _say("... pack them, a third of the people held out ...")
+    _type("-w", str(workspace), "pack", "--format", "rec", "--holdout", "0.333")
+    _say("... train on the pack, and test on the people that were held out.")
+    _type("-w", str(workspace), "train", "--epochs", str(epochs), "--batch-size", "32")
+    _type("-w", str(workspace), "test", "--baselines")
+    _conclude(folder, site, workspace, time.monotonic() - began)
+
+
+def _conclude(folder: Path, site: Path, workspace: Path, seconds: float) -> None:
+    from dataprep.run.contact_sheet import draw_contact_sheet
+    from dataprep.run.upkeep import status
+
+    _say(f"The account of {folder}, planted against found")
+    equal = _compare(json.loads((site / "truth.json").read_bytes()), status(str(workspace)))
+    sheet = draw_contact_sheet(str(workspace), folder / "faces.png")
+    roc = workspace / "models/default/test/holdout/roc.png"
+    click.echo(f"\n{sheet} shows aligned faces, {roc} the ROC. All of it took {seconds / 60:.1f} minutes.")
+    click.echo(
+        "Next: dataprep import folder YOUR_PHOTOS && dataprep pack --holdout 0.1 && dataprep train && dataprep test"
+    )
+    if not equal:
+        raise DataprepError("the account is not what was planted")
+
+
+def _compare(truth: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Print the account against the truth; False if they differ.
+
+    `in` must be the number of lines, every line must end as ok or under one reason, and the reasons must be those that
+    were planted.
+    """
+    ends: Counter[str] = Counter()
+    stages = [stage for stage in found["stages"] if stage["account"]["in"] and stage["stage"] != "pack"]
+    for stage in stages:
+        ends.update(stage["account"]["dropped"])
+        ends.update(stage["account"]["failed"])
+    lines, ok = stages[0]["account"]["in"], stages[-1]["account"]["ok"]
+    click.echo(f"  {lines} lines = {ok} faces listed + {ends.total()} lost")
+    for reason in sorted({*truth["reasons"], *ends}, key=lambda code: -truth["reasons"].get(code, 0)):
+        planted, seen = truth["reasons"].get(reason, 0), ends.get(reason, 0)
+        click.echo(f"  {reason:<20} planted {planted:>4}   found {seen:>4}{'' if planted == seen else '   <- differs'}")
+    return bool(lines == truth["lines"] == ok + ends.total() and dict(ends) == truth["reasons"])
+
+
+def _say(text: str) -> None:
+    click.secho(f"\n{text}", bold=True)
+
+
+def _type(*arguments: str) -> None:
+    click.secho(f"$ dataprep {shlex.join(arguments)}", fg="cyan")
+    code = subprocess.run([sys.executable, "-m", "dataprep", *arguments], check=False).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def _serve(site: Path) -> subprocess.Popen[bytes]:
+    click.secho(f"$ dataprep synth serve {shlex.quote(str(site))} &", fg="cyan")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "dataprep", "synth", "serve", str(site)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert server.stdout is not None
+    if not server.stdout.readline():
+        raise DataprepError("the site cannot be served; the reason stands above")
+    return server
+
+
+def _site_port(site: Path) -> int:
+    """The port of a site published before, else a free one."""
+    try:
+        return int(json.loads((site / "site.json").read_bytes())["port"])
+    except (OSError, ValueError, KeyError):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])

@@ -1,0 +1,119 @@
+"""train and test."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dataprep.cli.options import given_params, params_options
+from dataprep.errors import ModelError, RecordError
+from dataprep.train.params import TrainParams
+
+if TYPE_CHECKING:
+    from dataprep.train.loop import Progress
+
+
+@click.command()
+@params_options(TrainParams)
+@click.option(
+    "--pack", type=click.Path(path_type=Path), help="Folder of a pack; default: packs/train of the workspace."
+)
+@click.option("--name", default="default", show_default=True, help="The folder under models/.")
+@click.option("--fresh", is_flag=True, help="Start over, whatever is there.")
+@click.pass_obj
+def train(workspace: str, /, pack: Path | None, name: str, fresh: bool, **values: Any) -> None:
+    """Train a recogniser on a pack. Typed again, it goes on where it was stopped, to the same losses.
+
+    \b
+    Example: dataprep train --epochs 4
+             dataprep train --pack faces_emore/ --device cuda --batch-size 512
+    """
+    from dataprep.train.loop import train
+
+    (params,) = given_params(values, TrainParams)
+    target = Path(workspace) / "models" / name
+    shown = _Display()
+
+    about = train(
+        pack or _default_pack(workspace), target, TrainParams.from_mapping(params), fresh=fresh, report=shown.show
+    )
+    click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
+@click.option("--set", "pairs", type=click.Path(path_type=Path), help="A .bin; default: holdout.bin of packs/train.")
+@click.option("--name", default="default", show_default=True, help="The model under models/.")
+@click.option("--baselines", is_flag=True, help="Also score mean colour, raw pixels and the untrained network.")
+@click.option("--no-flip", is_flag=True, help="Do not add the mirrored face's embedding.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ...")
+@click.pass_obj
+def test(
+    workspace: str, model: Path | None, pairs: Path | None, name: str, baselines: bool, no_flip: bool, device: str
+) -> None:
+    """Score a model on a verification set by insightface's protocol: ten folds, flip fusion, TAR at FAR.
+
+    \b
+    Example: dataprep test
+             dataprep test --model backbone.onnx --set lfw.bin
+    """
+    from dataprep.evaluate.scoring import score_bin
+
+    model = model or Path(workspace) / "models" / name / "model.pt"
+    pairs = pairs or _default_pack(workspace) / "holdout.bin"
+    if not pairs.exists():
+        raise RecordError(
+            f"{pairs}: no such verification set: `dataprep pack --holdout 0.1` makes one, --set names another"
+        )
+    if not model.exists():
+        raise ModelError(f"{model}: no such model: `dataprep train` makes one, --model names another")
+    target = Path(workspace) / "models" / name / "test" / pairs.stem
+    result = score_bin(model, pairs, target, flip=not no_flip, device=device, baselines=baselines)
+    found = result.verification
+    click.echo(f"{pairs.name}: {found.pairs} pairs, {found.positives} of the same person")
+    click.echo(
+        f"  accuracy {found.accuracy:.2%} +- {found.accuracy_std:.2%} (ten-fold, threshold {found.threshold:.2f})"
+    )
+    click.echo(f"  VAL {found.validation:.2%} at FAR {found.validation_far:.2e} (target 1e-3)")
+    for far, tar in found.tar_at_far.items():
+        click.echo(f"  TAR {tar:.2%} at FAR {far}")
+    for what, accuracy in result.baselines.items():
+        click.echo(f"  {what}: {accuracy:.2%}")
+    click.echo(f"  {target}/result.json and roc.png")
+
+
+def _default_pack(workspace: str) -> Path:
+    folder = Path(workspace) / "packs"
+    packs = sorted(path.parent for path in folder.glob("*/pack.json"))
+    if folder / "train" in packs:
+        return folder / "train"
+    if len(packs) == 1:
+        return packs[0]
+    if not packs:
+        raise RecordError(f"{workspace} holds no pack yet: `dataprep pack` makes one, --pack or --set names another")
+    raise RecordError(f"{workspace} holds several packs ({', '.join(p.name for p in packs)}): choose one with --pack")
+
+
+class _Display:
+    """A line on stderr every few seconds; with carriage returns on a terminal."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._next = 0.0
+
+    def show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now < self._next and progress.step < progress.steps:
+            return
+        self._next = now + (0.5 if self._live else 10.0)
+        left = progress.seconds_left
+        text = (
+            f"step {progress.step}/{progress.steps} epoch {progress.epoch + 1} loss {progress.loss:.3f} "
+            f"{progress.images_per_second:.0f} images/s ETA {int(left) // 60}:{int(left) % 60:02}"
+        )
+        last = progress.step == progress.steps
+        click.echo(("\r" if self._live else "") + text, err=True, nl=not self._live or last)

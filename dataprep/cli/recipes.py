@@ -1,0 +1,142 @@
+"""run: a recipe names a source, the stages' parameters, training and testing; one command does it all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli.options import run_options
+from dataprep.cli.runs import run_stages
+from dataprep.errors import UsageError
+
+_PARTS = ("about", "source", "stages", "train", "test")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--upto", help="Stop after this stage (download, validate, crop, detect, align, lst, pack) or train.")
+@click.option("--set", "settings", multiple=True, metavar="PART.NAME=VALUE", help="Change a value of the recipe.")
+@run_options
+@click.pass_context
+def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[str, ...], **values: Any) -> None:
+    """Run a whole recipe: a YAML file, or the name of one that comes with dataprep.
+
+    \b
+    Example: dataprep run vggface --set source.lists=lists/ --set stages.align.size=112
+             dataprep run pipelines/vggface.yaml --dry-run
+    """
+    from dataprep.cli import models, sources
+    from dataprep.stages.registry import BY_NAME
+
+    loaded = load_recipe(recipe)
+    for setting in settings:
+        _change(loaded, setting)
+    source = _source(ctx.obj, dict(loaded.get("source") or {}))
+    stages = {name: dict(params or {}) for name, params in (loaded.get("stages") or {}).items()}
+    unknown = [name for name in stages if name not in BY_NAME]
+    if unknown:
+        raise UsageError(f"{recipe}: no stage {unknown[0]!r}; the stages are: {', '.join(BY_NAME)}")
+    changes = {name: BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
+    if not values["dry_run"]:
+        sources.add_source(ctx.obj, source)
+    elif not (Path(ctx.obj) / "dataprep.json").exists():
+        click.echo(f"{source.describe()['kind']} would be planned, then every stage run")
+        return
+    last = upto if upto in BY_NAME else "pack"
+    if not run_stages(ctx.obj, last, changes, **values) or upto in BY_NAME:
+        return
+    if "train" in loaded:
+        ctx.invoke(models.train, **_options(models.train, loaded["train"] or {}))
+    if "test" in loaded and upto != "train":
+        ctx.invoke(models.test, **_options(models.test, loaded["test"] or {}))
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The recipe in a file, or the one of that name among those that come with dataprep. Raises UsageError."""
+    import yaml
+
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _shipped() / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in _shipped().glob("*.yaml")))
+        raise UsageError(f"no recipe {name!r}: give a .yaml file, or one of: {names}")
+    try:
+        loaded = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path}: a recipe is a mapping with {', '.join(_PARTS)}")
+    unknown = [part for part in loaded if part not in _PARTS]
+    if unknown:
+        raise UsageError(f"{path}: unknown part {unknown[0]!r}; a recipe has {', '.join(_PARTS)}")
+    return loaded
+
+
+def _shipped() -> Path:
+    """The folder of recipes: inside the installed package, or beside it in a checkout."""
+    import dataprep
+
+    package = Path(dataprep.__file__).parent
+    inside = package / "pipelines"
+    return inside if inside.is_dir() else package.parent / "pipelines"
+
+
+def _change(loaded: dict[str, Any], setting: str) -> None:
+    import yaml
+
+    path, separator, value = setting.partition("=")
+    keys = path.split(".")
+    if not separator or keys[0] not in _PARTS:
+        raise UsageError(f"--set {setting}: expected PART.NAME=VALUE with PART one of {', '.join(_PARTS[1:])}")
+    place: Any = loaded
+    for key in keys[:-1]:
+        if place.get(key) is None:
+            place[key] = {}
+        place = place[key]
+        if not isinstance(place, dict):
+            raise UsageError(f"--set {setting}: {key} holds a value, not a mapping")
+    place[keys[-1]] = yaml.safe_load(value)
+
+
+def _source(workspace: str, options: dict[str, Any]) -> Any:
+    from dataprep.sources.archive import fetch_lists
+    from dataprep.sources.folder import PhotoFolder
+    from dataprep.sources.synth.photos import Synth, draw_folder
+    from dataprep.sources.urls import Urls
+    from dataprep.sources.vggface import ARCHIVE_URL, VggFace
+
+    kind = options.pop("kind", None)
+    try:
+        if kind == "vggface":
+            lists = options.pop("lists", None)
+            path = (
+                Path(lists) if lists else fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / Path(ARCHIVE_URL).name)
+            )
+            return VggFace(path, **options)
+        if kind == "urls":
+            return Urls(Path(options.pop("table")), **options)
+        if kind == "folder":
+            return PhotoFolder(Path(options.pop("root")), **options)
+        if kind == "synth":
+            root = Path(workspace) / "synth" / "recipe"
+            draw_folder(root, **options)
+            return Synth(root)
+    except KeyError as error:
+        raise UsageError(f"source {kind}: {error} is missing; --set source.{str(error)[1:-1]}=... gives it") from None
+    except TypeError as error:
+        raise UsageError(f"source {kind}: {error}") from None
+    raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, synth")
+
+
+def _options(command: click.Command, given: dict[str, Any]) -> dict[str, Any]:
+    """Every option of a command, from the recipe or its default."""
+    values = {p.name: p.get_default(click.Context(command)) for p in command.params if p.name and p.name != "help"}
+    for name, value in given.items():
+        key = {"set": "pairs"}.get(name, name.replace("-", "_"))
+        if key not in values:
+            raise UsageError(f"{command.name} has no option {name!r}; it has: {', '.join(sorted(values))}")
+        values[key] = Path(value) if key in ("pack", "model", "pairs") and value else value
+    return values
