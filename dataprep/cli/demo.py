@@ -16,6 +16,8 @@ import click
 
 from dataprep.errors import DataprepError
 
+_MISSED = 0.005  # the share of drawn faces that MTCNN may miss
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
@@ -82,7 +84,7 @@ def _compare(truth: dict[str, Any], found: dict[str, Any]) -> bool:
     """Print the account against the truth; False if they differ.
 
     `in` must be the number of lines, every line must end as ok or under one reason, and the reasons must be those that
-    were planted.
+    were planted; a few drawn faces may escape the detector.
     """
     ends: Counter[str] = Counter()
     stages = [stage for stage in found["stages"] if stage["account"]["in"] and stage["stage"] != "pack"]
@@ -90,11 +92,17 @@ def _compare(truth: dict[str, Any], found: dict[str, Any]) -> bool:
         ends.update(stage["account"]["dropped"])
         ends.update(stage["account"]["failed"])
     lines, ok = stages[0]["account"]["in"], stages[-1]["account"]["ok"]
+    missed = ends["no_face"] - truth["reasons"].get("no_face", 0)
     click.echo(f"  {lines} lines = {ok} faces listed + {ends.total()} lost")
     for reason in sorted({*truth["reasons"], *ends}, key=lambda code: -truth["reasons"].get(code, 0)):
         planted, seen = truth["reasons"].get(reason, 0), ends.get(reason, 0)
         click.echo(f"  {reason:<20} planted {planted:>4}   found {seen:>4}{'' if planted == seen else '   <- differs'}")
-    return bool(lines == truth["lines"] == ok + ends.total() and dict(ends) == truth["reasons"])
+    if 0 < missed <= _MISSED * ok:
+        click.echo(f"  {missed} of {ok + missed} drawn faces were not found by the detector; the rest is as planted")
+        ends["no_face"] -= missed
+    return bool(
+        lines == truth["lines"] and lines == ok + sum(ends.values()) + max(0, missed) and +ends == truth["reasons"]
+    )
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 CODECS = ("pillow", "opencv")
-_READABLE = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")
+_READABLE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _ORIENTATION_TAG = 0x0112
 
 
@@ -60,6 +60,8 @@ def decode(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow")
     """
     with _Opened(data) as image:
         header = _header(image, max_pixels)
+        if header.format == "png":
+            _check_sums(data)
         if codec == "opencv" and header.format == "jpeg":
             pixels = _decode_opencv(data)
         else:
@@ -182,6 +184,12 @@ def _decode_pillow(image: PILImage.Image) -> Pixels:
         white = Image.new("RGBA", rgba.size, "white")
         return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _check_sums(data: bytes) -> None:
+    """A PNG whose check sums are wrong is damaged, though it may decode."""
+    with _Opened(data) as image:
+        image.verify()
 
 
 def _decode_opencv(data: bytes) -> Pixels:

@@ -46,7 +46,7 @@ def unsafe_sample(identity: str, name: str, where: str) -> Sample:
     """The sample that stands in for a line whose names cannot be used, so that it is accounted for."""
     shown = ascii(f"{identity}/{name}")[1:-1][:80]
     return Sample(
-        key=f"_unusable/{re.sub(r'[^A-Za-z0-9._-]', '_', where)[-120:]}",
+        key=f"_unusable/{re.sub(r'[^A-Za-z0-9_-]+', '_', where)[-120:]}",
         identity="_unusable",
         trouble=Reason.BAD_NAME,
         detail=f"{where}: {shown!r} cannot be a file name",
@@ -56,7 +56,7 @@ def unsafe_sample(identity: str, name: str, where: str) -> Sample:
 def bad_line(where: str, detail: str) -> Sample:
     """The sample that stands in for a line that cannot be understood."""
     return Sample(
-        key=f"_unusable/{re.sub(r'[^A-Za-z0-9._-]', '_', where)[-120:]}",
+        key=f"_unusable/{re.sub(r'[^A-Za-z0-9_-]+', '_', where)[-120:]}",
         identity="_unusable",
         trouble=Reason.BAD_LINE,
         detail=f"{where}: {detail}",

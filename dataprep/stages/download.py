@@ -93,7 +93,7 @@ class _Engine:
     def __init__(self, params: DownloadParams, shards: Iterator[OpenShard], hooks: Hooks) -> None:
         self._params, self._shards, self._hooks = params, shards, hooks
         self._writer = ThreadPoolExecutor(1, "dataprep-writer")
-        self._open: set[str] = set()
+        self._open: dict[str, OpenShard] = {}
         self._room = asyncio.Event()
 
     async def run(self, stop: threading.Event) -> None:
@@ -124,6 +124,8 @@ class _Engine:
                     await asyncio.gather(*everything, return_exceptions=True)
         finally:
             self._writer.shutdown()
+            for shard in self._open.values():
+                shard.journal.close()
 
     async def _feed(self) -> None:
         """Open shards while fewer URLs wait than there are connections, so that a stalled host holds up no shard."""
@@ -132,7 +134,7 @@ class _Engine:
             shard = await loop.run_in_executor(self._writer, next, self._shards, None)
             if shard is None:
                 return
-            self._open.add(shard.id)
+            self._open[shard.id] = shard
             await self._start(shard)
             while self._schedule.waiting > 2 * self._params.connections:
                 self._room.clear()
@@ -184,7 +186,7 @@ class _Engine:
             shard.journal.commit(order, upstream=shard.upstream, seconds=time.monotonic() - shard.started)
 
         await asyncio.get_running_loop().run_in_executor(self._writer, commit)
-        self._open.discard(shard.id)
+        del self._open[shard.id]
         self._hooks.shard(shard.id)
 
 

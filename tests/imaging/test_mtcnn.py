@@ -1,0 +1,66 @@
+"""MTCNN against facts from the real facenet-pytorch 2.5.3; `tests/interop/facenet_oracle.py` writes and checks them anew."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataprep.errors import ModelError
+from dataprep.imaging.mtcnn import weights
+from dataprep.imaging.mtcnn.torch_backend import TorchDetector
+from dataprep.imaging.photo import decode
+from dataprep.sources.synth.photos import draw
+
+FACTS = Path(__file__).with_name("facenet_facts.json")
+
+
+@pytest.fixture(scope="module")
+def detector() -> TorchDetector:
+    return TorchDetector()
+
+
+def check(detector: TorchDetector, pixels: np.ndarray, fact: dict) -> None:
+    found = detector.detect([pixels])[0]
+    assert len(found) == len(fact["boxes"])
+    if len(found):
+        assert np.abs(found.boxes - np.array(fact["boxes"])).max() < 0.01
+        assert np.abs(found.landmarks - np.array(fact["landmarks"])).max() < 0.01
+        assert np.abs(found.probabilities - np.array(fact["probabilities"])).max() < 1e-4
+
+
+def test_drawn_photos_give_facenets_faces(detector: TorchDetector) -> None:
+    facts = json.loads(FACTS.read_text())["synth"]
+    assert len(facts) >= 10
+    for name, fact in facts.items():
+        identity, photo = map(int, name.split("/"))
+        check(detector, draw(identity, photo, width=fact["width"], height=fact["height"]).pixels, fact)
+
+
+def test_real_photos_give_facenets_faces(detector: TorchDetector, shared: Path) -> None:
+    facts = json.loads(FACTS.read_text())["shared"]
+    assert len(facts) >= 20
+    for name, fact in facts.items():
+        check(detector, decode((shared / name).read_bytes())[0], fact)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 11), (11, 5), (12, 12), (19, 40), (20, 20), (1, 400)])
+def test_tiny_photos_have_no_faces_and_no_exceptions(detector: TorchDetector, shape: tuple[int, int]) -> None:
+    generator = np.random.default_rng(0)
+    photo = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert len(detector.detect([photo])[0]) in (0, 1)
+
+
+def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "facenet_pytorch"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for name, path in weights.weight_files().items():
+        (package / "data" / f"{name}.pt").write_bytes(path.read_bytes() + (b"x" if name == "rnet" else b""))
+    monkeypatch.syspath_prepend(tmp_path)
+    weights.weight_files.cache_clear()
+    try:
+        with pytest.raises(ModelError, match=r"rnet\.pt of facenet-pytorch .* is not the published one"):
+            weights.weight_files()
+    finally:
+        weights.weight_files.cache_clear()

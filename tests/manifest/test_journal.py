@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+
+from dataprep.errors import Reason
+from dataprep.manifest.journal import Journal
+from dataprep.manifest.stagedir import StageDir
+from dataprep.samples import Row
+from dataprep.storage import Folder
+
+KEYS = [f"p/{i}" for i in range(6)]
+
+
+def directory(path: Path) -> StageDir:
+    return StageDir(Folder(path), name="download", columns={"seconds": "double"}, counted=[])
+
+
+def row(key: str) -> Row:
+    number = int(key[2:])
+    if number == 3:
+        return Row(key=key, identity="p", reason=Reason.TIMEOUT, values={"seconds": 1.0})
+    return Row(key=key, identity="p", payload=bytes([number]) * (700 * number), values={"seconds": 1.0})
+
+
+def photos(path: Path) -> dict[str, bytes]:
+    d = directory(path)
+    marker = d.marker("s")
+    assert marker is not None
+    reader = d.payloads(marker)
+    return {r["key"]: reader.read(r["offset"], r["size"]) for r in d.rows(marker) if r["size"] is not None}
+
+
+EXPECTED = {key: row(key).payload for key in KEYS if row(key).payload is not None}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 17, 600, 2000])
+@pytest.mark.parametrize("torn", ["tar", "jsonl"])
+def test_a_torn_journal_costs_the_torn_samples_only(tmp_path: Path, torn: str, cut: int) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    for key in KEYS[:5]:
+        journal.record(row(key))
+    journal.close()
+    path = tmp_path / f"journal/s.{torn}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+    journal = Journal(directory(tmp_path), "s")
+    if cut == 0:
+        assert list(journal.rows) == KEYS[:5]
+    for key in reversed(KEYS):
+        if key not in journal.rows:
+            journal.record(row(key))
+    marker = journal.commit(KEYS, upstream="u", seconds=0)
+    assert photos(tmp_path) == EXPECTED
+    assert marker.account == {"in": 6, "ok": 5, "dropped": {}, "failed": {"timeout": 1}}
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_the_digest_does_not_know_the_order_of_arrival(tmp_path: Path) -> None:
+    digests = []
+    for name, keys in (("a", KEYS), ("b", KEYS[::-1])):
+        journal = Journal(directory(tmp_path / name), "s")
+        for key in keys:
+            journal.record(row(key))
+        digests.append(journal.commit(KEYS, upstream="u", seconds=0).digest)
+    assert digests[0] == digests[1]
+
+
+def test_a_retry_keeps_what_is_there_and_asks_for_the_rest(tmp_path: Path) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    for key in KEYS:
+        journal.record(row(key))
+    journal.commit(KEYS, upstream="u", seconds=0)
+    for _ in range(2):  # the second time, the journal of the first is found
+        journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+        assert sorted(journal.rows) == [key for key in KEYS if key != "p/3"]
+        assert photos(tmp_path) == EXPECTED  # the old commit stands meanwhile
+        journal.close()
+    journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+    journal.record(Row(key="p/3", identity="p", payload=b"at last", values={"seconds": 2.0}))
+    journal.commit(KEYS, upstream="u", seconds=0)
+    assert photos(tmp_path) == {**EXPECTED, "p/3": b"at last"}
+
+
+def test_a_kill_before_the_marker_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    for key in KEYS:
+        journal.record(row(key))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageDir, "commit_flat", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal.commit(KEYS, upstream="u", seconds=0)
+    journal.close()
+    journal = Journal(directory(tmp_path), "s")
+    assert list(journal.rows) == KEYS
+    journal.commit(KEYS, upstream="u", seconds=0)
+    assert photos(tmp_path) == EXPECTED

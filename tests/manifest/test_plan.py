@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from dataprep.errors import Reason, WorkspaceError
+from dataprep.manifest.plan import Plan
+from dataprep.samples import Box, Sample
+from dataprep.storage import Folder
+
+
+def samples(count: int, start: int = 0) -> list[Sample]:
+    return [
+        Sample(key=f"p{i // 10}/{i}", identity=f"p{i // 10}", url=f"http://x/{i}", box=Box(0, 1.5, 2, 3.25))
+        for i in range(start, start + count)
+    ]
+
+
+def test_a_plan_is_read_back_as_it_was_frozen(tmp_path: Path) -> None:
+    given = [*samples(120), Sample(key="odd/é 'x", identity="odd", trouble=Reason.BAD_LINE, detail="why")]
+    Plan(Folder(tmp_path)).add({"kind": "t"}, "d1", given)
+    plan = Plan(Folder(tmp_path))
+    assert [s for shard in plan.shards for s in plan.samples(shard)] == given
+    assert plan.count == 121
+    assert plan.knows({"kind": "t"}, "d1")
+    assert not plan.knows({"kind": "t"}, "d2")
+
+
+def test_a_grown_list_appends_a_generation_and_renumbers_nothing(tmp_path: Path) -> None:
+    plan = Plan(Folder(tmp_path))
+    plan.add({}, "d1", samples(100))
+    before = list(plan.shards)
+    added = plan.add({}, "d2", samples(130))
+    assert added is not None
+    assert added.count == 30
+    assert Plan(Folder(tmp_path)).shards[: len(before)] == before
+    assert plan.add({}, "d3", samples(130)) is None
+
+
+def test_a_repeated_key_is_kept_under_another_name(tmp_path: Path) -> None:
+    plan = Plan(Folder(tmp_path))
+    twice = samples(1) * 3
+    plan.add({}, "d", twice)
+    assert [s.key for shard in plan.shards for s in plan.samples(shard)] == ["p0/0", "p0/0~2", "p0/0~3"]
+
+
+def test_shards_hold_a_thousand_and_split_small_sets(tmp_path: Path) -> None:
+    large, small = Plan(Folder(tmp_path / "large")), Plan(Folder(tmp_path / "small"))
+    large.add({}, "d", samples(20_500))
+    small.add({}, "d", samples(400))
+    assert {shard.size for shard in large.shards[:-1]} == {1000}
+    assert [shard.size for shard in small.shards] == [50] * 8
+
+
+def test_a_kill_while_planning_leaves_no_half_plan(tmp_path: Path) -> None:
+    def dying() -> object:
+        yield from samples(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Plan(Folder(tmp_path)).add({}, "d", dying())  # type: ignore[arg-type]
+    plan = Plan(Folder(tmp_path))
+    assert plan.generations == []
+    plan.add({}, "d", samples(60))
+    assert plan.count == 60
+
+
+def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+    plan = Plan(Folder(tmp_path))
+    plan.add({}, "d", samples(10))
+    (tmp_path / "g0-000000.parquet").write_bytes(b"junk")
+    with pytest.raises(WorkspaceError, match=r"g0-000000\.parquet cannot be read"):
+        plan.samples(plan.shards[0])
+    (tmp_path / "g0.json").write_text("{")
+    with pytest.raises(WorkspaceError, match=r"g0\.json is damaged"):
+        Plan(Folder(tmp_path))

@@ -1,0 +1,83 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataprep.errors import RecordError
+from dataprep.records.pairs import level, make_pairs, read_bin, write_bin
+
+PHOTOS = {f"p{i:02d}": [f"p{i:02d}/{j}" for j in range(2 + i % 5)] for i in range(40)}
+
+
+def test_every_positive_pair_and_as_many_negatives_in_folds_without_shared_identities() -> None:
+    pairs = make_pairs(PHOTOS, seed=3)
+    positives = sum(len(v) * (len(v) - 1) // 2 for v in PHOTOS.values())
+    assert pairs.same.sum() == positives
+    assert len(pairs) == 2 * positives
+    people_of_fold: dict[int, set[str]] = {}
+    for left, right, same, fold in zip(pairs.left, pairs.right, pairs.same, pairs.fold, strict=True):
+        one, other = left.split("/")[0], right.split("/")[0]
+        assert (one == other) == same
+        assert left != right
+        people_of_fold.setdefault(int(fold), set()).update((one, other))
+    assert sum(map(len, people_of_fold.values())) == len(set.union(*people_of_fold.values()))
+    assert len(set(zip(pairs.left, pairs.right, strict=True))) == len(pairs)
+
+
+def test_pairs_follow_the_seed_alone() -> None:
+    again = make_pairs(dict(reversed(PHOTOS.items())), seed=3)
+    assert again.left == make_pairs(PHOTOS, seed=3).left
+    assert again.left != make_pairs(PHOTOS, seed=4).left
+
+
+def test_level_folds_are_equal_and_mixed() -> None:
+    pairs = level(make_pairs(PHOTOS), at_most=100)
+    assert len(pairs) == 100
+    assert np.bincount(pairs.fold).tolist() == [10] * 10
+    assert pairs.fold.tolist() == sorted(pairs.fold)
+    assert (np.add.reduceat(pairs.same, range(0, 100, 10)) == 5).all()
+
+
+def test_too_few_identities_are_refused() -> None:
+    with pytest.raises(RecordError, match="too few identities"):
+        make_pairs({f"p{i}": ["a", "b"] for i in range(15)})
+
+
+def test_a_bin_is_what_the_field_loads(tmp_path: Path) -> None:
+    write_bin(tmp_path / "x.bin", [b"a", b"b", b"c", b"d"], [True, False])
+    assert pickle.loads((tmp_path / "x.bin").read_bytes()) == ([b"a", b"b", b"c", b"d"], [True, False])
+    images, same = read_bin(tmp_path / "x.bin")
+    assert images == [b"a", b"b", b"c", b"d"]
+    assert same.tolist() == [True, False]
+
+
+def test_arrays_and_python_2_pickles_are_read(tmp_path: Path, shared: Path) -> None:
+    images, same = read_bin(shared / "bin/small_lfw.bin")
+    assert len(images) == 2 * len(same) == 20
+    assert all(image.startswith((b"\xff\xd8", b"\x89PNG")) for image in images)
+    # as Python 2 pickled a str of bytes: protocol 0, escapes above ASCII
+    (tmp_path / "old.bin").write_bytes(b"((lp0\nS'\\xff\\xd8'\np1\naS'\\xff\\xd9'\np2\na(lp3\nI01\natp4\n.")
+    images, same = read_bin(tmp_path / "old.bin")
+    assert images == [b"\xff\xd8", b"\xff\xd9"]
+    assert same.tolist() == [True]
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/should-never-exist",)
+
+
+def test_a_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad.bin").write_bytes(pickle.dumps(([Hostile()], [True])))
+    with pytest.raises(RecordError, match=r"asks for .*system"):
+        read_bin(tmp_path / "bad.bin")
+    assert not Path("/tmp/should-never-exist").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(5), pickle.dumps(([b"a"], [True]))])
+def test_a_damaged_bin_is_an_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.bin").write_bytes(content)
+    with pytest.raises(RecordError, match=r"bad\.bin"):
+        read_bin(tmp_path / "bad.bin")

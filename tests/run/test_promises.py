@@ -1,0 +1,280 @@
+"""The six promises, each held by a test: on drawn photos, with the command as a user types it."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Run, command, environment, pack_bytes
+
+from dataprep.sources.synth.web import SiteParams, publish
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A site with every kind of fault, served by a process of its own."""
+    folder = tmp_path_factory.mktemp("web")
+    port = 20_000 + os.getpid() % 20_000
+    publish(folder, SiteParams(identities=9, photos=16, faults=0.5, seed=2, port=port), jobs=2)
+    server = subprocess.Popen(command("synth", "serve", folder), env=environment(), stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    assert b"serving" in server.stdout.readline()
+    yield folder
+    server.terminate()
+    server.wait()
+    server.stdout.close()
+
+
+def download(site: Path) -> list[object]:
+    return [
+        "download", "vggface", "--lists", site / "lists", "--allow-private", "--idle-timeout", "1.5", "--retries", "1",
+        "--backoff", "0.05", "--per-host", "32",
+    ]  # fmt: skip
+
+
+def build(site: Path, workspace: Path, *options: object) -> None:
+    for verb in (download(site), ["pack", "--holdout", "0.2", *options]):
+        subprocess.run(command("-w", workspace, *verb), env=environment(), check=True, capture_output=True, timeout=300)
+
+
+def state_of(workspace: Path) -> dict[str, object]:
+    done = subprocess.run(command("-w", workspace, "status", "--json"), env=environment(), check=True, capture_output=True)
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def quiet_run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace built without any disturbance, by one worker. Nine people, of which none can be held out in tenths."""
+    workspace = tmp_path_factory.mktemp("quiet") / "ws"
+    subprocess.run(command("-w", workspace, *download(site)), env=environment(), check=True, capture_output=True)
+    subprocess.run(command("-w", workspace, "pack", "--jobs", "1"), env=environment(), check=True, capture_output=True)
+    return workspace
+
+
+def test_every_sample_is_accounted_for(site: Path, quiet_run: Path) -> None:
+    truth = json.loads((site / "truth.json").read_text())
+    stages = state_of(quiet_run)["stages"]
+    assert isinstance(stages, list)
+    lost: dict[str, int] = {}
+    coming = truth["lines"]
+    for stage in stages:
+        account = stage["account"]
+        assert account["in"] == coming, stage["stage"]
+        assert account["in"] == account["ok"] + sum(account["dropped"].values()) + sum(account["failed"].values())
+        coming = account["ok"]
+        for reasons in (account["dropped"], account["failed"]):
+            for code, count in reasons.items():
+                lost[code] = lost.get(code, 0) + count
+    assert lost == truth["reasons"]
+
+
+def test_the_number_of_workers_changes_no_byte(site: Path, quiet_run: Path, tmp_path: Path) -> None:
+    subprocess.run(command("-w", tmp_path / "ws", *download(site)), env=environment(), check=True, capture_output=True)
+    subprocess.run(command("-w", tmp_path / "ws", "pack", "--jobs", "2"), env=environment(), check=True, capture_output=True)
+    assert pack_bytes(tmp_path / "ws/packs/train") == pack_bytes(quiet_run / "packs/train")
+
+
+def test_killed_at_twenty_moments_the_pack_is_the_same(site: Path, quiet_run: Path, tmp_path: Path) -> None:
+    """SIGKILL for the run and its workers together, again and again, download and align included."""
+    generator = random.Random(5)
+    workspace, kills = tmp_path / "ws", 0
+    verbs = [download(site), ["align", "-j", "2"], ["pack"]]
+    delays = {0: (0.3, 2.5), 1: (1.0, 5.0), 2: (0.3, 1.5)}
+    quotas = {0: 8, 1: 9, 2: 3}
+    for number, verb in enumerate(verbs):
+        for _ in range(quotas[number]):
+            process = subprocess.Popen(
+                command("-w", workspace, *verb), env=environment(), start_new_session=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            time.sleep(generator.uniform(*delays[number]))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        done = subprocess.run(command("-w", workspace, *verb), env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert kills == 20
+    assert pack_bytes(workspace / "packs/train") == pack_bytes(quiet_run / "packs/train")
+    accounts = [[stage["account"] for stage in state_of(w)["stages"]] for w in (workspace, quiet_run)]  # type: ignore[attr-defined]
+    assert accounts[0] == accounts[1]
+
+
+def test_a_killed_worker_costs_its_attempt_and_not_the_run(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
+    dataprep("import", "folder", drawn)
+    process = subprocess.Popen(
+        command("-w", tmp_path / "ws", "align", "-j", "2"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    killed = 0
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not killed and time.monotonic() < deadline:
+        workers = [pid for pid in children_of(process.pid) if "loky" in command_line(pid) and seconds_of_cpu(pid) > 1.5]
+        if workers:
+            os.kill(workers[0], signal.SIGKILL)
+            killed += 1
+        time.sleep(0.05)
+    output, _ = process.communicate(timeout=120)
+    assert killed == 1
+    assert process.returncode == 0, output.decode()
+    events = "".join(path.read_text() for path in (tmp_path / "ws/runs").glob("*.jsonl"))
+    assert "worker died" in events
+    account = state_of(tmp_path / "ws")["stages"][4]["account"]  # type: ignore[index]
+    assert account["in"] == account["ok"] == 36
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if parent == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def seconds_of_cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_two_runs_at_once_the_second_is_told(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
+    dataprep("import", "folder", drawn)
+    first = subprocess.Popen(command("-w", tmp_path / "ws", "align"), env=environment(), stderr=subprocess.DEVNULL)
+    try:
+        lock = tmp_path / "ws/stages"
+        while not list(lock.glob("align@*/.lock")):
+            time.sleep(0.02)
+            assert first.poll() is None
+        second = dataprep("align", code=4)
+        assert "being written by another run" in second.stderr
+        assert str(first.pid) in second.stderr
+    finally:
+        assert first.wait(timeout=120) == 0
+
+
+def test_ctrl_c_commits_what_is_in_hand(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
+    big = tmp_path / "photos"
+    for copy in range(6):
+        shutil.copytree(drawn, big, dirs_exist_ok=True) if copy == 0 else [
+            shutil.copytree(person, big / f"{person.name}_{copy}") for person in drawn.iterdir() if person.is_dir()
+        ]
+    (big / "truth.csv").unlink()
+    dataprep("import", "folder", big)
+    process = subprocess.Popen(command("-w", tmp_path / "ws", "align", "-j", "1"), env=environment(), stderr=subprocess.PIPE)
+    while not any((tmp_path / "ws/stages").glob("align@*/done/*.json")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.decode()
+    assert b"Traceback" not in errors
+    account = state_of(tmp_path / "ws")["stages"][4]["account"]  # type: ignore[index]
+    assert 0 < account["in"] < 216
+    dataprep("align")
+    assert state_of(tmp_path / "ws")["stages"][4]["account"]["ok"] == 216  # type: ignore[index]
+
+
+# changing one parameter re-runs what depends on it, and nothing else
+STAGES = ["validate", "crop", "detect", "align", "lst", "pack"]
+TABLE = [
+    (["validate", "--min-side", "40"], STAGES),
+    (["crop", "--min-box", "12"], STAGES[1:]),
+    (["align", "--min-face", "24"], STAGES[2:]),
+    (["align", "--rule", "largest"], STAGES[2:]),
+    (["align", "--size", "224"], STAGES[3:]),
+    (["align", "--quality", "90"], STAGES[3:]),
+    (["lst", "--min-images", "3"], STAGES[4:]),
+    (["pack", "--licence", "mine"], STAGES[5:]),
+    (["pack", "--jobs", "1"], []),
+]
+
+
+def test_changing_one_parameter_re_runs_what_depends_on_it(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
+    dataprep("import", "folder", drawn, "--limit", "8")
+    dataprep("pack")
+    base = pack_bytes(tmp_path / "ws/packs/train")
+    for number, (verb, expected) in enumerate(TABLE):
+        copy = tmp_path / f"copy{number}"
+        shutil.copytree(tmp_path / "ws", copy)
+        dataprep(*verb, workspace=copy)
+        before = markers(copy)
+        dataprep("pack", *verb[1:] if verb[0] == "pack" else [], workspace=copy)
+        ran = sorted({path.split("@")[0] for path in markers(copy) if path not in markers(tmp_path / "ws")}, key=STAGES.index)
+        assert ran == expected, verb
+        assert set(before) <= set(markers(copy))
+        shutil.rmtree(copy)
+    assert pack_bytes(tmp_path / "ws/packs/train") == base
+
+
+def markers(workspace: Path) -> dict[str, str]:
+    """Every marker by `stage@fingerprint/shard`, with a hash of its content."""
+    return {
+        f"{path.parts[-3]}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in workspace.glob("stages/*/done/*.json")
+    }
+
+
+def test_a_second_size_detects_nothing_again(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
+    dataprep("import", "folder", drawn, "--limit", "8")
+    dataprep("align", "--size", "112")
+    dry = dataprep("align", "--size", "224", "--dry-run").stdout
+    assert "align would run" in dry
+    assert "detect" not in dry
+    dataprep("align", "--size", "224")
+    assert len(list((tmp_path / "ws/stages").glob("detect@*"))) == 1
+    assert len(list((tmp_path / "ws/stages").glob("align@*"))) == 2
+
+
+def test_a_retry_asks_for_those_samples_and_redoes_what_depends_on_them(site: Path, dataprep: Run, tmp_path: Path) -> None:
+    dataprep(*download(site))
+    dataprep("align")
+    before = markers(tmp_path / "ws")
+    said = dataprep("retry", "--reason", "http_5xx,timeout").stdout
+    assert "will be tried again" in said
+    why = dataprep("status", "--why").stdout
+    assert "a retry was asked for: http_5xx, timeout" in why
+    dataprep("align")
+    assert set(markers(tmp_path / "ws")) == set(before)
+    dataprep("retry", "--reason", "nonsense", code=2)
+    dataprep("retry", "--reason", "opted_out", code=1)
+
+
+def test_a_retry_that_saves_photos_carries_them_through_to_the_pack(site: Path, dataprep: Run, tmp_path: Path, quiet_run: Path) -> None:
+    """First with a server that is down for some photos, then with the whole one."""
+    behaviours = json.loads((site / "behaviours.json").read_text())
+    dead = [line.split()[1] for path in sorted((site / "lists/files").iterdir()) for line in path.read_text().splitlines()]
+    live = [url for url in dead if "127.0.0.1:9/" not in url and url.split("/", 3)[3] not in behaviours]
+    table = tmp_path / "t.csv"
+    port = live[0].split(":")[2].split("/")[0]
+    table.write_text("url,identity,key\n" + "".join(f"{url.replace(port, '9') if i % 3 == 0 else url},p{i % 2},{i}\n" for i, url in enumerate(live[:30])))
+    options = ["--allow-private", "--retries", "0", "--per-host", "32", "--idle-timeout", "1.5"]
+    dataprep("download", "urls", table, *options)
+    dataprep("pack")
+    first = state_of(tmp_path / "ws")["stages"][0]["account"]  # type: ignore[index]
+    assert first["failed"]["connection"] >= 10
+    redirector = subprocess.Popen(["true"])
+    redirector.wait()
+    dataprep("retry", "--reason", "connection")
+    dataprep("pack")
+    again = state_of(tmp_path / "ws")["stages"][0]["account"]  # type: ignore[index]
+    assert again == first  # the hosts are still dead: the same account, and nothing downstream ran again

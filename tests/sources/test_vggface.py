@@ -1,0 +1,88 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from dataprep.errors import Reason, SourceError
+from dataprep.samples import Box
+from dataprep.sources.vggface import VggFace, parse_list
+
+LINE = "00000001 http://x.net/a.jpg 119.19 99.49 295.47 275.78 3.00 2.31 1\n"
+
+
+def lists(tmp_path: Path, **people: str) -> Path:
+    (tmp_path / "files").mkdir(parents=True)
+    for name, text in people.items():
+        (tmp_path / "files" / f"{name}.txt").write_text(text, "utf-8")
+    return tmp_path
+
+
+def test_a_line_of_the_release() -> None:
+    (sample,) = parse_list("Aamir_Khan", LINE.encode())
+    assert sample.key == "Aamir_Khan/00000001"
+    assert sample.url == "http://x.net/a.jpg"
+    assert sample.box == Box(119.19, 99.49, 295.47, 275.78)
+    assert sample.box_frame == "stored"
+
+
+def test_ten_columns_negative_coordinates_and_repeated_ids() -> None:
+    text = "1 uid7 http://x/a.jpg -3.5 -2 10 20 3 2 1\n\n1 https://x/b.jpg 0 0 1 1 3 2 0\r\n"
+    one, two = parse_list("P", text.encode())
+    assert (one.url, one.box) == ("http://x/a.jpg", Box(-3.5, -2, 10, 20))
+    assert (two.key, two.url) == ("P/1~2", "https://x/b.jpg")
+
+
+@pytest.mark.parametrize("line", ["", "1", "1 http://x/a.jpg 1 2 3", "1 http://x/a.jpg 1 2 x 4 3 2 1", "1 2 3 4 5 6 7 8 9"])
+def test_lines_that_make_no_sense_are_accounted_for(line: str) -> None:
+    samples = list(parse_list("P", line.encode()))
+    assert len(samples) == (1 if line else 0)
+    assert all(s.trouble is Reason.BAD_LINE and "P.txt line 1" in s.detail for s in samples)
+
+
+def test_names_that_would_leave_the_workspace_are_accounted_for(tmp_path: Path) -> None:
+    samples = [*parse_list("..", LINE.encode()), *parse_list("P", b"../../etc http://x/a 0 0 1 1 3 2 1\n")]
+    assert [s.trouble for s in samples] == [Reason.BAD_NAME] * 2
+    assert all(s.identity == "_unusable" and ".." not in s.key for s in samples)
+
+
+def test_dots_and_other_alphabets_in_names(tmp_path: Path) -> None:
+    root = lists(tmp_path, **{"A.J._Buckley": LINE, "Zoë_Ñandú": LINE * 2})
+    found = [s.key for s in VggFace(root).samples()]
+    assert found == ["A.J._Buckley/00000001", "Zoë_Ñandú/00000001", "Zoë_Ñandú/00000001~2"]
+    assert len(list(VggFace(root, limit=2).samples())) == 2
+    assert len(list(VggFace(root, per_identity=1).samples())) == 2
+
+
+def test_the_archive_is_the_folder(tmp_path: Path) -> None:
+    root = lists(tmp_path / "l", B=LINE, A=LINE * 3)
+    archive = tmp_path / "vgg.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root / "files", "vgg_face_dataset/files")
+        link = tarfile.TarInfo("vgg_face_dataset/files/C.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert list(VggFace(archive).samples()) == list(VggFace(root).samples())
+    assert VggFace(archive).digest() == VggFace(root).digest()
+
+
+def test_what_is_no_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="--lists takes"):
+        VggFace(tmp_path / "none")
+    with pytest.raises(SourceError, match="no lists"):
+        list(VggFace(tmp_path).samples())
+    (tmp_path / "x.tar.gz").write_bytes(b"<html>")
+    with pytest.raises(SourceError, match="not a readable archive"):
+        list(VggFace(tmp_path / "x.tar.gz").samples())
+    with tarfile.open(tmp_path / "y.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("readme"), io.BytesIO())
+    with pytest.raises(SourceError, match="without files"):
+        list(VggFace(tmp_path / "y.tar.gz").samples())
+
+
+def test_the_real_lists(shared: Path) -> None:
+    samples = list(VggFace(shared / "vggface").samples())
+    assert len(samples) == 11_000
+    assert len({s.identity for s in samples}) == 11
+    assert not [s for s in samples if s.trouble]
+    assert any(min(s.box) < 0 for s in samples if s.box)
