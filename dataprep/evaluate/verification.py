@@ -119,10 +119,11 @@ def _validation(distance: Floats, same: Bools, folds: Ints, target: float) -> tu
         rest, here = folds != fold, folds == fold
         far = _share_below(distance[rest & ~same], VALIDATION_THRESHOLDS)
         threshold = 0.0
-        if far.max() >= target:
-            # theirs: scipy's interp1d(far, thresholds, kind="slinear"); of equal rates the last one counts
-            rate, first = np.unique(far[::-1], return_index=True)
-            threshold = float(np.interp(target, rate, VALIDATION_THRESHOLDS[::-1][first]))
+        above = int(np.argmax(far >= target))
+        if far[above] >= target and above > 0:
+            # theirs: scipy's interp1d(far, thresholds, kind="slinear"), between the neighbours of the target
+            share = (target - far[above - 1]) / (far[above] - far[above - 1])
+            threshold = VALIDATION_THRESHOLDS[above - 1] + share * float(np.diff(VALIDATION_THRESHOLDS)[above - 1])
         validation.append(float((distance[here & same] < threshold).mean()))
         rates.append(float((distance[here & ~same] < threshold).mean()))
     return np.array(validation), np.array(rates)

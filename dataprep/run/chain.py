@@ -12,6 +12,7 @@ from dataprep.manifest.plan import Plan, Shard
 from dataprep.manifest.stagedir import Marker, StageDir
 from dataprep.manifest.workspace import Workspace
 from dataprep.stages.base import MapStage, MergeContext, MergeStage, Stage
+from dataprep.stages.detect import DetectParams
 from dataprep.stages.download import Download
 from dataprep.stages.registry import BY_NAME, STAGES
 
@@ -38,8 +39,10 @@ class Chain:
         self.workspace = workspace
         self.links: list[Link] = []
         upstream = ""
+        before = workspace.recipe().get("detect", {}).get("backend", "auto")
         for kind in STAGES:
-            stage = kind(kind.Params.from_mapping(recipe.get(kind.name, {})))
+            params = kind.Params.from_mapping(recipe.get(kind.name, {}))
+            stage = kind(params.pinned(before) if isinstance(params, DetectParams) else params)
             upstream = stage.fingerprint(upstream)
             directory = workspace.stage_dir(kind.name, upstream, columns=kind.columns, counted=kind.counted_columns())
             self.links.append(Link(stage, upstream, directory))

@@ -25,19 +25,20 @@ def examine() -> Iterator[str]:
 
 
 def _detector() -> Iterator[str]:
-    import numpy as np
     import torch
 
-    from dataprep.imaging.mtcnn.torch_backend import TorchDetector
+    from dataprep.imaging.mtcnn import make_detector, resolve_backend
+    from dataprep.imaging.mtcnn.weights import weights_digest
+    from dataprep.sources.synth.photos import draw
 
     torch.set_num_threads(1)
-    detector = TorchDetector()
-    yield f"detector: {detector.versions()['detector']}, weights {detector.versions()['weights']}"
-    generator = np.random.default_rng(0)
-    photo = generator.integers(0, 256, (250, 250, 3), dtype=np.uint8)
-    detector.detect([photo])
-    began = time.perf_counter()
-    for _ in range(5):
-        detector.detect([photo])
-    yield f"  {5 / (time.perf_counter() - began):.0f} photos of 250x250 without a face per second and core"
+    yield f"detector: MTCNN, weights {weights_digest()}; in use: {resolve_backend()}"
+    photos = [draw(identity, 0).pixels for identity in range(10)]
+    for backend in dict.fromkeys((resolve_backend(), "torch")):
+        detector = make_detector(backend)
+        detector.detect(photos[:1])
+        began = time.perf_counter()
+        detector.detect(photos)
+        level = f" ({detector.level})" if hasattr(detector, "level") else ""
+        yield f"  {backend}{level}: {10 / (time.perf_counter() - began):.0f} photos of 250x250 per second and core"
     yield f"CUDA: {'yes, ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'not available'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import time
 import traceback
@@ -65,10 +66,9 @@ def work(task: Task) -> Result:
 def prepare_worker() -> None:
     """Once per worker process: the run handles Ctrl-C, and one process uses one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch, if the detector needs it, looks here when it is imported
     import cv2
-    import torch
 
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataprep.errors import ImagingError, Reason
 from dataprep.imaging.faces import RULES, Detector, Faces, choose
+from dataprep.imaging.mtcnn import BACKENDS, make_detector, resolve_backend
+from dataprep.imaging.mtcnn.weights import weights_digest
 from dataprep.params import StageParams, param
 from dataprep.samples import Box, Row
 from dataprep.stages.base import Item, MapStage
@@ -26,6 +29,11 @@ class DetectParams(StageParams):
     threshold_r: float = param(0.7, "score threshold of R-Net", minimum=0.0, maximum=1.0)
     threshold_o: float = param(0.7, "score threshold of O-Net", minimum=0.0, maximum=1.0)
     factor: float = param(0.709, "step of the image pyramid", minimum=0.1, maximum=0.99)
+    backend: str = param("auto", "the detector's code; auto is settled once per workspace", choices=BACKENDS)
+
+    def pinned(self, before: str = "auto") -> DetectParams:
+        """With `auto` settled: as it was settled `before` in this workspace, else as this installation has it."""
+        return replace(self, backend=resolve_backend(before if self.backend == "auto" else self.backend))
 
 
 class Detect(MapStage[DetectParams]):
@@ -43,21 +51,20 @@ class Detect(MapStage[DetectParams]):
     _detector: Detector
 
     def resources(self) -> dict[str, str]:
-        from dataprep.imaging.mtcnn.weights import weights_digest
-
-        return {"weights": weights_digest(), "backend": "torch"}
+        return {"weights": weights_digest()}
 
     def versions(self) -> dict[str, str]:
-        import importlib.metadata
-
-        return {"torch": importlib.metadata.version("torch")}
+        if self.params.backend == "torch":
+            return {"torch": importlib.metadata.version("torch")}
+        return make_detector(self.params.backend).versions()
 
     def setup(self) -> None:
-        from dataprep.imaging.mtcnn.torch_backend import TorchDetector
-
         p = self.params
-        self._detector = TorchDetector(
-            min_face=p.min_face, thresholds=(p.threshold_p, p.threshold_r, p.threshold_o), factor=p.factor
+        self._detector = make_detector(
+            p.backend,
+            min_face=p.min_face,
+            thresholds=(p.threshold_p, p.threshold_r, p.threshold_o),
+            factor=p.factor,
         )
 
     def apply_many(self, items: Sequence[Item]) -> list[Row]:

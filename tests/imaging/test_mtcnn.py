@@ -8,19 +8,23 @@ import pytest
 
 from dataprep.errors import ModelError
 from dataprep.imaging.mtcnn import weights
-from dataprep.imaging.mtcnn.torch_backend import TorchDetector
+from dataprep.imaging.faces import Detector
+from dataprep.imaging.mtcnn import make_detector, resolve_backend
 from dataprep.imaging.photo import decode
 from dataprep.sources.synth.photos import draw
 
 FACTS = Path(__file__).with_name("facenet_facts.json")
 
 
-@pytest.fixture(scope="module")
-def detector() -> TorchDetector:
-    return TorchDetector()
+built = pytest.mark.skipif(resolve_backend() != "c", reason="the C detector was not built here")
 
 
-def check(detector: TorchDetector, pixels: np.ndarray, fact: dict) -> None:
+@pytest.fixture(scope="module", params=["torch", pytest.param("c", marks=built)])
+def detector(request: pytest.FixtureRequest) -> Detector:
+    return make_detector(request.param)
+
+
+def check(detector: Detector, pixels: np.ndarray, fact: dict) -> None:
     found = detector.detect([pixels])[0]
     assert len(found) == len(fact["boxes"])
     if len(found):
@@ -29,7 +33,7 @@ def check(detector: TorchDetector, pixels: np.ndarray, fact: dict) -> None:
         assert np.abs(found.probabilities - np.array(fact["probabilities"])).max() < 1e-4
 
 
-def test_drawn_photos_give_facenets_faces(detector: TorchDetector) -> None:
+def test_drawn_photos_give_facenets_faces(detector: Detector) -> None:
     facts = json.loads(FACTS.read_text())["synth"]
     assert len(facts) >= 10
     for name, fact in facts.items():
@@ -37,7 +41,7 @@ def test_drawn_photos_give_facenets_faces(detector: TorchDetector) -> None:
         check(detector, draw(identity, photo, width=fact["width"], height=fact["height"]).pixels, fact)
 
 
-def test_real_photos_give_facenets_faces(detector: TorchDetector, shared: Path) -> None:
+def test_real_photos_give_facenets_faces(detector: Detector, shared: Path) -> None:
     facts = json.loads(FACTS.read_text())["shared"]
     assert len(facts) >= 20
     for name, fact in facts.items():
@@ -45,7 +49,7 @@ def test_real_photos_give_facenets_faces(detector: TorchDetector, shared: Path) 
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 11), (11, 5), (12, 12), (19, 40), (20, 20), (1, 400)])
-def test_tiny_photos_have_no_faces_and_no_exceptions(detector: TorchDetector, shape: tuple[int, int]) -> None:
+def test_tiny_photos_have_no_faces_and_no_exceptions(detector: Detector, shape: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
     photo = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
     assert len(detector.detect([photo])[0]) in (0, 1)
@@ -64,3 +68,36 @@ def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tm
             weights.weight_files()
     finally:
         weights.weight_files.cache_clear()
+
+
+@built
+def test_avx2_and_avx512_agree_to_the_bit_and_generic_closely() -> None:
+    from dataprep.imaging.mtcnn import _mtcnn
+    from dataprep.imaging.mtcnn.c_backend import LEVELS, CDetector
+
+    levels = [level for level in LEVELS if _mtcnn.level(level) == level]
+    photos = [draw(identity, 7).pixels for identity in range(6)]
+    found = {level: CDetector(level=level).detect(photos) for level in levels}
+    for one, other in zip(found[levels[-1]], found[levels[-2] if len(levels) > 2 else levels[-1]], strict=True):
+        assert one.boxes.tobytes() == other.boxes.tobytes()
+        assert one.landmarks.tobytes() == other.landmarks.tobytes()
+    for one, other in zip(found[levels[-1]], found["generic"], strict=True):
+        assert np.abs(one.landmarks - other.landmarks).max() < 0.01
+
+
+@built
+def test_the_c_detector_needs_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from dataprep.imaging.mtcnn import make_detector; import numpy as np;"
+        "make_detector('c').detect([np.zeros((40, 40, 3), np.uint8)]); print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_panorama_takes_bounded_memory() -> None:
+    photo = np.zeros((120, 20_000, 3), np.uint8)
+    photo[:, 9_900:10_150] = draw(0, 0, width=250, height=250).pixels[60:180]
+    assert make_detector().detect([photo])[0] is not None

@@ -8,7 +8,7 @@ import numpy as np
 from dataprep.evaluate.report import colour_accuracy, pixel_accuracy
 from dataprep.imaging.faces import choose
 from dataprep.imaging.geometry import overlap, similarity, template, warp
-from dataprep.imaging.mtcnn.torch_backend import TorchDetector
+from dataprep.imaging.mtcnn import make_detector
 from dataprep.imaging.photo import decode, encode_jpeg
 from dataprep.records.pairs import level, make_pairs
 from dataprep.sources.synth.faults import FAULTS
@@ -26,7 +26,7 @@ def test_the_same_seeds_draw_the_same_bytes() -> None:
 
 def test_the_detector_finds_the_drawn_faces_where_they_are() -> None:
     """A fiftieth of what the benchmark measures: there, 99.5 % must be found."""
-    detector = TorchDetector()
+    detector = make_detector()
     found, errors = 0, []
     for number in range(80):
         drawn = draw(1000 + number, number)

@@ -1,1 +1,38 @@
 """MTCNN (Zhang et al. 2016) on facenet-pytorch's weights, giving facenet-pytorch's faces."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from dataprep.errors import ModelError
+from dataprep.imaging.faces import Detector
+
+BACKENDS = ("auto", "c", "torch")
+
+
+def resolve_backend(wanted: str = "auto") -> str:
+    """`auto` as the backend it stands for here: the C extension where it was built, else torch.
+
+    Raises ModelError if a backend is asked for by name and is not there.
+    """
+    built = importlib.util.find_spec("dataprep.imaging.mtcnn._mtcnn") is not None
+    if wanted == "c" and not built:
+        raise ModelError(
+            "the C detector was not built in this installation: install face-dataprep anew where there is a C compiler "
+            "and Python's headers, or choose --backend torch"
+        )
+    if wanted == "auto":
+        return "c" if built else "torch"
+    return wanted
+
+
+def make_detector(backend: str = "auto", **options: Any) -> Detector:
+    """A detector; the options are those of `TorchDetector` and `CDetector`."""
+    if resolve_backend(backend) == "c":
+        from dataprep.imaging.mtcnn.c_backend import CDetector
+
+        return CDetector(**options)
+    from dataprep.imaging.mtcnn.torch_backend import TorchDetector
+
+    return TorchDetector(**options)

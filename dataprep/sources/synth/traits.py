@@ -241,15 +241,15 @@ def photo(identity_seed: int, photo_seed: int) -> Photo:
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
-    light = np.array((between(-0.85, 0.85), between(-0.75, 0.35), 0.75))
+    light = np.array((between(-0.65, 0.65), between(-0.6, 0.3), 0.75))
     light /= np.sqrt((light * light).sum())
-    warm, cast, green = about(0.09), about(0.09), about(0.03)
+    warm, cast, green = about(0.07), about(0.07), about(0.03)
     occluder = "none"
     chance = rng.random()
     for name, upto in (("cap", 0.012), ("hand", 0.045), ("shades", 0.05)):
         if occluder == "none" and chance < upto:
             occluder = name
-    smile = between(-0.3, 1.0)
+    smile = between(-0.2, 0.7)
     return Photo(
         seed=(identity_seed, photo_seed),
         roll=about(0.16),
@@ -257,21 +257,21 @@ def photo(identity_seed: int, photo_seed: int) -> Photo:
         pitch=about(0.09),
         fill=between(0.0, 1.0),
         place=(between(0.0, 1.0), between(0.0, 1.0)),
-        openness=between(0.75, 1.15),
+        openness=between(0.82, 1.12),
         gaze=(about(0.35), about(0.15)),
         brow_raise=about(0.025),
         smile=smile,
-        mouth_open=between(0.15, 1.0) if rng.random() < 0.3 else 0.0,
+        mouth_open=between(0.15, 0.9) if rng.random() < 0.2 else 0.0,
         light=(float(light[0]), float(light[1]), float(light[2])),
-        ambient=between(0.44, 0.78),
+        ambient=between(0.5, 0.78),
         light_colour=(1.0 + warm, 1.0, 1.0 - warm),
         ambient_colour=(1.0 - 0.5 * warm, 1.0, 1.0 + 0.5 * warm),
         shadow=(between(0.0, 6.28), between(-0.6, 0.9), between(0.2, 0.5)) if rng.random() < 0.28 else None,
-        exposure=math.exp(about(0.20)),
-        gamma=math.exp(about(0.16)),
+        exposure=math.exp(about(0.14)),
+        gamma=math.exp(about(0.12)),
         white=(1.0 + cast, 1.0 + green, 1.0 - cast),
-        tan=about(0.12),
-        hair_shade=math.exp(about(0.15)),
+        tan=about(0.08),
+        hair_shade=math.exp(about(0.1)),
         blur=max(0.0, between(-0.008, 0.021)),
         noise=between(0.0, 7.5),
         occluder=occluder,

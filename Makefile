@@ -1,0 +1,43 @@
+# `make demo` and `make test` do everything from Python 3.11, git and make; the rest is for people who work on dataprep.
+PYTHON ?= python3.11
+# a CPU build where there is one: pip config set global.extra-index-url https://download.pytorch.org/whl/cpu
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test lint mxnet facenet interop benchmarks clean
+
+setup: .venv/ready
+.venv/ready: setup.cfg setup.py dataprep/imaging/mtcnn/_mtcnn.c
+	$(shell command -v $(PYTHON) || echo python3) -m venv .venv
+	$(BIN)/pip install -q '$(TORCH)' -e '.[dev]' && touch $@
+
+demo: setup          ## synthetic faces, published as badly as the real web, through the whole line
+	$(BIN)/dataprep demo demo
+
+test: setup          ## everything that needs no GPU, no other environment and no network
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+mxnet: .venv-mxnet/ready      ## the real mxnet, as an oracle, in an environment of its own
+.venv-mxnet/ready:
+	$(shell command -v $(PYTHON) || echo python3) -m venv .venv-mxnet
+	.venv-mxnet/bin/pip install -q mxnet==1.9.1 'numpy<1.24' && touch $@
+
+facenet: .venv-facenet/ready  ## the real facenet-pytorch with the torchvision it imports; several GB
+.venv-facenet/ready:
+	$(shell command -v $(PYTHON) || echo python3) -m venv .venv-facenet
+	.venv-facenet/bin/pip install -q facenet-pytorch==2.5.3 opencv-python-headless onnxruntime joblib && touch $@
+
+interop: setup mxnet facenet  ## what the field's own tools say of our packs and faces
+	$(BIN)/python tests/interop/mxnet_oracle.py --python .venv-mxnet/bin/python
+	.venv-facenet/bin/python tests/interop/facenet_oracle.py
+
+benchmarks: setup facenet     ## fidelity and speed, side by side with the peers; about half an hour
+	$(BIN)/python tests/benchmarks/synth.py
+	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
+
+clean:
+	rm -rf .venv .venv-mxnet .venv-facenet demo build *.egg-info

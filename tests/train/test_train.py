@@ -1,0 +1,202 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run, command, environment
+
+from dataprep.errors import ModelError, RecordError
+from dataprep.imaging.geometry import similarity, template, warp
+from dataprep.imaging.photo import encode_jpeg
+from dataprep.models.files import Input, load_model
+from dataprep.records.insightface import Face, Pack, write_pack
+from dataprep.sources.synth.photos import draw
+from dataprep.train.data import check_labels, epoch_places
+from dataprep.train.heads import MarginHead
+from dataprep.train.loop import train
+from dataprep.train.params import PRESETS, TrainParams
+
+SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
+
+
+def faces(identities: int, photos: int) -> list[Face]:
+    made = []
+    for identity in range(identities):
+        for photo in range(photos):
+            drawn = draw(identity, photo)
+            face = warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112)
+            made.append(Face(name=f"{identity}/{photo}.jpg", label=identity, image=encode_jpeg(face)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pack")
+    write_pack(folder, faces(3, 4), height=112, width=112)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_model(folder / "model.pt").module.state_dict())
+
+
+def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(pack: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--pack", pack, "--epochs", 5, "--batch-size", 4, "--checkpoint-every", 2, "--lr", "0.05"]
+    quiet, harried = tmp_path / "quiet", tmp_path / "harried"
+    subprocess.run(command("-w", quiet, *arguments), env=environment(), check=True, capture_output=True)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            command("-w", harried, *arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        log = harried / "models/default/log.jsonl"
+        before = len(log.read_text().splitlines()) if log.exists() else 0
+        while process.poll() is None and (len(log.read_text().splitlines()) if log.exists() else 0) < before + 3:
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    subprocess.run(command("-w", harried, *arguments), env=environment(), check=True, capture_output=True)
+    assert kills >= 2
+    one, two = quiet / "models/default", harried / "models/default"
+    assert losses(one) == losses(two)
+    assert len(losses(one)) == 15
+    assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
+
+
+def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("-w", tmp_path, "train", "--pack", pack, "--epochs", 500, "--batch-size", 4, "--checkpoint-every", 1000),
+        env=environment(), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    log = tmp_path / "models/default/log.jsonl"
+    while not log.exists() or not log.read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.decode()
+    assert b"type the same to go on" in errors
+    checkpoint = torch.load(tmp_path / "models/default/checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] == len(log.read_text().splitlines())
+
+
+def test_training_learns_and_typing_it_again_changes_nothing(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(epochs=12, batch_size=12, lr=0.4, seed=1, loss="norm-softmax", scale=16.0)
+    train(pack, tmp_path, params)
+    assert losses(tmp_path)[-1] < 0.5 * losses(tmp_path)[0]
+    before = weights(tmp_path)
+    train(pack, tmp_path, params)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), weights(tmp_path).values(), strict=True))
+
+
+def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> None:
+    train(pack, tmp_path, SMALL)
+    with pytest.raises(ModelError, match=r"seed 1 -> 2.*--fresh"):
+        train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
+    train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
+
+
+def test_an_epochs_order_is_the_seeds_and_complete() -> None:
+    one = epoch_places(50, seed=3, epoch=1)
+    assert one == epoch_places(50, seed=3, epoch=1)
+    assert one != epoch_places(50, seed=3, epoch=2)
+    assert sorted(place.position for place in one) == list(range(50))
+    assert 10 < sum(place.mirrored for place in one) < 40
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_heads_by_the_formula_and_by_numerical_gradients(preset: str) -> None:
+    m1, m2, m3 = PRESETS[preset]
+    torch.manual_seed(0)
+    head = MarginHead(8, 5, margins=PRESETS[preset], scale=10.0)
+    embedded, labels = torch.randn(6, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+    logits = head(embedded, labels)
+    e = embedded.double().numpy()
+    w = head.weight.detach().double().numpy()
+    cosine = (e / np.linalg.norm(e, axis=1, keepdims=True)) @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T
+    for i, label in enumerate(labels.tolist()):
+        for j in range(5):
+            angle = m1 * math.acos(cosine[i, j]) + m2
+            expected = math.cos(angle) - m3 if j == label else cosine[i, j]
+            if j != label or angle <= math.pi:
+                assert logits[i, j].item() == pytest.approx(10 * expected, abs=1e-4)
+
+
+def test_the_margin_is_monotonic_and_continuous_beyond_pi() -> None:
+    head = MarginHead(2, 1, margins=(1.0, 0.5, 0.0), scale=1.0)
+    cosines = torch.linspace(1, -1, 20001)[:, None].clamp(-1 + 1e-7, 1 - 1e-7)
+    values = head._margin(cosines)[:, 0]
+    assert (values.diff() <= 1e-6).all()
+    assert values.diff().abs().max() < 0.02
+
+
+def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("train.rec", "train.idx"):
+        (broken / name).write_bytes((pack / name).read_bytes())
+    (broken / "property").write_text("2,112,112\n")
+    with pytest.raises(RecordError, match=r"label 2 is not among 0\.\.1"):
+        check_labels(Pack(broken))
+    (broken / "property").write_text("9,112,112\n")
+    with pytest.raises(RecordError, match="6 labels have no image"):
+        check_labels(Pack(broken))
+    (broken / "property").write_text("3,224,224\n")
+    with pytest.raises(ModelError, match="takes 112x112"):
+        train(broken, tmp_path / "m", SMALL)
+    (broken / "property").write_text("3,112,112\n")
+    with pytest.raises(ModelError, match="lower --batch-size"):
+        train(broken, tmp_path / "n", TrainParams(batch_size=64))
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="--device cpu works"):
+            train(broken, tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
+    (broken / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-300])
+    with pytest.raises(RecordError, match=r"train\.rec"):
+        train(broken, tmp_path / "p", SMALL)
+
+
+def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) -> None:
+    train(pack, tmp_path, SMALL)
+    (tmp_path / "model.pt").write_bytes(b"junk")
+    with pytest.raises(ModelError, match="not a model of dataprep"):
+        load_model(tmp_path / "model.pt")
+    (tmp_path / "checkpoint.pt").write_bytes(b"junk")
+    with pytest.raises(ModelError, match="--fresh starts over"):
+        train(pack, tmp_path, SMALL)
+
+
+def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="lower --lr"):
+        train(pack, tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
+
+
+def test_normalisation_is_the_fields() -> None:
+    images = np.zeros((1, 112, 112, 3), np.uint8)
+    images[..., 0] = 255
+    normalised = Input().normalise(images)
+    assert normalised.shape == (1, 3, 112, 112)
+    assert (normalised[0, 0] == 1).all()
+    assert (normalised[0, 1] == -1).all()
+    assert (Input(order="BGR").normalise(images)[0, 2] == 1).all()
+
+
+def test_the_command_says_what_is_missing(dataprep: Run) -> None:
+    assert "dataprep pack" in dataprep("train", code=1).stderr
+    assert "--pack or --set" in dataprep("test", code=1).stderr
