@@ -32,7 +32,12 @@ def dataprep(tmp_path: Path) -> Run:
 
     def run(*arguments: object, code: int = 0, workspace: object = tmp_path / "ws") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command("-w", workspace, *arguments), capture_output=True, text=True, env=environment(), timeout=300, check=False
+            command("-w", workspace, *arguments),
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=300,
+            check=False,
         )
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -85,7 +85,9 @@ def main() -> None:
 
 def facenets_faces(python: str, photos: list[Path]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Aligned faces and box crops from the real facenet-pytorch's detections, JPEG-encoded like ours and decoded."""
-    done = subprocess.run([python, "-c", DETECT], input="\n".join(map(str, photos)), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [python, "-c", DETECT], input="\n".join(map(str, photos)), capture_output=True, text=True, check=True
+    )
     aligned, cropped = [], []
     for path, line in zip(photos, done.stdout.splitlines(), strict=True):
         boxes, probabilities, landmarks = json.loads(line)

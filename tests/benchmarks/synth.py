@@ -1,6 +1,6 @@
 """How good the drawn faces are for the purpose: found by MTCNN, quickly drawn, and not told apart by colour or pixels.
 
-    python tests/benchmarks/synth.py --pictures 2000
+python tests/benchmarks/synth.py --pictures 2000
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.evaluate.report import colour_accuracy, pixel_accuracy  # noqa: E402
-from dataprep.imaging.faces import choose  # noqa: E402
-from dataprep.imaging.geometry import overlap, similarity, template, warp  # noqa: E402
-from dataprep.imaging.mtcnn import make_detector  # noqa: E402
-from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
-from dataprep.records.pairs import level, make_pairs  # noqa: E402
-from dataprep.sources.synth.photos import draw  # noqa: E402
+from dataprep.evaluate.report import colour_accuracy, pixel_accuracy
+from dataprep.imaging.faces import choose
+from dataprep.imaging.geometry import overlap, similarity, template, warp
+from dataprep.imaging.mtcnn import make_detector
+from dataprep.imaging.photo import decode, encode_jpeg
+from dataprep.records.pairs import level, make_pairs
+from dataprep.sources.synth.photos import draw
 
 
 def main() -> None:
@@ -49,7 +49,9 @@ def main() -> None:
     pairs = level(make_pairs({k: v for k, v in people.items() if len(v) > 1}), at_most=6000)
     images = [faces[name] for two in zip(pairs.left, pairs.right, strict=True) for name in two]
     print(f"drawn and encoded: {rate:.1f} pictures of 250x250 a second and core")
-    print(f"found by MTCNN: {found} of {pictures} ({found / pictures:.2%}), landmarks {np.mean(errors):.2f} px off on average")
+    print(
+        f"found by MTCNN: {found} of {pictures} ({found / pictures:.2%}), landmarks {np.mean(errors):.2f} px off on average"
+    )
     print(f"told apart by mean colour: {colour_accuracy(images, pairs.same):.2%}, by raw pixels: "
           f"{pixel_accuracy(images, pairs.same):.2%} ({len(pairs)} pairs)")  # fmt: skip
     assert found / pictures >= 0.995

@@ -76,7 +76,9 @@ def test_the_roc_is_scikit_learns() -> None:
 
 def test_rates_that_too_few_negatives_are_there_for_are_not_claimed() -> None:
     distance, same = scores(100)
-    assert set(verification.verify(distance, same).tar_at_far) == {"0.1", "0.01"} - ({"0.01"} if (~same).sum() < 100 else set())
+    assert set(verification.verify(distance, same).tar_at_far) == {"0.1", "0.01"} - (
+        {"0.01"} if (~same).sum() < 100 else set()
+    )
 
 
 def test_sets_that_cannot_be_folded_are_named() -> None:
@@ -140,7 +142,9 @@ def test_a_bin_is_scored_from_files_to_result_and_picture(tmp_path: Path) -> Non
     import torch
 
     torch.manual_seed(0)
-    save_model(tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={})
+    save_model(
+        tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={}
+    )
     result = score_bin(tmp_path / "m.pt", tmp_path / "x.bin", tmp_path / "out", baselines=True)
     assert result.verification.accuracy > 0.9  # patterns this plain are told apart by any network
     assert set(result.baselines) == {"mean colour alone", "raw-pixel cosine", "the untrained network"}
@@ -151,6 +155,8 @@ def test_a_bin_is_scored_from_files_to_result_and_picture(tmp_path: Path) -> Non
 
 
 def test_small_lfw_is_too_small_to_fold_and_says_so(tmp_path: Path, shared: Path) -> None:
-    save_model(tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={})
+    save_model(
+        tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={}
+    )
     with pytest.raises(RecordError, match=r"small_lfw\.bin"):
         score_bin(tmp_path / "m.pt", shared / "bin/small_lfw.bin", tmp_path / "out")

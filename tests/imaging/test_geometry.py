@@ -18,6 +18,7 @@ from dataprep.imaging.geometry import (
 from dataprep.imaging.photo import turn_pixels
 from dataprep.samples import Box
 
+MOVED = np.add(ARCFACE_TEMPLATE * 1.5, [40, 60])
 edges = st.floats(-500, 1500, allow_nan=False, width=32)
 
 
@@ -50,7 +51,9 @@ def test_boxes_and_points_turn_with_their_pixels(orientation: int) -> None:
     assert corner[1] in (expected.top, expected.bottom)
 
 
-points = st.lists(st.tuples(st.floats(0, 500, width=32), st.floats(0, 500, width=32)), min_size=5, max_size=5, unique=True)
+points = st.lists(
+    st.tuples(st.floats(0, 500, width=32), st.floats(0, 500, width=32)), min_size=5, max_size=5, unique=True
+)
 
 
 @given(points)
@@ -63,7 +66,7 @@ def test_the_similarity_is_scikit_images(found: list[tuple[float, float]]) -> No
 
 
 def test_a_mirrored_face_is_never_reflected() -> None:
-    mirrored = ARCFACE_TEMPLATE * [-1, 1] + [200, 0]
+    mirrored = np.add(ARCFACE_TEMPLATE * [-1, 1], [200, 0])
     assert np.linalg.det(similarity(mirrored, ARCFACE_TEMPLATE)[:, :2]) > 0
 
 
@@ -76,15 +79,15 @@ def test_landmarks_that_cannot_be_fitted_are_refused(bad: np.ndarray) -> None:
 def test_templates_of_the_field() -> None:
     assert np.allclose(template(224, 224), 2 * ARCFACE_TEMPLATE)
     assert np.allclose(template(112, 96), ARCFACE_TEMPLATE - [8, 0])
-    assert np.allclose(template(256, 256), 2 * (ARCFACE_TEMPLATE + [8, 0]))
+    assert np.allclose(template(256, 256), 2 * np.add(ARCFACE_TEMPLATE, [8, 0]))
     with pytest.raises(ValueError, match="no template"):
         template(100, 100)
 
 
 def test_a_warp_puts_landmarks_on_the_template() -> None:
     photo = np.zeros((300, 300, 3), np.uint8)
-    matrix = similarity(ARCFACE_TEMPLATE * 1.5 + [40, 60], ARCFACE_TEMPLATE)
-    for x, y in ARCFACE_TEMPLATE * 1.5 + [40, 60]:
+    matrix = similarity(MOVED, ARCFACE_TEMPLATE)
+    for x, y in MOVED:
         photo[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3] = 255
     face = warp(photo, matrix, 112, 112)
     for x, y in ARCFACE_TEMPLATE:

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from dataprep.errors import ModelError
-from dataprep.imaging.mtcnn import weights
 from dataprep.imaging.faces import Detector
-from dataprep.imaging.mtcnn import make_detector, resolve_backend
+from dataprep.imaging.mtcnn import make_detector, resolve_backend, weights
 from dataprep.imaging.photo import decode
 from dataprep.sources.synth.photos import draw
 

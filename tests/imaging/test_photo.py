@@ -39,7 +39,9 @@ def test_turning_twice_by_opposite_orientations_gives_the_stored_pixels(picture:
         assert np.array_equal(turn_pixels(turn_pixels(picture, orientation), back), picture)
 
 
-@pytest.mark.parametrize(("form", "mode"), [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("WEBP", "RGB"), ("BMP", "RGB")])
+@pytest.mark.parametrize(
+    ("form", "mode"), [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("WEBP", "RGB"), ("BMP", "RGB")]
+)
 def test_every_usable_kind_becomes_the_same_rgb(picture: np.ndarray, form: str, mode: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {"quality": 98} if form == "JPEG" else {}
     pixels, header = decode(saved(picture, form, mode, **options))

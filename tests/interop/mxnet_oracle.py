@@ -100,7 +100,9 @@ def read_pack(python: str, workspace: Path) -> None:
         assert size == 0
         assert {labels[key - 1] for key in range(first, end)} == {identity}
     assert len(found["ranges"]) == pack.num_classes
-    print(f"mxnet reads all {len(pack)} images and {pack.num_classes} identities of the pack made from {source[1:2] or source}")
+    print(
+        f"mxnet reads all {len(pack)} images and {pack.num_classes} identities of the pack made from {source[1:2] or source}"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ def test_a_commit_is_read_back_and_its_tar_is_any_tars(tmp_path: Path) -> None:
     marker = directory.commit("g0-0", rows, upstream="u", seconds=1.0)
     assert marker.account == {"in": 3, "ok": 2, "dropped": {"html": 1}, "failed": {}}
     found = directory.rows(marker)
-    assert [(r["key"], r["verdict"], r["n"]) for r in found] == [("p/1", "ok", 1), ("p/2", "dropped", 2), ("p/3 é", "ok", 3)]
+    assert [(r["key"], r["verdict"], r["n"]) for r in found] == [
+        ("p/1", "ok", 1),
+        ("p/2", "dropped", 2),
+        ("p/3 é", "ok", 3),
+    ]
     reader = directory.payloads(marker)
     assert reader.read(found[0]["offset"], found[0]["size"]) == b"\xff\xd8\xff one"
     with tarfile.open(tmp_path / "data" / str(marker.data)) as archive:

@@ -51,7 +51,9 @@ def test_a_pack_of_somebody_elses_im2rec_is_read(shared: Path) -> None:
     assert all(image.startswith(b"\xff\xd8") for image, _ in pack)
 
 
-@pytest.mark.parametrize(("labels", "said"), [([0, 1, 0], "grouped"), ([1], "count up from 0"), ([0, 2], "count up"), ([-1], "count up")])
+@pytest.mark.parametrize(
+    ("labels", "said"), [([0, 1, 0], "grouped"), ([1], "count up from 0"), ([0, 2], "count up"), ([-1], "count up")]
+)
 def test_labels_that_readers_would_misunderstand_are_refused(tmp_path: Path, labels: list[int], said: str) -> None:
     faces = [Face(name=f"{i}.jpg", label=label, image=b"x") for i, label in enumerate(labels)]
     with pytest.raises(RecordError, match=said):

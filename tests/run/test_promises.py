@@ -45,7 +45,9 @@ def download(site: Path) -> list[object]:
 
 
 def state_of(workspace: Path) -> dict[str, object]:
-    done = subprocess.run(command("-w", workspace, "status", "--json"), env=environment(), check=True, capture_output=True)
+    done = subprocess.run(
+        command("-w", workspace, "status", "--json"), env=environment(), check=True, capture_output=True
+    )
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
@@ -78,7 +80,9 @@ def test_every_sample_is_accounted_for(site: Path, quiet_run: Path) -> None:
 
 def test_the_number_of_workers_changes_no_byte(site: Path, quiet_run: Path, tmp_path: Path) -> None:
     subprocess.run(command("-w", tmp_path / "ws", *download(site)), env=environment(), check=True, capture_output=True)
-    subprocess.run(command("-w", tmp_path / "ws", "pack", "--jobs", "2"), env=environment(), check=True, capture_output=True)
+    subprocess.run(
+        command("-w", tmp_path / "ws", "pack", "--jobs", "2"), env=environment(), check=True, capture_output=True
+    )
     assert pack_bytes(tmp_path / "ws/packs/train") == pack_bytes(quiet_run / "packs/train")
 
 
@@ -99,7 +103,9 @@ def test_killed_at_twenty_moments_the_pack_is_the_same(site: Path, quiet_run: Pa
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-        done = subprocess.run(command("-w", workspace, *verb), env=environment(), capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command("-w", workspace, *verb), env=environment(), capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
     assert kills == 20
     assert pack_bytes(workspace / "packs/train") == pack_bytes(quiet_run / "packs/train")
@@ -110,7 +116,10 @@ def test_killed_at_twenty_moments_the_pack_is_the_same(site: Path, quiet_run: Pa
 def test_a_killed_worker_costs_its_attempt_and_not_the_run(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
     dataprep("import", "folder", drawn)
     process = subprocess.Popen(
-        command("-w", tmp_path / "ws", "align", "-j", "2"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command("-w", tmp_path / "ws", "align", "-j", "2"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     killed = 0
     deadline = time.monotonic() + 60
@@ -180,7 +189,9 @@ def test_ctrl_c_commits_what_is_in_hand(drawn: Path, dataprep: Run, tmp_path: Pa
         ]
     (big / "truth.csv").unlink()
     dataprep("import", "folder", big)
-    process = subprocess.Popen(command("-w", tmp_path / "ws", "align", "-j", "1"), env=environment(), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("-w", tmp_path / "ws", "align", "-j", "1"), env=environment(), stderr=subprocess.PIPE
+    )
     while not any((tmp_path / "ws/stages").glob("align@*/done/*.json")):
         time.sleep(0.05)
         assert process.poll() is None
@@ -219,7 +230,9 @@ def test_changing_one_parameter_re_runs_what_depends_on_it(drawn: Path, dataprep
         dataprep(*verb, workspace=copy)
         before = markers(copy)
         dataprep("pack", *verb[1:] if verb[0] == "pack" else [], workspace=copy)
-        ran = sorted({path.split("@")[0] for path in markers(copy) if path not in markers(tmp_path / "ws")}, key=STAGES.index)
+        ran = sorted(
+            {path.split("@")[0] for path in markers(copy) if path not in markers(tmp_path / "ws")}, key=STAGES.index
+        )
         assert ran == expected, verb
         assert set(before) <= set(markers(copy))
         shutil.rmtree(copy)
@@ -245,7 +258,9 @@ def test_a_second_size_detects_nothing_again(drawn: Path, dataprep: Run, tmp_pat
     assert len(list((tmp_path / "ws/stages").glob("align@*"))) == 2
 
 
-def test_a_retry_asks_for_those_samples_and_redoes_what_depends_on_them(site: Path, dataprep: Run, tmp_path: Path) -> None:
+def test_a_retry_asks_for_those_samples_and_redoes_what_depends_on_them(
+    site: Path, dataprep: Run, tmp_path: Path
+) -> None:
     dataprep(*download(site))
     dataprep("align")
     before = markers(tmp_path / "ws")

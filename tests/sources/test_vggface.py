@@ -33,7 +33,9 @@ def test_ten_columns_negative_coordinates_and_repeated_ids() -> None:
     assert (two.key, two.url) == ("P/1~2", "https://x/b.jpg")
 
 
-@pytest.mark.parametrize("line", ["", "1", "1 http://x/a.jpg 1 2 3", "1 http://x/a.jpg 1 2 x 4 3 2 1", "1 2 3 4 5 6 7 8 9"])
+@pytest.mark.parametrize(
+    "line", ["", "1", "1 http://x/a.jpg 1 2 3", "1 http://x/a.jpg 1 2 x 4 3 2 1", "1 2 3 4 5 6 7 8 9"]
+)
 def test_lines_that_make_no_sense_are_accounted_for(line: str) -> None:
     samples = list(parse_list("P", line.encode()))
     assert len(samples) == (1 if line else 0)

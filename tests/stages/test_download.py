@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import itertools
 import threading
 import time
 from collections import Counter
@@ -23,7 +24,14 @@ from dataprep.sources.urls import Urls
 from dataprep.stages.http import is_public, parse_url
 
 PHOTO = encode_jpeg(draw(0, 0).pixels)
-FAST = {"connect_timeout": 1.0, "idle_timeout": 0.5, "timeout": 2.0, "backoff": 0.01, "retries": 1, "allow_private": True}
+FAST = {
+    "connect_timeout": 1.0,
+    "idle_timeout": 0.5,
+    "timeout": 2.0,
+    "backoff": 0.01,
+    "retries": 1,
+    "allow_private": True,
+}
 
 
 class Quiet:
@@ -122,7 +130,9 @@ def test_every_answer_ends_under_its_reason(base: str, tmp_path: Path) -> None:
     }
     report, rows = download(tmp_path, list(expected), max_bytes=1_000_000)
     assert not report.errors
-    expected["http://" + "a" * 300 + ".com/a.jpg"] = rows["http://" + "a" * 300 + ".com/a.jpg"]["reason"] and Reason.from_code(
+    expected["http://" + "a" * 300 + ".com/a.jpg"] = rows["http://" + "a" * 300 + ".com/a.jpg"][
+        "reason"
+    ] and Reason.from_code(
         rows["http://" + "a" * 300 + ".com/a.jpg"]["reason"]
     )  # DNS or bad URL, as the resolver has it
     found = {url: rows[url]["reason"] for url in expected}
@@ -180,7 +190,7 @@ def test_a_host_is_never_asked_more_than_is_polite(tmp_path: Path) -> None:
     with serving(slow) as base:
         download(tmp_path, [f"{base}/{i}.jpg" for i in range(30)], per_host=3, spacing=0.02)
     assert most <= 3
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert sum(gaps) >= 29 * 0.02 * 0.95
 
 
@@ -207,7 +217,10 @@ async def to_private(request: web.Request) -> web.StreamResponse:
 def test_private_addresses_are_refused_however_they_are_written(tmp_path: Path) -> None:
     with serving(to_private) as base:
         port = base.rpartition(":")[2]
-        urls = [f"http://{host}:{port}/a.jpg" for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433")]
+        urls = [
+            f"http://{host}:{port}/a.jpg"
+            for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433")
+        ]
         urls += ["http://169.254.169.254/latest/meta-data", "http://10.0.0.1/a.jpg", "http://192.168.1.1/a.jpg"]
         _, rows = download(tmp_path, urls, allow_private=False, timeout=1.0, retries=0)
     assert {url: row["reason"] for url, row in rows.items() if row["verdict"] == "ok"} == {}
@@ -248,7 +261,9 @@ def test_stopped_and_started_again_nothing_is_asked_twice(tmp_path: Path) -> Non
         stage = chain.link("download").stage
         from dataprep.stages.download import Hooks
 
-        asyncio.run(stage.process(open_shards(chain, state), Hooks(sample=lambda row: None, shard=lambda shard: None), stop))  # type: ignore[attr-defined]
+        asyncio.run(
+            stage.process(open_shards(chain, state), Hooks(sample=lambda row: None, shard=lambda shard: None), stop)
+        )  # type: ignore[attr-defined]
         first = Counter(asked)
         assert 40 <= first.total() < 100
         run(chain, jobs=0, display=Quiet())
@@ -264,5 +279,10 @@ def open_shards(chain: Chain, state: State) -> Iterator[object]:
     link = chain.link("download")
     for shard in state.shards.values():
         yield OpenShard(
-            id=shard.id, upstream=shard.digest, samples=state.plan.samples(shard), journal=Journal(link.directory, shard.id), left=0, started=0.0
+            id=shard.id,
+            upstream=shard.digest,
+            samples=state.plan.samples(shard),
+            journal=Journal(link.directory, shard.id),
+            left=0,
+            started=0.0,
         )

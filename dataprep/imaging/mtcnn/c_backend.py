@@ -19,7 +19,9 @@ Arrays = list[npt.NDArray[np.float32]]
 LEVELS = ("generic", "avx2", "avx512")
 
 # Winograd's F(3,3), points 0, 1, -1, 2 and infinity: what a kernel's three rows become
-_WINOGRAD = np.array([[1 / 2, 0, 0], [-1 / 2, -1 / 2, -1 / 2], [-1 / 6, 1 / 6, -1 / 6], [1 / 6, 1 / 3, 2 / 3], [0, 0, 1]])
+_WINOGRAD = np.array(
+    [[1 / 2, 0, 0], [-1 / 2, -1 / 2, -1 / 2], [-1 / 6, 1 / 6, -1 / 6], [1 / 6, 1 / 3, 2 / 3], [0, 0, 1]]
+)
 
 
 class CDetector:
