@@ -25,7 +25,7 @@ _MISSED = 0.005  # the share of drawn faces that MTCNN may miss
     "--identities", type=click.IntRange(30), default=120, show_default=True, help="How many people are drawn."
 )
 @click.option("--photos", type=click.IntRange(10), default=24, show_default=True, help="Lines in each person's list.")
-@click.option("--epochs", type=click.IntRange(1), default=4, show_default=True, help="Passes over the training pack.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Passes over the training pack.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
 def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> None:
     """Publish synthetic faces as a website as bad as the real one, then build, train and test, as you would.
@@ -59,7 +59,7 @@ def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> 
     _say("... pack them, a third of the people held out ...")
     _type("-w", str(workspace), "pack", "--format", "rec", "--holdout", "0.333")
     _say("... train on the pack, and test on the people that were held out.")
-    _type("-w", str(workspace), "train", "--epochs", str(epochs), "--batch-size", "32")
+    _type("-w", str(workspace), "train", "--epochs", str(epochs), "--batch-size", "32", "--lr", "0.2")
     _type("-w", str(workspace), "test", "--baselines")
     _conclude(folder, site, workspace, time.monotonic() - began)
 

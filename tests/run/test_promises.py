@@ -1,5 +1,6 @@
 """The six promises, each held by a test: on drawn photos, with the command as a user types it."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -306,3 +307,30 @@ def test_a_retry_that_saves_photos_carries_them_through_to_the_pack(dataprep: Ru
     assert not garbage.startswith("0 files")
     dataprep("pack")
     assert dataprep("gc").stdout.startswith("0 files")
+
+
+def test_finished_shards_are_aligned_while_others_still_download(dataprep: Run, tmp_path: Path) -> None:
+    photo = encode_jpeg(draw(0, 0).pixels)
+
+    async def half_slow(request: web.Request) -> web.StreamResponse:
+        if int(request.path[1:-4]) >= 50:
+            await asyncio.sleep(12)
+        return web.Response(body=photo)
+
+    with serving(half_slow) as base:
+        table = tmp_path / "t.csv"
+        table.write_text("url,identity,key\n" + "".join(f"{base}/{i}.jpg,p{i % 3},{i:03d}\n" for i in range(100)))
+        recipe = tmp_path / "r.yaml"
+        recipe.write_text(
+            f"source: {{kind: urls, table: {table}}}\nstages: {{download: {{allow-private: true, per-host: 100}}}}\n"
+        )
+        shown = dataprep("run", recipe).stderr
+    (log,) = (tmp_path / "ws/runs").glob("*.jsonl")
+    commits = [
+        (event["stage"], event["shard"])
+        for event in map(json.loads, log.read_text().splitlines())
+        if event["event"] == "commit"
+    ]
+    assert commits.index(("align", "g0-000000")) < commits.index(("download", "g0-000001"))
+    assert "download 50/100" in shown
+    assert "align 50/100" in shown
