@@ -30,8 +30,9 @@ def params_options(*kinds: type[StageParams]) -> Callable[[F], F]:
 
 
 def given_params(values: Mapping[str, Any], *kinds: type[StageParams]) -> list[dict[str, Any]]:
-    """The values that the command line holds for each of the dataclasses."""
-    return [{f.name: values[f.name] for f in dataclasses.fields(kind)} for kind in kinds]
+    """The values that the command line holds for each of the dataclasses, checked. Raises UsageError."""
+    given = [{f.name: values[f.name] for f in dataclasses.fields(kind)} for kind in kinds]
+    return [kind.from_mapping(found).as_dict() for kind, found in zip(kinds, given, strict=True)]
 
 
 def is_given(ctx: click.Context, kind: type[StageParams]) -> bool:

@@ -48,9 +48,9 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     if not run_stages(ctx.obj, last, changes, **values) or upto in BY_NAME:
         return
     if "train" in loaded:
-        ctx.invoke(models.train, **_options(models.train, loaded["train"] or {}))
+        _invoke(ctx, models.train, loaded["train"] or {})
     if "test" in loaded and upto != "train":
-        ctx.invoke(models.test, **_options(models.test, loaded["test"] or {}))
+        _invoke(ctx, models.test, loaded["test"] or {})
 
 
 def load_recipe(name: str) -> dict[str, Any]:
@@ -131,12 +131,14 @@ def _source(workspace: str, options: dict[str, Any]) -> Any:
     raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, synth")
 
 
-def _options(command: click.Command, given: dict[str, Any]) -> dict[str, Any]:
-    """Every option of a command, from the recipe or its default."""
-    values = {p.name: p.get_default(click.Context(command)) for p in command.params if p.name and p.name != "help"}
-    for name, value in given.items():
-        key = {"set": "pairs"}.get(name, name.replace("-", "_"))
-        if key not in values:
-            raise UsageError(f"{command.name} has no option {name!r}; it has: {', '.join(sorted(values))}")
-        values[key] = Path(value) if key in ("pack", "model", "pairs") and value else value
-    return values
+def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:
+    """Run a verb with the options of a recipe, as if they had been typed."""
+    arguments: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(option)
+        elif value is not False and value is not None:
+            arguments += [option, str(value)]
+    with command.make_context(command.name, arguments, parent=ctx) as inner:
+        command.invoke(inner)

@@ -117,7 +117,7 @@ def test_killed_at_twenty_moments_the_pack_is_the_same(site: Path, quiet_run: Pa
 def test_a_killed_worker_costs_its_attempt_and_not_the_run(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
     dataprep("import", "folder", drawn)
     process = subprocess.Popen(
-        command("-w", tmp_path / "ws", "align", "-j", "2"),
+        command("-w", tmp_path / "ws", "align", "-j", "2", "--backend", "torch"),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -131,7 +131,7 @@ def draw_glasses(sitter: Sitter, canvas: Canvas) -> None:
     if who.glasses == "none" and not shades:
         return
     style, size = ("square", 0.36) if shades else (who.glasses, who.glasses_size)
-    thick = who.frame_thick
+    thick, alpha = who.frame_thick, 0.75  # solid rings around the eyes would hide some faces from detectors
     frame: Colour = (24.0, 24.0, 28.0) if shades else who.frame_colour
     for side in (-1.0, 1.0):
         x = side * (who.half_eye + 0.02)
@@ -156,10 +156,14 @@ def draw_glasses(sitter: Sitter, canvas: Canvas) -> None:
             )
             lens = smooth(corners, closed=True)
         canvas.tint(lens, (40.0, 44.0, 52.0) if shades else (225.0, 235.0, 240.0), 0.72 if shades else 0.10, z=0.08)
-        canvas.stroke(np.concatenate((lens, lens[:1])), thick, frame, z=0.08)
-        canvas.stroke(np.array(((x + side * size, -0.06), (side * who.face * 0.99, -0.04))), thick, frame)
+        canvas.stroke(np.concatenate((lens, lens[:1])), thick, frame, alpha=alpha, z=0.08)
+        canvas.stroke(np.array(((x + side * size, -0.06), (side * who.face * 0.99, -0.04))), thick, frame, alpha=alpha)
     canvas.stroke(
-        line((-who.half_eye + size - 0.03, 0.0), (0.0, -0.06), (who.half_eye - size + 0.03, 0.0)), thick, frame, z=0.14
+        line((-who.half_eye + size - 0.03, 0.0), (0.0, -0.06), (who.half_eye - size + 0.03, 0.0)),
+        thick,
+        frame,
+        alpha=alpha,
+        z=0.14,
     )
 
 

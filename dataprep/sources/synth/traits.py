@@ -217,7 +217,7 @@ def identity(seed: int) -> Identity:
         beard_strength=between(0.35, 0.9),
         glasses=pick(GLASSES),
         glasses_size=between(0.29, 0.38),
-        frame_thick=between(0.025, 0.060),
+        frame_thick=between(0.02, 0.04),
         melanin=between(0.0, 0.8),
         skin_warmth=between(-8.0, 8.0),
         hair_colour=_near(rng, pick(_HAIR_PALETTE), 12),
