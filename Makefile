@@ -37,6 +37,7 @@ interop: setup mxnet facenet  ## what the field's own tools say of our packs and
 
 benchmarks: setup facenet     ## fidelity and speed, side by side with the peers; about half an hour
 	$(BIN)/python tests/benchmarks/synth.py
+	.venv-facenet/bin/python tests/benchmarks/detector.py
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
 
 clean:

@@ -10,7 +10,8 @@ import click
 from dataprep.errors import Reason
 from dataprep.manifest.workspace import Workspace
 from dataprep.run.chain import Chain
-from dataprep.run.runner import Report, plan_of_work, run
+from dataprep.run.report import Report
+from dataprep.run.runner import plan_of_work, run
 
 
 def run_stages(

@@ -10,33 +10,24 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from dataprep.errors import DataprepError, Interrupted, WorkspaceError
 from dataprep.manifest.journal import Journal
-from dataprep.manifest.ledger import add_counts
 from dataprep.manifest.locks import locked
 from dataprep.run.board import Board
 from dataprep.run.chain import WHOLE, Chain, Link, Pending, State
 from dataprep.run.executors import Executor, make_executor, stop_workers
 from dataprep.run.progress import Display, Gauge, RunLog, make_display
+from dataprep.run.report import Report, make_report
 from dataprep.run.task import Result, Task, crash_key
+from dataprep.run.versions import check_versions
 from dataprep.samples import Row
 from dataprep.stages.base import MergeStage, Part
 from dataprep.stages.download import Download, Hooks, OpenShard
 
 _DEATHS = 3  # a photo that ends this many workers is given up
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What a run did: shards committed by stage, shards that could not be, and the account of every stage."""
-
-    committed: dict[str, int] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def plan_of_work(chain: Chain) -> list[tuple[Link, list[Pending]]]:
@@ -55,11 +46,11 @@ def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Disp
     """Run all that is pending in the chain. Interrupted is raised after what was finished has been committed."""
     work = [(link, pending) for link, pending in plan_of_work(chain) if pending]
     if not work:
-        return _report(chain, {}, {})
+        return make_report(chain, {}, {})
     with contextlib.ExitStack() as stack:
         for link, _ in work:
             stack.enter_context(locked(link.directory.folder.path, link.name))
-            _check_versions(link, accept_versions)
+            check_versions(link, accept_versions)
         log = RunLog(chain.workspace.path / "runs")
         stack.callback(log.close)
         for link, pending in work:
@@ -107,7 +98,7 @@ class _Run:
                 if self._download_thread:
                     self._download_thread.join()
                 self._display.close(self._gauges)
-        report = _report(self._chain, self._committed, self._errors)
+        report = make_report(self._chain, self._committed, self._errors)
         self._log.event("end", committed=self._committed, errors=len(self._errors))
         return report
 
@@ -362,42 +353,3 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _report(chain: Chain, committed: dict[str, int], errors: dict[str, str]) -> Report:
-    report = Report(committed=committed, errors=errors)
-    for link in chain.links:
-        markers = link.directory.markers()
-        if markers:
-            report.accounts[link.name] = add_counts(marker.account for marker in markers.values())
-        if WHOLE in markers:
-            report.extras[link.name] = dict(markers[WHOLE].extra)
-    return report
-
-
-def _check_versions(link: Link, accept: bool) -> None:
-    """A stage that was begun goes on under the same library versions, or says so: they may change the bytes."""
-    versions = link.stage.versions()
-    described = link.directory.described()
-    if described is not None and described["versions"] != versions and link.directory.markers() and not accept:
-        changed = ", ".join(
-            f"{name} {described['versions'].get(name, 'none')} -> {versions.get(name, 'none')}"
-            for name in sorted({*versions, *described["versions"]})
-            if versions.get(name) != described["versions"].get(name)
-        )
-        raise WorkspaceError(
-            f"{link.name} was begun under other library versions ({changed}), which may change its output: "
-            "install those, or go on with --accept-versions"
-        )
-    if described is None or described["versions"] != versions:
-        link.directory.describe(
-            {
-                "stage": link.name,
-                "version": link.stage.version,
-                "params": link.stage.params.as_dict(),
-                "counted": link.stage.params.counted(),
-                "resources": link.stage.resources(),
-                "fingerprint": link.fingerprint,
-                "versions": versions,
-            }
-        )

@@ -18,7 +18,8 @@ from dataprep.imaging.photo import encode_jpeg
 from dataprep.manifest.workspace import Workspace
 from dataprep.run.chain import Chain, State
 from dataprep.run.progress import Gauge
-from dataprep.run.runner import Report, run
+from dataprep.run.report import Report
+from dataprep.run.runner import run
 from dataprep.sources.synth.photos import draw
 from dataprep.sources.urls import Urls
 from dataprep.stages.http import is_public, parse_url
