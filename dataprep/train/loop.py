@@ -71,7 +71,8 @@ class _Run:
             raise ModelError(f"{params.network} takes 112x112; {pack.folder} holds {pack.width}x{pack.height}")
         torch.manual_seed(params.seed)
         # twice as fast as the default layout on CPUs, and what tensor cores like
-        self._backbone = build(params.network, params.embedding).to(self._device).to(memory_format=torch.channels_last)
+        backbone = build(params.network, params.embedding).to(self._device)
+        self._backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self._head = MarginHead(
             params.embedding, pack.num_classes, margins=PRESETS[params.loss], scale=params.scale
         ).to(self._device)
