@@ -83,7 +83,7 @@ def compare_codecs(python: str, scratch: Path) -> None:
 
 
 def read_pack(python: str, workspace: Path) -> None:
-    source = ["folder", str(SHARED / "lfw"), "--limit", "300"] if SHARED.is_dir() else ["synth"]
+    source = ["folder", str(SHARED / "lfw")] if SHARED.is_dir() else ["synth", "--identities", "80", "--photos", "4"]
     for arguments in (["import", *source], ["pack", "--holdout", "0.3"]):
         subprocess.run(
             [sys.executable, "-m", "dataprep", "-w", workspace, *arguments], cwd=ROOT, check=True, capture_output=True
