@@ -78,6 +78,8 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         value = tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # YAML reads `size: 112` as a number
     simple = {int: int, float: float, str: str, bool: bool}
     if hint in simple and type(value) is not hint:
         raise UsageError(f"{name}: expected {hint.__name__}, got {value!r}")

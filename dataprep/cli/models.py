@@ -11,6 +11,7 @@ import click
 
 from dataprep.cli.options import given_params, params_options
 from dataprep.errors import ModelError, RecordError
+from dataprep.manifest.locks import locked
 from dataprep.train.params import TrainParams
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def train(workspace: str, /, pack: Path | None, name: str, fresh: bool, **values
     target = Path(workspace) / "models" / name
     shown = _Display()
 
-    about = train(
-        pack or _default_pack(workspace), target, TrainParams.from_mapping(params), fresh=fresh, report=shown.show
-    )
+    source = pack or _default_pack(workspace)
+    with locked(target, "the model"):
+        about = train(source, target, TrainParams.from_mapping(params), fresh=fresh, report=shown.show)
     click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
 
 

@@ -33,16 +33,19 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     loaded = load_recipe(recipe)
     for setting in settings:
         _change(loaded, setting)
-    source = _source(ctx.obj, dict(loaded.get("source") or {}))
+    _check_mappings(recipe, loaded)
+    if upto and upto not in (*BY_NAME, "train"):
+        raise UsageError(f"--upto {upto}: one of {', '.join(BY_NAME)}, train")
     stages = {name: dict(params or {}) for name, params in (loaded.get("stages") or {}).items()}
     unknown = [name for name in stages if name not in BY_NAME]
     if unknown:
         raise UsageError(f"{recipe}: no stage {unknown[0]!r}; the stages are: {', '.join(BY_NAME)}")
     changes = {name: BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
+    source = dict(loaded.get("source") or {})
     if not values["dry_run"]:
-        sources.add_source(ctx.obj, source)
+        sources.add_source(ctx.obj, _source(ctx.obj, source))
     elif not (Path(ctx.obj) / "dataprep.json").exists():
-        click.echo(f"{source.describe()['kind']} would be planned, then every stage run")
+        click.echo(f"{source.get('kind')} would be planned, then every stage run")
         return
     last = upto if upto in BY_NAME else "pack"
     if not run_stages(ctx.obj, last, changes, **values) or upto in BY_NAME:
@@ -75,6 +78,15 @@ def load_recipe(name: str) -> dict[str, Any]:
     return loaded
 
 
+def _check_mappings(recipe: str, loaded: dict[str, Any]) -> None:
+    stages = loaded.get("stages")
+    parts = {part: loaded.get(part) for part in _PARTS[1:]}
+    parts |= {f"stages.{name}": params for name, params in stages.items()} if isinstance(stages, dict) else {}
+    for part, value in parts.items():
+        if value is not None and not isinstance(value, dict):
+            raise UsageError(f"{recipe}: {part} is a mapping of options, not {value!r}")
+
+
 def _shipped() -> Path:
     """The folder of recipes: inside the installed package, or beside it in a checkout."""
     import dataprep
@@ -98,7 +110,10 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
         place = place[key]
         if not isinstance(place, dict):
             raise UsageError(f"--set {setting}: {key} holds a value, not a mapping")
-    place[keys[-1]] = yaml.safe_load(value)
+    try:
+        place[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {setting}: {value!r} is not a YAML value") from None
 
 
 def _source(workspace: str, options: dict[str, Any]) -> Any:

@@ -33,9 +33,11 @@ class Journal:
         self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
         marker = directory.marker(shard)
-        if marker is not None and not self._lines_path.exists():
-            self._seed(marker, frozenset(redo))
-        self._resume()
+        if marker is not None:
+            self._drop_committed(marker)
+            if not self._lines_path.exists():
+                self._seed(marker, frozenset(redo))
+        self._resume(frozenset(redo))
 
     def record(self, row: Row) -> None:
         """Append one finished sample, payload first."""
@@ -74,12 +76,20 @@ class Journal:
         self._tar.close()
         self._lines.close()
 
+    def _drop_committed(self, marker: Marker) -> None:
+        """Remove the journal that a kill right after its commit left behind; its tar is the committed one."""
+        committed = self._directory.folder / f"data/{marker.data}"
+        if marker.data and self._tar_path.exists() and self._tar_path.samefile(committed):
+            self._lines_path.unlink(missing_ok=True)
+            self._tar_path.unlink()
+
     def _seed(self, marker: Marker, redo: frozenset[str]) -> None:
         """Write a journal that holds the committed rows, except those to be asked for again."""
         kept = [row for row in self._directory.rows(marker) if row["reason"] not in redo]
         payloads = self._directory.payloads(marker)
         lines = self._lines_path.with_suffix(".seed")
         position = 0
+        self._tar_path.unlink(missing_ok=True)
         with open(self._tar_path, "wb") as tar, open(lines, "wb") as out:
             for row in kept:
                 if row["size"] is not None:
@@ -92,8 +102,8 @@ class Journal:
         payloads.close()
         os.replace(lines, self._lines_path)
 
-    def _resume(self) -> None:
-        """Read what an earlier run left, drop what is torn, and stand ready to append."""
+    def _resume(self, redo: frozenset[str]) -> None:
+        """Read what an earlier run left, drop what is torn or to be asked again, and stand ready to append."""
         self._hash = hashlib.sha256()
         self._tar_path.touch()
         end = 0
@@ -108,7 +118,8 @@ class Journal:
                         break
                     self._hash.update(stretch)
                     end = after
-                self.rows[row["key"]] = row
+                if row["reason"] not in redo:
+                    self.rows[row["key"]] = row
         os.truncate(self._tar_path, end)
         rewritten = self._lines_path.with_suffix(".tmp")
         rewritten.write_bytes(

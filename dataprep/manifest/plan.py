@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from dataprep.errors import Reason, WorkspaceError
@@ -43,8 +43,7 @@ class Plan:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self.generations = [self._read(name) for name in folder.names("g*.json")]
-        self.generations.sort(key=lambda generation: generation.number)
+        self.generations = self._read_all()
 
     @property
     def shards(self) -> list[Shard]:
@@ -68,8 +67,9 @@ class Plan:
         return [_sample(row) for row in columns]
 
     def add(self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample]) -> Generation | None:
-        """Freeze the samples that no generation holds yet; None if there are none. Keys once planned keep their line."""
+        """Freeze the samples that no generation holds yet; None if there are none."""
         with locked(self._folder.path, "the plan"):
+            self.generations = self._read_all()  # another process may have planned since
             fresh = self._fresh(samples)
             number = len(self.generations)
             shards = []
@@ -99,17 +99,20 @@ class Plan:
         )
 
     def _fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Samples with keys not seen yet; a repeated key within the source gets a number, so that nothing vanishes."""
-        planned = {_short(sample.key) for shard in self.shards for sample in self.samples(shard)}
+        """Samples that are not planned yet. A key that stands for another photo, here or in the plan, gets a number, so
+        that nothing vanishes."""
+        planned = {_short(s.key): _place(s) for shard in self.shards for s in self.samples(shard)}
         seen: set[bytes] = set()
         for sample in samples:
-            short = _short(sample.key)
-            if short in seen:
-                yield _renamed(sample, seen)
-                continue
+            place = _place(sample)
+            for number in itertools.count(1):
+                key = sample.key if number == 1 else f"{sample.key}~{number}"
+                short = _short(key)
+                if short not in seen and planned.get(short, place) == place:
+                    break
             seen.add(short)
             if short not in planned:
-                yield sample
+                yield replace(sample, key=key)
 
     def _write_shard(self, id: str, samples: list[Sample]) -> Shard:
         import pyarrow as pa
@@ -121,6 +124,10 @@ class Plan:
         lines = json.dumps([_columns(sample) for sample in samples], sort_keys=True, ensure_ascii=True)
         remote = any(sample.url or sample.trouble for sample in samples)
         return Shard(id, len(samples), hashlib.sha256(lines.encode()).hexdigest(), remote)
+
+    def _read_all(self) -> list[Generation]:
+        found = [self._read(name) for name in self._folder.names("g*.json")]
+        return sorted(found, key=lambda generation: generation.number)
 
     def _read(self, name: str) -> Generation:
         found = self._folder.get_json(name)
@@ -153,15 +160,8 @@ def _short(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=10).digest()
 
 
-def _renamed(sample: Sample, seen: set[bytes]) -> Sample:
-    import dataclasses
-
-    for number in itertools.count(2):
-        key = f"{sample.key}~{number}"
-        if _short(key) not in seen:
-            seen.add(_short(key))
-            return dataclasses.replace(sample, key=key)
-    raise AssertionError("unreachable")
+def _place(sample: Sample) -> bytes:
+    return _short(f"{sample.url}\0{sample.path}\0{sample.detail}")
 
 
 def _schema() -> Any:

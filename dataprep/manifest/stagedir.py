@@ -79,7 +79,8 @@ class StageDir:
         return {name[:-5]: asked.get_json(name) for name in asked.names("*.json")}
 
     def ask_retry(self, shard: str, reasons: Sequence[str]) -> None:
-        self.folder.put_json(f"retry/{shard}.json", sorted(reasons))
+        before = self.folder.get_json(f"retry/{shard}.json") or []
+        self.folder.put_json(f"retry/{shard}.json", sorted({*before, *reasons}))
 
     # commits --------------------------------------------------------------------------------------------------------
 

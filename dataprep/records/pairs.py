@@ -28,8 +28,11 @@ class Pairs:
         return len(self.left)
 
 
-def make_pairs(photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: int = 0) -> Pairs:
-    """Every positive pair there is, and as many negative ones, in folds that share no identity.
+def make_pairs(
+    photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: int = 0, at_most: int | None = None
+) -> Pairs:
+    """Every positive pair there is, or a seeded choice of `at_most // 2`, and as many negative ones, in folds that share
+    no identity.
 
     `photos` maps an identity to its photos. Identities are shuffled and dealt to the folds so that these hold about as
     many positive pairs each; a fold's negatives are drawn from its own identities, without repetition.
@@ -41,9 +44,8 @@ def make_pairs(photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: in
     same: list[bool] = []
     fold: list[int] = []
     for number, members in enumerate(_deal(photos, folds, generator)):
-        positives = [
-            (one, other) for name in members for i, one in enumerate(photos[name]) for other in photos[name][i + 1 :]
-        ]
+        cap = None if at_most is None else max(1, at_most // (2 * folds))
+        positives = _positives([photos[name] for name in members], cap, generator)
         if not positives or len(members) < 2:
             raise RecordError(
                 f"too few identities for {folds} folds: each needs two, one of them with two photos; "
@@ -96,6 +98,24 @@ def _deal(photos: Mapping[str, Sequence[str]], folds: int, generator: np.random.
         count = len(photos[name])
         load[lightest] += count * (count - 1) / 2 + 1e-3
     return dealt
+
+
+def _positives(
+    groups: Sequence[Sequence[str]], cap: int | None, generator: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Pairs within groups: all of them, or `cap` drawn by index, so that millions need not be listed first."""
+    ends = np.cumsum([len(group) * (len(group) - 1) // 2 for group in groups])
+    total = int(ends[-1]) if len(ends) else 0
+    chosen = range(total) if cap is None or total <= cap else np.sort(generator.choice(total, cap, replace=False))
+    pairs = []
+    for index in map(int, chosen):
+        number = int(np.searchsorted(ends, index, side="right"))
+        group, rest, first = groups[number], index - (int(ends[number - 1]) if number else 0), 0
+        while rest >= len(group) - 1 - first:
+            rest -= len(group) - 1 - first
+            first += 1
+        pairs.append((group[first], group[first + 1 + rest]))
+    return pairs
 
 
 def _negatives(groups: Sequence[Sequence[str]], wanted: int, generator: np.random.Generator) -> list[tuple[str, str]]:

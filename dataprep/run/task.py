@@ -203,7 +203,9 @@ class _FileLoader:
                 raise
             raise ImagingError(Reason.UNREADABLE, f"{self._path}: {error.strerror}") from None
         if self._sha256 and hashlib.sha256(data).hexdigest() != self._sha256:
-            raise ImagingError(Reason.PHOTO_CHANGED, f"{self._path} is not what validate saw; import the folder again")
+            raise ImagingError(
+                Reason.PHOTO_CHANGED, f"{self._path} is not what validate saw; retry takes it as it is now"
+            )
         return data
 
 

@@ -65,6 +65,8 @@ def ask_retry(workspace: str, reasons: Sequence[str]) -> dict[str, dict[str, int
             here = {code: lost[code] for code in wanted if code in lost}
             if here:
                 link.directory.ask_retry(marker.shard, sorted(here))
+                if Reason.PHOTO_CHANGED.code in here:  # it is validate that knows the photo as it was
+                    chain.link("validate").directory.ask_retry(marker.shard, [Reason.PHOTO_CHANGED.code])
                 total = found.setdefault(link.name, {})
                 for code, count in here.items():
                     total[code] = total.get(code, 0) + count

@@ -25,6 +25,8 @@ USER_AGENT = f"dataprep/{__version__} (builds face recognition datasets; respect
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NO_AI = ("noai", "noimageai")
 _CHUNK = 1 << 16
+# IPv6 addresses that carry an IPv4 one in their last 32 bits (RFC 6052, RFC 4291)
+_NAT64, _COMPATIBLE = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +94,26 @@ def host_of(text: str) -> str:
 def is_public(address: str) -> bool:
     """Whether an IP address is one that a stranger's list may send us to."""
     ip = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        carried = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64 or ip in _COMPATIBLE:
+            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if carried is not None:
+            return carried.is_global and not carried.is_multicast
+    return ip.is_global and not ip.is_multicast
 
 
 class _PublicResolver(AbstractResolver):
     """Resolves names and refuses those that lead to private addresses: the check is on what is connected to."""
 
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
+    def __init__(self, exempt: frozenset[str]) -> None:
+        self._inner, self._exempt = ThreadedResolver(), exempt
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        public = [entry for entry in found if is_public(entry["host"])]
+        public = [entry for entry in found if host in self._exempt or is_public(entry["host"])]
         if found and not public:
             raise _Refused(Reason.FORBIDDEN_ADDRESS, f"{host} leads to {found[0]['host']}")
         return public
@@ -126,7 +133,7 @@ class Client:
         connector = aiohttp.TCPConnector(
             limit=self._connections,
             ttl_dns_cache=300,
-            resolver=ThreadedResolver() if self._limits.allow_private else _PublicResolver(),
+            resolver=ThreadedResolver() if self._limits.allow_private else _PublicResolver(self._proxy_hosts()),
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -141,6 +148,15 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+
+    def _proxy_hosts(self) -> frozenset[str]:
+        """The user's own proxies, which may well be on a private network."""
+        return frozenset(urllib.parse.urlsplit(proxy).hostname or "" for proxy in self._proxies.values())
+
+    def _proxy_for(self, url: yarl.URL) -> str | None:
+        if url.host and urllib.request.proxy_bypass(url.host):
+            return None
+        return self._proxies.get(url.scheme)
 
     async def fetch(self, text: str) -> Answer:
         """Ask for a URL once, redirects followed; every way in which this can go wrong is a reason."""
@@ -170,7 +186,7 @@ class Client:
         for _ in range(self._limits.redirects + 1):
             if not self._limits.allow_private:
                 _refuse_private_literal(url)
-            async with self._session.get(url, allow_redirects=False, proxy=self._proxies.get(url.scheme)) as response:
+            async with self._session.get(url, allow_redirects=False, proxy=self._proxy_for(url)) as response:
                 target = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not target:
                     return await self._read(response)

@@ -111,7 +111,7 @@ class Pack(MergeStage[PackParams]):
         for row in rows:
             photos.setdefault(row["identity"], []).append(row["key"])
         try:
-            every = make_pairs(photos, seed=self.params.pairs_seed)
+            every = make_pairs(photos, seed=self.params.pairs_seed, at_most=self.params.pairs)
         except RecordError as error:
             raise RecordError(f"the held-out identities cannot be paired: {error}; hold out more, or none") from None
         pairs = level(every, at_most=self.params.pairs, seed=self.params.pairs_seed)

@@ -53,6 +53,9 @@ class Schedule(Generic[T]):
                 name = heapq.heappop(self._heap)[2]
                 host = self._hosts[name]
                 host.queued = False
+                if host.not_before > now:  # the server asked for a rest meanwhile
+                    self._enqueue(name, host)
+                    continue
                 item = host.waiting.popleft()
                 host.active += 1
                 host.not_before = now + self._spacing

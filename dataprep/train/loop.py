@@ -59,6 +59,7 @@ def train(
             (folder / name).unlink(missing_ok=True)
     _check_config(folder, identity)
     run = _Run(pack, folder, params, identity)
+    folder.put_json("config.json", identity)
     return run.go(report)
 
 
@@ -233,10 +234,7 @@ def _identity(params: TrainParams, pack: Pack) -> dict[str, Any]:
 
 def _check_config(folder: Folder, identity: dict[str, Any]) -> None:
     found = folder.get_json("config.json")
-    if found is None:
-        folder.put_json("config.json", identity)
-        return
-    if found == identity:
+    if found is None or found == identity:
         return
     changed = [
         f"{name} {found.get('params', {}).get(name)} -> {value}"

@@ -100,6 +100,10 @@ def test_a_recipe_runs_the_whole_line(dataprep: Run, tmp_path: Path) -> None:
     assert "accuracy" in out
     assert (tmp_path / "ws/models/default/test/holdout/roc.png").exists()
     assert "nothing to do" in dataprep("run", recipe, "--upto", "pack").stdout
+    dataprep("run", recipe, "--set", "stages.align.size=224", "--upto", "align")
+    assert "--upto alin" in dataprep("run", recipe, "--upto", "alin", code=2).stderr
+    assert "mapping of options" in dataprep("run", recipe, "--set", "source=5", code=2).stderr
+    assert "not a YAML value" in dataprep("run", recipe, "--set", "test.x=[", code=2).stderr
     assert "no stage 'alihn'" in dataprep("run", recipe, "--set", "stages.alihn.size=3", code=2).stderr
     assert "unknown option 'sise'" in dataprep("run", recipe, "--set", "stages.align.sise=3", code=2).stderr
     recipe.write_text("source: [")

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,29 @@ def test_a_kill_before_the_marker_leaves_the_journal_whole(tmp_path: Path, monke
     assert list(journal.rows) == KEYS
     journal.commit(KEYS, upstream="u", seconds=0)
     assert photos(tmp_path) == EXPECTED
+
+
+@pytest.mark.parametrize("left", ["both", "tar"])
+def test_a_kill_right_after_the_commit_does_no_harm_to_a_later_retry(tmp_path: Path, left: str) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    for key in KEYS:
+        journal.record(row(key))
+    lines = (tmp_path / "journal/s.jsonl").read_bytes()
+    marker = journal.commit(KEYS, upstream="u", seconds=0)
+    os.link(tmp_path / f"data/{marker.data}", tmp_path / "journal/s.tar")  # as if the kill came before the removal
+    if left == "both":
+        (tmp_path / "journal/s.jsonl").write_bytes(lines)
+    journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+    assert sorted(journal.rows) == [key for key in KEYS if key != "p/3"]
+    assert photos(tmp_path) == EXPECTED
+    journal.close()
+
+
+def test_reasons_asked_for_later_reach_a_journal_that_is_open(tmp_path: Path) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    for key in KEYS:
+        journal.record(row(key))
+    journal.close()
+    journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+    assert "p/3" not in journal.rows
+    journal.close()

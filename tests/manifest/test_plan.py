@@ -73,3 +73,31 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     (tmp_path / "g0.json").write_text("{")
     with pytest.raises(WorkspaceError, match=r"g0\.json is damaged"):
         Plan(Folder(tmp_path))
+
+
+def keys(plan: Plan) -> list[str]:
+    return [s.key for shard in plan.shards for s in plan.samples(shard)]
+
+
+def test_another_sources_photo_of_the_same_name_is_kept(tmp_path: Path) -> None:
+    plan = Plan(Folder(tmp_path))
+    batches = [[Sample(key="alice/1", identity="alice", path=f"/batch{n}/alice/1.jpg")] for n in (1, 2)]
+    plan.add({"n": 1}, "d1", batches[0])
+    plan.add({"n": 2}, "d2", batches[1])
+    assert keys(plan) == ["alice/1", "alice/1~2"]
+    assert plan.add({"n": 2}, "d3", batches[1]) is None
+
+
+def test_repeated_keys_are_not_planned_again_when_the_list_grows(tmp_path: Path) -> None:
+    plan = Plan(Folder(tmp_path))
+    listed = [Sample(key="a/1", identity="a", path=f"/x/a/1.{suffix}") for suffix in ("jpg", "png")]
+    plan.add({}, "d1", listed)
+    plan.add({}, "d2", [*listed, Sample(key="a/2", identity="a", path="/x/a/2.jpg")])
+    assert keys(plan) == ["a/1", "a/1~2", "a/2"]
+
+
+def test_two_processes_that_plan_lose_nothing(tmp_path: Path) -> None:
+    one, two = Plan(Folder(tmp_path)), Plan(Folder(tmp_path))  # both opened before either has planned
+    one.add({"n": 1}, "d1", samples(5))
+    two.add({"n": 2}, "d2", samples(5, start=100))
+    assert len(keys(Plan(Folder(tmp_path)))) == 10

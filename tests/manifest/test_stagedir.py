@@ -89,3 +89,10 @@ def test_a_damaged_marker_or_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "done/s.json").write_text('{"shard": "s"}')
     with pytest.raises(WorkspaceError, match=r"s\.json is not a marker"):
         directory.markers()
+
+
+def test_a_second_retry_adds_to_the_first(tmp_path: Path) -> None:
+    directory = stage_dir(tmp_path)
+    directory.ask_retry("s", ["timeout"])
+    directory.ask_retry("s", ["http_5xx", "timeout"])
+    assert directory.retries() == {"s": ["http_5xx", "timeout"]}

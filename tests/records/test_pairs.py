@@ -81,3 +81,15 @@ def test_a_damaged_bin_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.bin").write_bytes(content)
     with pytest.raises(RecordError, match=r"bad\.bin"):
         read_bin(tmp_path / "bad.bin")
+
+
+def test_a_choice_of_pairs_is_drawn_without_listing_all() -> None:
+    photos = {f"p{i}": [f"p{i}/{j}" for j in range(700)] for i in range(20)}
+    pairs = make_pairs(photos, at_most=400)
+    assert len(pairs) == 400
+    assert len(set(zip(pairs.left, pairs.right, strict=True))) == 400
+    for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True):
+        assert (left.split("/")[0] == right.split("/")[0]) == same
+        assert left != right
+    all_of_them = make_pairs(PHOTOS)
+    assert make_pairs(PHOTOS, at_most=10**9).left == all_of_them.left

@@ -171,8 +171,8 @@ def test_retry_after_is_honoured(tmp_path: Path) -> None:
         return web.Response(body=PHOTO)
 
     with serving(busy) as base:
-        download(tmp_path, [f"{base}/a.jpg"])
-    assert times[1] - times[0] >= 0.99
+        download(tmp_path, [f"{base}/{name}.jpg" for name in "abc"], per_host=1, spacing=0.05)
+    assert times[1] - times[0] >= 0.99  # the host rests, whichever URL would have been next
 
 
 def test_a_host_is_never_asked_more_than_is_polite(tmp_path: Path) -> None:
@@ -227,6 +227,31 @@ def test_private_addresses_are_refused_however_they_are_written(tmp_path: Path) 
     assert {url: row["reason"] for url, row in rows.items() if row["verdict"] == "ok"} == {}
     assert {row["reason"] for row in rows.values()} <= {"forbidden_address", "bad_url", "dns"}
     assert rows[f"http://localhost:{port}/a.jpg"]["reason"] == "forbidden_address"
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1", "::10.0.0.1"]
+)
+def test_private_addresses_are_private_in_every_guise(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_the_users_own_proxy_may_be_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def proxy(request: web.Request) -> web.StreamResponse:
+        asked.append(request.raw_path if "://" in request.raw_path else str(request.url))
+        return web.Response(body=PHOTO)
+
+    with serving(proxy) as base:
+        monkeypatch.setenv("http_proxy", base.replace("127.0.0.1", "localhost"))
+        monkeypatch.setenv("no_proxy", "direct.invalid")
+        _, rows = download(
+            tmp_path, ["http://photos.example/a.jpg", "http://direct.invalid/b.jpg"], allow_private=False
+        )
+    assert rows["http://photos.example/a.jpg"]["reason"] is None
+    assert rows["http://direct.invalid/b.jpg"]["reason"] == "dns"
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111"])

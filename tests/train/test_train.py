@@ -80,7 +80,7 @@ def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(pack: Pa
     assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
 
 
-def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path, dataprep: Run) -> None:
     process = subprocess.Popen(
         command("-w", tmp_path, "train", "--pack", pack, "--epochs", 500, "--batch-size", 4, "--checkpoint-every", 1000),
         env=environment(), stderr=subprocess.PIPE,
@@ -89,6 +89,7 @@ def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path) -> None:
     while not log.exists() or not log.read_text():
         assert process.poll() is None
         time.sleep(0.02)
+    assert "another run" in dataprep("train", "--pack", pack, workspace=tmp_path, code=4).stderr
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors.decode()
