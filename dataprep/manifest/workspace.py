@@ -56,6 +56,3 @@ class Workspace:
     def stage_names(self) -> list[str]:
         """The names (`align@3f9a1c2e`) of all stage directories."""
         return self.folder.folder("stages").names("*@*")
-
-    def pack_dir(self, name: str) -> Path:
-        return self.folder / f"packs/{name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from dataprep.manifest.workspace import Workspace
 from dataprep.stages.base import MapStage, MergeContext, MergeStage, Stage
 from dataprep.stages.detect import DetectParams
 from dataprep.stages.download import Download
-from dataprep.stages.registry import BY_NAME, STAGES
+from dataprep.stages.registry import STAGES
 
 WHOLE = "all"  # the shard id of a merge
 
@@ -190,13 +190,3 @@ class State:
             if name.startswith(f"{link.name}@") and name != link.directory.folder.path.name
         ]
         return "other parameters than before" if others else "never run"
-
-
-def stage_class(name: str) -> type[Stage[Any]]:
-    return BY_NAME[name]
-
-
-def names_upto(name: str) -> Sequence[str]:
-    """The stages from the first to `name`."""
-    names = [stage.name for stage in STAGES]
-    return names[: names.index(name) + 1]
