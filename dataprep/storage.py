@@ -5,16 +5,26 @@ This is the seam for object stores: everything else names files relative to a `F
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import queue
+import re
 import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from dataprep.errors import WorkspaceError
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST = 180  # bytes of UTF-8; file systems allow 255, and suffixes come on top
 
 
 class Folder:
@@ -72,6 +82,20 @@ class Folder:
         return sorted(p.name for p in self.path.glob(pattern) if not p.name.startswith("."))
 
 
+def is_safe(name: str) -> bool:
+    """Whether a name from a list can be the name of a file or folder: one component that stays where it is put."""
+    return bool(
+        name
+        and not name.startswith(("-", " ", "~", ".."))
+        and name != "."
+        and not name.endswith((" ", "."))
+        and not _UNSAFE.search(name)
+        and not _RESERVED.fullmatch(name)
+        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST
+        and not any(0xD800 <= ord(c) <= 0xDFFF for c in name)
+    )
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename in this directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -84,6 +108,68 @@ def sync_directory(path: Path) -> None:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class HashedFile:
+    """A new file whose sha256 is computed by a thread beside the writing, not after it."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._stream = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._state = hashlib.sha256()
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(maxsize=8)
+        self._thread = threading.Thread(target=self._hash, daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes | memoryview) -> int:
+        block = bytes(data)
+        self._waiting.put(block)
+        left = memoryview(block)
+        while left:
+            left = left[self._stream.write(left) :]
+        return len(block)
+
+    def close(self) -> str:
+        """Close the file; its sha256."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._stream.close()
+        return self._state.hexdigest()
+
+    def abandon(self) -> None:
+        """Close the file if it is open, whatever it holds."""
+        if not self._stream.closed:
+            self.close()
+
+    def _hash(self) -> None:
+        while (block := self._waiting.get()) is not None:
+            self._state.update(block)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    return "://" in os.fspath(path)
+
+
+def local_copy(path: str | os.PathLike[str]) -> Path:
+    """The file or folder itself, or a copy on this disk of what lies under an fsspec URL (s3://, gs://, https://, ...).
+
+    A URL is copied once per process, to a place that goes with it. Raises WorkspaceError if it cannot be read.
+    """
+    return _fetched(os.fspath(path)) if is_url(path) else Path(path)
+
+
+@functools.cache
+def _fetched(url: str) -> Path:
+    import fsspec
+
+    target = Path(tempfile.mkdtemp(prefix="dataprep-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        place = target / url.rstrip("/").rpartition("/")[2]
+        system.get(root, str(place), recursive=system.isdir(root))
+    except (OSError, ValueError, ImportError) as error:
+        raise WorkspaceError(f"{url} cannot be read: {error}") from None
+    return place
 
 
 def publish_directory(staged: Path, target: Path) -> None:

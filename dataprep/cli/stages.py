@@ -112,7 +112,7 @@ def pack(ctx: click.Context, /, **values: Any) -> None:
     report = run_stages(ctx.obj, "pack", changes, **_split(values))
     if report:
         counts = report.extras["pack"]["counts"]
-        held = f", {counts['pairs']} held-out pairs in holdout.bin" if "pairs" in counts else ""
+        held = f", {counts['pairs']} held-out pairs in holdout.bin" if counts["pairs"] else ""
         click.echo(
             f"{counts['images']} images of {counts['identities']} identities in {ctx.obj}/packs/{packing['name']}{held}"
         )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.manifest import ledger
-from dataprep.manifest.payload import END, member, member_name
 from dataprep.manifest.stagedir import Marker, StageDir
 from dataprep.samples import Row
+from dataprep.tars import END, member, member_name
 
 _BLOCK = 512
 

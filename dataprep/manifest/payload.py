@@ -4,32 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tarfile
 from pathlib import Path
 from typing import IO
 
 from dataprep.errors import WorkspaceError
-
-_BLOCK = 512
-END = b"\0" * (2 * _BLOCK)
-
-_EXTENSIONS = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"GIF": "gif", b"BM": "bmp"}
-
-
-def member(name: str, data: bytes) -> tuple[bytes, int]:
-    """A tar member, header to padding, and the offset of `data` in it. The same input gives the same bytes."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-    return header + data + b"\0" * (-len(data) % _BLOCK), len(header)
-
-
-def member_name(key: str, data: bytes) -> str:
-    """The key with the extension that the content asks for."""
-    for start, extension in _EXTENSIONS.items():
-        if data.startswith(start):
-            return f"{key}.{extension}"
-    return f"{key}.bin"
+from dataprep.tars import END, member, member_name
 
 
 class PayloadWriter:

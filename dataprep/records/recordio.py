@@ -8,32 +8,48 @@ Source: dmlc-core include/dmlc/recordio.h and src/recordio.cc; mxnet python/mxne
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from dataprep.errors import RecordError
+from dataprep.records.index import Index
+from dataprep.storage import local_copy
 
 MAGIC = 0xCED7230A
-_MAGIC_BYTES = struct.pack("<I", MAGIC)
-_HEAD = struct.Struct("<II")
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+HEAD = struct.Struct("<II")
 MAX_PAYLOAD = (1 << 29) - 1
 
 _IMAGE_HEAD = struct.Struct("<IfQQ")  # flag, label, id, id2: no holes, 24 bytes
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by size modulo 4
+# small enough to stay in a core's cache between filling, scanning and writing: four times as fast as one record a time
+_CHUNK = 1 << 19
+
+Buffer = bytes | mmap.mmap | memoryview
+
+
+class CutRecordError(RecordError):
+    """The bytes end before the record does."""
 
 
 class ImageRecord(NamedTuple):
-    """One record of an image .rec: the labels (one or more), the id, and the image file's bytes."""
+    """One record of an image .rec: the labels (one or more), the id, and the image file's bytes.
+
+    `flag` is the number of labels behind the header, 0 where the one label stands in it.
+    """
 
     labels: tuple[float, ...]
     id: int
     image: bytes
     id2: int = 0
+    flag: int = 0
 
 
 def frame(payload: bytes) -> bytes:
@@ -43,68 +59,83 @@ def frame(payload: bytes) -> bytes:
         raise RecordError(f"a record holds at most {MAX_PAYLOAD} bytes; this one has {size}")
     cuts = _aligned_magics(payload)
     if not cuts:
-        return _HEAD.pack(MAGIC, size) + payload + b"\0" * (-size % 4)
+        return HEAD.pack(MAGIC, size) + payload + _PADDING[size % 4]
     pieces, start = [], 0
     for cut in cuts:
-        pieces += [_HEAD.pack(MAGIC, (2 if start else 1) << 29 | cut - start), payload[start:cut]]
+        pieces += [HEAD.pack(MAGIC, (2 if start else 1) << 29 | cut - start), payload[start:cut]]
         start = cut + 4
-    pieces += [_HEAD.pack(MAGIC, 3 << 29 | size - start), payload[start:], b"\0" * (-(size - start) % 4)]
+    pieces += [HEAD.pack(MAGIC, 3 << 29 | size - start), payload[start:], _PADDING[(size - start) % 4]]
     return b"".join(pieces)
 
 
 def _aligned_magics(payload: bytes) -> list[int]:
-    """Offsets, multiples of 4, at which the whole magic stands; the search is C's, and hits are rare."""
-    found, at = [], payload.find(_MAGIC_BYTES)
-    while at >= 0:
-        if at % 4 == 0:
-            found.append(at)
-            at += 3
-        at = payload.find(_MAGIC_BYTES, at + 1)
-    return found
+    words = np.frombuffer(payload, "<u4", len(payload) // 4)
+    return (np.flatnonzero(words == MAGIC) * 4).tolist()
 
 
-def unframe(data: bytes | mmap.mmap | memoryview, offset: int = 0) -> tuple[bytes, int]:
+def unframe(data: Buffer, offset: int = 0) -> tuple[bytes, int]:
     """The payload of the record that begins at `offset`, and the offset after it.
 
-    Raises RecordError if there is no record, or only a part of one.
+    Raises RecordError if there is no record, or only a part of one, or one that no writer can have made.
     """
-    payload, cflag, after = _part(data, offset)
+    parts, after = extent(data, offset)
+    return MAGIC_BYTES.join(bytes(data[start:end]) for start, end in parts), after
+
+
+def extent(data: Buffer, offset: int, dead: set[int] | None = None) -> tuple[list[tuple[int, int]], int]:
+    """Where the payload of the record at `offset` lies, part by part, and the offset after the record.
+
+    `dead` remembers where parts lie that lead to no end: who tries many offsets gives the same set each time, and a
+    hostile file cannot make him walk the same parts again and again. Raises RecordError as `unframe` does.
+    """
+    start, end, cflag, after = _part(data, offset)
     if cflag == 0:
-        return payload, after
+        return [(start, end)], after
     if cflag != 1:
-        raise RecordError(f"at byte {offset}: the middle of a split record (cflag {cflag}), not the start of one")
-    pieces = [payload]
-    while cflag != 3:
-        payload, cflag, after = _part(data, after)
-        if cflag not in (2, 3):
-            raise RecordError(f"at byte {offset}: a split record without its end")
-        pieces += [_MAGIC_BYTES, payload]
-    return b"".join(pieces), after
+        raise RecordError(f"the middle of a split record (cflag {cflag}), not the start of one")
+    parts, walked, size = [(start, end)], [], end - start
+    try:
+        while cflag != 3:
+            if dead is not None and after in dead:
+                raise RecordError("a split record without its end")
+            walked.append(after)
+            start, end, cflag, after = _part(data, after)
+            if cflag not in (2, 3):
+                raise RecordError("a split record without its end")
+            parts.append((start, end))
+            size += 4 + end - start
+            if size > MAX_PAYLOAD:
+                raise RecordError(f"a split record of more than {MAX_PAYLOAD} bytes")
+    except RecordError:
+        if dead is not None:
+            dead.update(walked)
+        raise
+    return parts, after
 
 
-def _part(data: bytes | mmap.mmap | memoryview, offset: int) -> tuple[bytes, int, int]:
+def _part(data: Buffer, offset: int) -> tuple[int, int, int, int]:
+    """Start and end of a part's payload, its cflag, and the offset after it."""
     if not 0 <= offset <= len(data) - 8:
-        raise RecordError(f"at byte {offset}: the file ends ({len(data)} bytes) where a record should begin")
-    magic, word = _HEAD.unpack_from(data, offset)
+        raise CutRecordError(f"the file ends ({len(data)} bytes) where a record should begin")
+    magic, word = HEAD.unpack_from(data, offset)
     if magic != MAGIC:
-        raise RecordError(f"at byte {offset}: no record begins here (found {magic:#010x}, expected {MAGIC:#010x})")
+        raise RecordError(f"no record begins here (found {magic:#010x}, expected {MAGIC:#010x})")
     size = word & MAX_PAYLOAD
     end = offset + 8 + size
     if end > len(data):
-        raise RecordError(f"at byte {offset}: a record of {size} bytes, but the file ends after {len(data)} bytes")
+        raise CutRecordError(f"a record of {size} bytes, but the file ends after {len(data)} bytes")
     # the last record of a file may lack its padding; nothing is lost with it
-    return bytes(data[offset + 8 : end]), word >> 29, min(len(data), end + (-size % 4))
+    return offset + 8, end, word >> 29, min(len(data), end + (-size % 4))
 
 
-def pack_image(labels: Sequence[float], id: int, image: bytes, *, id2: int = 0) -> bytes:
-    """An image record's payload with its labels, be it one, behind the header and their number in `flag`."""
-    values = np.asarray(labels, "<f4")
-    return _IMAGE_HEAD.pack(values.size, 0.0, id, id2) + values.tobytes() + image
+def image_head(labels: Sequence[float], id: int, *, id2: int = 0) -> bytes:
+    """What stands before the image: the header with the number of labels, be it one, and the labels behind it."""
+    return _IMAGE_HEAD.pack(len(labels), 0.0, id, id2) + struct.pack(f"<{len(labels)}f", *labels)
 
 
-def pack_scalar(label: float, id: int, image: bytes, *, id2: int = 0) -> bytes:
-    """An image record's payload with its one label in the header (flag 0)."""
-    return _IMAGE_HEAD.pack(0, label, id, id2) + image
+def scalar_head(label: float, id: int, *, id2: int = 0) -> bytes:
+    """What stands before the image: the header with its one label in it (flag 0)."""
+    return _IMAGE_HEAD.pack(0, label, id, id2)
 
 
 def unpack_image(payload: bytes) -> ImageRecord:
@@ -116,84 +147,178 @@ def unpack_image(payload: bytes) -> ImageRecord:
     if start > len(payload):
         raise RecordError(f"record {id}: {flag} labels announced, but only {len(payload)} bytes are there")
     labels = (label,) if flag == 0 else struct.unpack_from(f"<{flag}f", payload, _IMAGE_HEAD.size)
-    return ImageRecord(labels, id, payload[start:], id2)
+    return ImageRecord(labels, id, payload[start:], id2, flag)
+
+
+class Sink(Protocol):
+    """What records are written to: a file, an fsspec stream, a pipe."""
+
+    def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 class RecordWriter:
-    """Appends records to a stream and remembers where each one begins."""
+    """Appends records to a stream in chunks and knows where each one begins. Call `finish` after the last record.
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._position = 0
-        self.index: list[tuple[int, int]] = []
+    A chunk is searched for magics once: when it holds as many as records, none has to be split.
+    """
 
-    def write(self, key: int, payload: bytes) -> None:
-        """Append one record under `key`."""
-        framed = frame(payload)
-        self._stream.write(framed)
-        self.index.append((key, self._position))
-        self._position += len(framed)
+    def __init__(self, stream: Sink, *, chunk: int = _CHUNK) -> None:
+        self._stream, self._size = stream, chunk
+        self._buffer = bytearray(chunk)
+        self._view = memoryview(self._buffer)
+        self._words = np.frombuffer(self._buffer, "<u4")
+        self._used = 0  # bytes of the chunk
+        self._starts: list[int] = []  # of the records in the chunk
+        self._keys: list[int] = []
+        self._offsets: list[npt.NDArray[np.int64]] = []
+        self._written = 0
+
+    @property
+    def position(self) -> int:
+        """The bytes of all records so far, if none of those not written out yet has to be split."""
+        return self._written + self._used
+
+    def write(self, key: int, payload: bytes, head: bytes = b"") -> None:
+        """Append one record, `head` and `payload` together, under `key`."""
+        size = len(head) + len(payload)
+        after = self._used + 8 + size + 3 & -4
+        if after > self._size:
+            self._flush()
+            after = 8 + size + 3 & -4
+            if after > self._size:
+                self._write_alone(key, head + payload)
+                return
+        start = self._used
+        body = start + 8
+        HEAD.pack_into(self._buffer, start, MAGIC, size)
+        if head:
+            self._view[body : body + len(head)] = head
+            body += len(head)
+        end = body + len(payload)
+        self._view[body:end] = payload
+        if end != after:
+            self._view[end:after] = _PADDING[size & 3]
+        self._used = after
+        self._starts.append(start)
+        self._keys.append(key)
+
+    def finish(self) -> Index:
+        """Write out what is left; the index of all records."""
+        self._flush()
+        offsets = np.concatenate(self._offsets) if self._offsets else np.empty(0, np.int64)
+        return Index(np.array(self._keys, np.int64), offsets)
+
+    def _flush(self) -> None:
+        starts = np.array(self._starts, np.int64)
+        chunk = self._view[: self._used]
+        magics = np.flatnonzero(self._words[: self._used // 4] == MAGIC)
+        if len(magics) == len(starts):
+            self._put(chunk, starts)
+        else:
+            framed = [self._reframed(start, end) for start, end in itertools.pairwise([*self._starts, self._used])]
+            self._put(b"".join(framed), np.cumsum([0, *map(len, framed[:-1])]))
+        self._used = 0
+        self._starts.clear()
+
+    def _reframed(self, start: int, end: int) -> bytes:
+        """A record of the chunk, split where it has to be."""
+        _, size = HEAD.unpack_from(self._buffer, start)
+        if np.count_nonzero(self._words[start // 4 : end // 4] == MAGIC) == 1:
+            return bytes(self._view[start:end])
+        return frame(bytes(self._view[start + 8 : start + 8 + size]))
+
+    def _write_alone(self, key: int, payload: bytes) -> None:
+        self._keys.append(key)
+        self._put(frame(payload), np.zeros(1, np.int64))
+
+    def _put(self, data: bytes | memoryview, starts: npt.NDArray[np.int64]) -> None:
+        self._stream.write(data)
+        self._offsets.append(starts + self._written)
+        self._written += len(data)
 
 
 class RecordReader:
-    """Records of a memory-mapped file by offset, or all in order. Opened anew in a process that inherits it."""
+    """Records of a memory-mapped file by offset, or all in order.
+
+    The map is shared with forked processes, which is safe because it is never written and has no position; a process
+    that gets the reader pickled maps the file anew. `path` may be any fsspec URL: it is then copied to this disk first.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._map: mmap.mmap | None = None
-        self._owner = 0
+        self.path = local_copy(path)
+        self._data = self._mapped()
+
+    def __len__(self) -> int:
+        """The size of the file in bytes."""
+        return len(self._data)
 
     def at(self, offset: int) -> bytes:
+        """The payload of the record at `offset`. Raises RecordError that names file and offset."""
+        data = self._data
+        if 0 <= offset <= len(data) - 8:
+            magic, size = HEAD.unpack_from(data, offset)
+            end = offset + 8 + size
+            if magic == MAGIC and size <= MAX_PAYLOAD and end <= len(data):  # the usual: a whole record
+                return data[offset + 8 : end]
         try:
-            return unframe(self._bytes(), offset)[0]
+            return unframe(data, offset)[0]
         except RecordError as error:
-            raise RecordError(f"{self.path}: {error}") from None
+            raise RecordError(f"{self.path}, byte {offset}: {error}") from None
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """(offset, payload) of every record; RecordError at the first damage."""
-        data, offset = self._bytes(), 0
-        while offset < len(data):
+        offset = 0
+        while offset < len(self._data):
             try:
-                payload, after = unframe(data, offset)
+                payload, after = unframe(self._data, offset)
             except RecordError as error:
-                raise RecordError(f"{self.path}: {error}") from None
+                raise RecordError(f"{self.path}, byte {offset}: {error}") from None
             yield offset, payload
             offset = after
 
-    def _bytes(self) -> mmap.mmap | bytes:
-        if self._map is None or self._owner != os.getpid():
-            try:
-                with open(self.path, "rb") as stream:
-                    if os.fstat(stream.fileno()).st_size == 0:
-                        return b""
-                    self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            except OSError as error:
-                raise RecordError(f"{self.path}: {error.strerror}") from None
-            self._owner = os.getpid()
-        return self._map
+    @property
+    def data(self) -> mmap.mmap | bytes:
+        """The file's bytes."""
+        return self._data
+
+    def _mapped(self) -> mmap.mmap | bytes:
+        try:
+            with open(self.path, "rb") as stream:
+                if os.fstat(stream.fileno()).st_size == 0:
+                    return b""
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise RecordError(f"{self.path}: {error.strerror}") from None
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_map": None, "_owner": 0}
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._data = self._mapped()
 
 
-def format_index(index: Sequence[tuple[int, int]]) -> bytes:
-    """The .idx file: `key TAB offset` lines in writing order."""
-    return "".join(f"{key}\t{offset}\n" for key, offset in index).encode()
+def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[int, bytes]]:
+    """(offset, payload) of every record of a stream that need not seek: a pipe, a socket, an object store.
 
-
-def read_index(path: str | os.PathLike[str]) -> dict[int, int]:
-    """Offsets by key, in file order. Raises RecordError naming the line that is wrong."""
-    try:
-        text = Path(path).read_text("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not a readable .idx ({error})") from None
-    index: dict[int, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            key, offset = map(int, line.split("\t"))
-        except ValueError:
-            raise RecordError(f"{path}, line {number}: expected `key TAB offset`, found {line[:60]!r}") from None
-        if key in index:
-            raise RecordError(f"{path}, line {number}: key {key} stands there twice")
-        index[key] = offset
-    return index
+    Holds one record and one block in memory. Raises RecordError at the first damage.
+    """
+    held, start, ended = b"", 0, False  # `held` begins at byte `start` of the stream
+    while not ended:
+        # a record may be longer than a block: read as much again as is held, so that the copying stays linear
+        more = stream.read(max(block, len(held)))
+        held, ended, offset = held + more, not more, 0
+        while offset < len(held):
+            try:
+                payload, after = unframe(held, offset)
+            except CutRecordError as error:
+                if not ended:
+                    break  # by the end of the block only
+                raise RecordError(f"byte {start + offset}: {error}") from None
+            except RecordError as error:
+                raise RecordError(f"byte {start + offset}: {error}") from None
+            if after == len(held) and not ended:
+                break  # its padding may still be on the way
+            yield start + offset, payload
+            offset = after
+        held, start = held[offset:], start + offset

@@ -10,12 +10,12 @@ import numpy as np
 
 from dataprep.errors import UsageError, WorkspaceError
 from dataprep.imaging.photo import decode, encode_jpeg
-from dataprep.manifest.payload import member_name
 from dataprep.manifest.workspace import Workspace
-from dataprep.records.insightface import format_line
+from dataprep.records.lists import insightface_line
 from dataprep.run.chain import WHOLE, Chain, State
 from dataprep.samples import Sample
 from dataprep.storage import Folder
+from dataprep.tars import member_name
 
 WHAT = ("faces", "photos")
 
@@ -56,7 +56,7 @@ def export_lst(workspace: str, target: Path) -> int:
     assert marker is not None
     suffix = chain.link("align").stage.params.format
     rows = [r for r in link.directory.rows(marker) if r["verdict"] == "ok" and r["split"] == "train"]
-    text = "".join(format_line(f"{row['key']}.{suffix}", row["label"]) for row in rows)
+    text = "".join(insightface_line(f"{row['key']}.{suffix}", row["label"]) for row in rows)
     Folder(target.parent).put(target.name, text.encode())
     return len(rows)
 

@@ -9,10 +9,6 @@ from typing import Any, Protocol
 from dataprep.errors import Reason
 from dataprep.samples import Sample
 
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_LONGEST = 180  # bytes of UTF-8; file systems allow 255, and suffixes come on top
-
 
 class Source(Protocol):
     """A published list or a folder. `samples` may be asked for again and gives the same samples in the same order."""
@@ -26,20 +22,6 @@ class Source(Protocol):
         ...
 
     def samples(self) -> Iterator[Sample]: ...
-
-
-def is_safe(name: str) -> bool:
-    """Whether a name from a list can be the name of a file or folder: one component that stays where it is put."""
-    return bool(
-        name
-        and not name.startswith(("-", " ", "~", ".."))
-        and name != "."
-        and not name.endswith((" ", "."))
-        and not _UNSAFE.search(name)
-        and not _RESERVED.fullmatch(name)
-        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST
-        and not any(0xD800 <= ord(c) <= 0xDFFF for c in name)
-    )
 
 
 def unsafe_sample(identity: str, name: str, where: str) -> Sample:

@@ -10,7 +10,8 @@ from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.samples import Sample
-from dataprep.sources.base import is_safe, unsafe_sample
+from dataprep.sources.base import unsafe_sample
+from dataprep.storage import is_safe
 
 # what systems leave behind among photos; everything else is a sample, and validate says what it is
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})

@@ -11,8 +11,8 @@ from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.samples import Box, Sample
-from dataprep.sources.base import bad_line, is_safe, unsafe_sample
-from dataprep.storage import file_sha256
+from dataprep.sources.base import bad_line, unsafe_sample
+from dataprep.storage import file_sha256, is_safe
 
 _EDGES = ("left", "top", "right", "bottom")
 

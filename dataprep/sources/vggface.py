@@ -14,7 +14,8 @@ from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.samples import Box, Sample
-from dataprep.sources.base import bad_line, is_safe, unsafe_sample
+from dataprep.sources.base import bad_line, unsafe_sample
+from dataprep.storage import is_safe
 
 ARCHIVE_URL = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face/vgg_face_dataset.tar.gz"
 _LARGEST_LIST = 16 << 20

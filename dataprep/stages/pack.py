@@ -1,34 +1,41 @@
-"""pack (face2rec): the listed faces as train.rec, .idx, .lst and property, and the held-out ones as holdout.bin."""
+"""pack (face2rec): the listed faces as .rec, .idx, .lst and property, or another format, and the held-out as holdout.bin."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataprep import __version__
+import numpy as np
+
 from dataprep.errors import RecordError, UsageError
 from dataprep.imaging.geometry import template
 from dataprep.manifest.payload import PayloadReader
 from dataprep.params import StageParams, param, runtime
-from dataprep.records.insightface import Face, write_pack
+from dataprep.records.faces import Face, Form
+from dataprep.records.formats import FORMATS, write_pack
 from dataprep.records.pairs import level, make_pairs, write_bin
+from dataprep.records.rec import STYLES
 from dataprep.samples import Row
 from dataprep.stages.align import AlignParams
 from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
-from dataprep.storage import file_sha256, publish_directory
+from dataprep.storage import publish_directory
+from dataprep.tars import member_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackParams(StageParams):
     """The form of the pack."""
 
-    format: str = param("rec", "the layout of the pack", choices=("rec",))
+    format: str = param("rec", "RecordIO, WebDataset shards, or a folder of images", choices=FORMATS)
+    style: str = param("insightface", "the layout of a .rec: insightface's (face2rec2), or im2rec's flat one, "
+                       "which DALI reads", choices=STYLES)  # fmt: skip
+    shuffle: int | None = param(None, "shuffle the faces with this seed (flat and webdataset)", minimum=0)
+    max_part_size: int | None = param(None, "split the pack into parts of at most this many MiB", minimum=1)
     pairs: int = param(6000, "at most this many pairs in holdout.bin", minimum=20)
     pairs_seed: int = param(0, "which pairs")
     name: str = runtime("train", "the folder under packs/")
@@ -38,6 +45,15 @@ class PackParams(StageParams):
         super().__post_init__()
         if self.name in ("", ".", "..") or "/" in self.name or self.name.startswith("."):
             raise UsageError(f"--name {self.name!r}: a plain folder name is needed")
+        if self.shuffle is not None and self.form.layout in ("insightface", "folder"):
+            raise UsageError(
+                f"--shuffle: a {self.form.layout} pack is grouped by identity; use --style flat or --format webdataset"
+            )
+
+    @property
+    def form(self) -> Form:
+        size = None if self.max_part_size is None else self.max_part_size << 20
+        return Form(format=self.format, style=self.style, max_part=size)
 
 
 class Pack(MergeStage[PackParams]):
@@ -64,8 +80,10 @@ class Pack(MergeStage[PackParams]):
             publish_directory(staged, target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        written = _records(rows)
-        return Merged(rows=written, extra={"files": manifest["files"], "counts": manifest["counts"]})
+        return Merged(
+            rows=self._records(rows),
+            extra={"files": manifest["files"], "counts": {**manifest["counts"], "pairs": manifest["pairs"]}},
+        )
 
     def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
         try:
@@ -81,30 +99,34 @@ class Pack(MergeStage[PackParams]):
         align = AlignParams.from_mapping(context.recipe["align"])
         width, height = align.width_height
         store = _FaceStore(context)
-        counts = write_pack(folder, store.faces([r for r in rows if r["split"] == "train"]), height=height, width=width)
-        names = sorted({row["identity"] for row in rows if row["split"] == "train"})
-        images = Counter(row["identity"] for row in rows if row["split"] == "train")
-        (folder / "labels.tsv").write_text(
-            "".join(f"{label}\t{name}\t{images[name]}\n" for label, name in enumerate(names)), "utf-8"
-        )
         held_out = [row for row in rows if row["split"] == "holdout"]
-        if held_out:
-            counts["pairs"] = self._write_holdout(folder / "holdout.bin", held_out, store)
-        manifest = {
-            "made_by": f"dataprep {__version__}",
-            "layout": "insightface",
-            "counts": counts,
-            "colour_order": "the images are ordinary files; decoded by this project as RGB",
-            "height": height,
-            "width": width,
-            "template": template(height, width).tolist() if align.extend is None else None,
-            "recipe": {name: dict(values) for name, values in context.recipe.items()},
-            "sources": list(context.sources),
-            "licence": self.params.licence,
-            "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
-        }
-        (folder / "pack.json").write_text(json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        return manifest
+        pairs = self._write_holdout(folder / "holdout.bin", held_out, store) if held_out else 0
+        return write_pack(
+            folder,
+            store.faces(self._in_order(rows)),
+            form=self.params.form,
+            height=height,
+            width=width,
+            about={
+                "pairs": pairs,
+                "template": template(height, width).tolist() if align.extend is None else None,
+                "recipe": {name: dict(values) for name, values in context.recipe.items()},
+                "sources": list(context.sources),
+                "licence": self.params.licence,
+            },
+        )
+
+    def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The rows to train on, as they go into the pack."""
+        train = [row for row in rows if row["split"] == "train"]
+        if self.params.shuffle is None:
+            return train
+        return [train[i] for i in np.random.default_rng(self.params.shuffle).permutation(len(train))]
+
+    def _records(self, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+        first = 1 if self.params.form.layout == "insightface" else 0
+        keys = {row["key"]: key for key, row in enumerate(self._in_order(rows), first)}
+        return [Row(key=r["key"], identity=r["identity"], values={"record": keys.get(r["key"])}) for r in rows]
 
     def _write_holdout(self, path: Path, rows: Sequence[Mapping[str, Any]], store: _FaceStore) -> int:
         photos: dict[str, list[str]] = {}
@@ -141,17 +163,7 @@ class _FaceStore:
     def faces(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Face]:
         for row in rows:
             image = self.read(row)
-            suffix = "png" if image.startswith(b"\x89PNG") else "jpg"
-            yield Face(name=f"{row['key']}.{suffix}", label=row["label"], image=image)
-
-
-def _records(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    out, key = [], 0
-    for row in rows:
-        train = row["split"] == "train"
-        key += train
-        out.append(Row(key=row["key"], identity=row["identity"], values={"record": key if train else None}))
-    return out
+            yield Face(name=member_name(row["key"], image), label=row["label"], identity=row["identity"], image=image)
 
 
 def _check_space(target: Path, payload: int) -> None:

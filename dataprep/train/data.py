@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.photo import decode
 from dataprep.models.files import Input
-from dataprep.records.insightface import Pack
+from dataprep.records.pack import Pack
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from dataprep.errors import Interrupted, ModelError
+from dataprep.errors import Interrupted, ModelError, RecordError
 from dataprep.models.files import Input, build, save_model
-from dataprep.records.insightface import Pack
-from dataprep.storage import Folder, file_sha256
+from dataprep.records.pack import Pack
+from dataprep.storage import Folder
 from dataprep.train.data import PackDataset, batches, check_labels
 from dataprep.train.heads import MarginHead
 from dataprep.train.params import PRESETS, TrainParams
@@ -67,6 +67,10 @@ class _Run:
     def __init__(self, pack: Pack, folder: Folder, params: TrainParams, identity: dict[str, Any]) -> None:
         self._folder, self._params, self._identity, self._pack = folder, params, identity, pack
         self._device = _device(params.device)
+        if pack.height is None or pack.width is None:
+            raise RecordError(
+                f"{pack.path} has no `property` (one line: num_classes,height,width): make it, or `repair`"
+            )
         self._input = Input(height=pack.height, width=pack.width)
         if (pack.height, pack.width) != (112, 112):
             raise ModelError(f"{params.network} takes 112x112; {pack.folder} holds {pack.width}x{pack.height}")
@@ -228,7 +232,7 @@ class _Run:
 
 def _identity(params: TrainParams, pack: Pack) -> dict[str, Any]:
     """What must be equal for a run to go on: the parameters that count, and the pack."""
-    return {"params": params.counted(), "pack_idx_sha256": file_sha256(pack.folder / "train.idx"),
+    return {"params": params.counted(), "pack_index_sha256": pack.index.digest(),
             "pack_property": f"{pack.num_classes},{pack.height},{pack.width}"}  # fmt: skip
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
-from dataprep.records.insightface import Pack  # noqa: E402
+from dataprep.records.pack import Pack  # noqa: E402
 from dataprep.records.recordio import MAGIC, RecordReader, RecordWriter, format_index, pack_image, read_index  # noqa: E402
 
 READ = """

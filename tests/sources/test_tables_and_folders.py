@@ -7,9 +7,9 @@ import pytest
 
 from dataprep.errors import Reason, SourceError
 from dataprep.samples import Box
-from dataprep.sources.base import is_safe
 from dataprep.sources.folder import PhotoFolder
 from dataprep.sources.urls import Urls
+from dataprep.storage import is_safe
 
 ROWS = [
     {"url": "http://x/1.jpg", "identity": "Ann", "left": 1.0, "top": 2.0, "right": 3.0, "bottom": 4.5, "key": "first"},

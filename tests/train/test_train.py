@@ -15,7 +15,9 @@ from dataprep.errors import ModelError, RecordError
 from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.models.files import Input, load_model
-from dataprep.records.insightface import Face, Pack, write_pack
+from dataprep.records.faces import Face
+from dataprep.records.pack import Pack
+from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
 from dataprep.train.data import check_labels, epoch_places
 from dataprep.train.heads import MarginHead
@@ -31,14 +33,16 @@ def faces(identities: int, photos: int) -> list[Face]:
         for photo in range(photos):
             drawn = draw(identity, photo)
             face = warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112)
-            made.append(Face(name=f"{identity}/{photo}.jpg", label=identity, image=encode_jpeg(face)))
+            made.append(
+                Face(name=f"{identity}/{photo}.jpg", label=identity, identity=str(identity), image=encode_jpeg(face))
+            )
     return made
 
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
-    write_pack(folder, faces(3, 4), height=112, width=112)
+    write_insightface(folder, faces(3, 4), height=112, width=112)
     return folder
 
 
@@ -169,7 +173,7 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
         with pytest.raises(ModelError, match="--device cpu works"):
             train(broken, tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
     (broken / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-300])
-    with pytest.raises(RecordError, match=r"train\.rec"):
+    with pytest.raises(RecordError, match="dataprep repair"):
         train(broken, tmp_path / "p", SMALL)
 
 

@@ -1,0 +1,173 @@
+"""unpack, verify, repair, merge, info: packs from anywhere, without a workspace."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli.ticker import Ticker
+from dataprep.errors import UsageError
+
+_OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="The new pack's folder.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+def _form_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--max-part-size", type=click.IntRange(1), help="Split into parts of at most this many MiB."),
+        click.option("--style", type=click.Choice(["insightface", "flat"]), default="insightface", show_default=True,
+                     help="The layout of a .rec."),
+        click.option("--to", "form", type=click.Choice(["rec", "webdataset", "folder"]), default="rec",
+                     show_default=True, help="The format of the new pack."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.argument("pack")
+@_form_options
+@_OUT
+@click.option("--shuffle", type=click.IntRange(0), help="Shuffle with this seed (flat and webdataset).")
+def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Path, shuffle: int | None) -> None:
+    """Write a pack's faces in another format: a folder of images, WebDataset shards, or a .rec; nothing is re-encoded.
+
+    PACK is a folder with a .rec, with .tar shards or with images, a .rec file, or the URL of one.
+
+    \b
+    Example: dataprep unpack faces_emore --to folder --out emore_images
+             dataprep unpack emore_images --to rec --out faces_again
+    """
+    from dataprep.packs.convert import convert
+
+    chosen = _form(form, style, max_part_size)
+    if shuffle is not None and chosen.layout in ("insightface", "folder"):
+        raise UsageError(
+            f"--shuffle: a {chosen.layout} pack is grouped by identity; use --style flat or --to webdataset"
+        )
+    _written(out, convert(pack, out, form=chosen, shuffle=shuffle, tick=Ticker("faces")))
+
+
+@click.command()
+@click.argument("packs", nargs=-1, required=True)
+@_form_options
+@_OUT
+@click.option("--join-names", is_flag=True, help="Identities of one name in two packs are one person.")
+@click.option("--drop-duplicates", is_flag=True, help="Keep the first of images that are equal byte for byte.")
+def merge(
+    packs: tuple[str, ...],
+    form: str,
+    style: str,
+    max_part_size: int | None,
+    out: Path,
+    join_names: bool,
+    drop_duplicates: bool,
+) -> None:
+    """Put several packs into one, identities numbered anew.
+
+    \b
+    Example: dataprep merge casia asian_celeb --out both --drop-duplicates
+    """
+    from dataprep.packs.merge import merge as put_together
+
+    chosen = _form(form, style, max_part_size)
+    manifest = put_together(
+        packs, out, form=chosen, join_names=join_names, drop_duplicates=drop_duplicates, tick=Ticker("faces")
+    )
+    _written(out, manifest)
+    if drop_duplicates:
+        click.echo(f"  {manifest['duplicates_dropped']} duplicates left out")
+
+
+@click.command()
+@click.argument("pack")
+@click.option("--reader", type=click.Choice(["dataprep", "mxnet"]), default="dataprep", show_default=True,
+              help="Read every record with the real mxnet too, where it is installed.")  # fmt: skip
+@click.option("-j", "--jobs", type=click.IntRange(1), default=len(os.sched_getaffinity(0)), show_default="the cores",
+              help="Threads that decode.")  # fmt: skip
+@_JSON
+@click.pass_context
+def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool) -> None:
+    """Check a pack: structure, index, labels, identities, every image, duplicates, hashes. Exits with 1 if it is not whole.
+
+    \b
+    Example: dataprep verify workspace/packs/train
+             dataprep verify faces_emore --reader mxnet
+    """
+    from dataprep.packs.verify import verify as check
+
+    opened, findings = check(pack, reader=reader, jobs=jobs, tick=Ticker("images"))
+    errors = [finding for finding in findings if not finding.warning]
+    if as_json:
+        found = {"pack": pack, "whole": not errors, "findings": [dataclasses.asdict(f) for f in findings]}
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        if opened is not None:
+            click.echo(f"{pack}: {opened.layout} layout, {len(opened)} images")
+        for finding in findings:
+            click.echo(
+                f"  {'note' if finding.warning else 'WRONG'}: {finding.count} x {finding.meaning} ({finding.code})"
+            )
+            for example in finding.examples:
+                click.echo(f"      {example}")
+        click.echo("not whole: `dataprep repair` saves what stands" if errors else "whole")
+    ctx.exit(1 if errors else 0)
+
+
+@click.command()
+@click.argument("pack")
+@_OUT
+@click.option("--style", type=click.Choice(["insightface", "flat"]), help="The new layout; default: as it was.")
+def repair(pack: str, out: Path, style: str | None) -> None:
+    """Make a new pack of what still stands in a damaged .rec; the damaged one is only read.
+
+    The .idx, record 0 and the identities are made anew from the records. lost.tsv in the new pack says what is lost.
+
+    \b
+    Example: dataprep repair faces_emore --out faces_repaired
+    """
+    from dataprep.packs.repair import repair as mend
+
+    manifest = mend(pack, out, style=style, tick=Ticker("records"))
+    _written(out, manifest)
+    lost = manifest["repaired_from"]["lost"]
+    named = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "nothing"
+    click.echo(f"  lost: {named}" + (f"; see {out}/lost.tsv" if lost else ""))
+
+
+@click.command()
+@click.argument("pack")
+@_JSON
+def info(pack: str, as_json: bool) -> None:
+    """Say what a pack is: layout, counts, sizes, where it comes from.
+
+    \b
+    Example: dataprep info workspace/packs/train
+    """
+    from dataprep.packs.info import describe
+
+    facts = describe(pack)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {one}" for key, one in value.items())
+        click.echo(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _form(form: str, style: str, max_part_size: int | None) -> Any:
+    from dataprep.records.faces import Form
+
+    return Form(format=form, style=style, max_part=None if max_part_size is None else max_part_size << 20)
+
+
+def _written(out: Path, manifest: dict[str, Any]) -> None:
+    counts = manifest["counts"]
+    click.echo(f"{out}: {counts['images']} images of {counts['identities']} identities, {manifest['layout']} layout")

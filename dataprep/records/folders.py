@@ -1,0 +1,117 @@
+"""A pack as a folder of image files, identity/name.jpg, which people can look at and older tools read.
+
+faces.tsv (path, label, sha256) keeps order and labels; a folder without it, of anyone's making, is read in sorted order
+with a label for each sub-folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+from dataprep.records.faces import Face, Tally, Written, read_identities, read_manifest, read_property
+from dataprep.storage import file_sha256, is_safe
+from dataprep.tars import extension
+
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+def write_folder(
+    folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None
+) -> Written:
+    """Write identity/name.ext for every face, faces.tsv, property and labels.tsv into `folder`.
+
+    A name that is taken gets a number, one without a suffix that of its content. `max_part` means nothing here.
+    """
+    del max_part
+    tally = Tally()
+    with open(folder / "faces.tsv", "w", encoding="utf-8") as listed:
+        for face in tally.any_order(faces):
+            name = _free_name(folder, _checked(face))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(face.image)
+            listed.write(f"{name}\t{face.label}\t{hashlib.sha256(face.image).hexdigest()}\n")
+    counts = tally.finish(folder, height=height, width=width)
+    return Written(counts=counts, files={"faces.tsv": file_sha256(folder / "faces.tsv")})
+
+
+def _checked(face: Face) -> str:
+    parts = face.name.split("/")
+    if not all(map(is_safe, parts)):
+        raise RecordError(f"{face.name!r} cannot be the name of a file")
+    return face.name if Path(face.name).suffix.lower() in _IMAGES else f"{face.name}.{extension(face.image)}"
+
+
+def _free_name(folder: Path, name: str) -> str:
+    path = Path(name)
+    candidates = (str(path.with_stem(f"{path.stem}~{number}")) for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], candidates) if not (folder / free).exists())
+
+
+class FolderPack:
+    """A folder of aligned faces for reading."""
+
+    layout = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _, self.height, self.width = read_property(path)
+        listed = path / "faces.tsv"
+        self._faces = _listed(listed) if listed.is_file() else _found(path)
+        self._identities = read_identities(path) or []
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        return np.array([label for _, label, _ in self._faces], np.int64)
+
+    def face(self, position: int) -> Face:
+        """The face, its file's hash checked where faces.tsv has one. Raises RecordError."""
+        name, label, sha256 = self._faces[position]
+        try:
+            image = (self.path / name).read_bytes()
+        except OSError as error:
+            raise RecordError(f"{self.path / name}: {error.strerror}") from None
+        if sha256 and hashlib.sha256(image).hexdigest() != sha256:
+            raise RecordError(f"{self.path / name}: not the file that faces.tsv speaks of; its sha256 differs")
+        identity = self._identities[label] if label < len(self._identities) else name.partition("/")[0]
+        return Face(name=name, label=label, identity=identity, image=image)
+
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.path)
+
+
+def _listed(path: Path) -> list[tuple[str, int, str]]:
+    found = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        fields = line.split("\t")
+        if len(fields) != 3 or not fields[1].isdigit() or not all(map(is_safe, fields[0].split("/"))):
+            raise RecordError(f"{path}, line {number}: expected `path TAB label TAB sha256`, found {line[:60]!r}")
+        found.append((fields[0], int(fields[1]), fields[2]))
+    return found
+
+
+def _found(root: Path) -> list[tuple[str, int, str]]:
+    people = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    faces = []
+    label = 0
+    for person in people:
+        names = sorted(
+            str(path.relative_to(root))
+            for path in (root / person).rglob("*")
+            if path.suffix.lower() in _IMAGES and path.is_file()
+        )
+        faces += [(name, label, "") for name in names]
+        label += bool(names)
+    if not faces:
+        raise RecordError(f"{root}: no pack and no folder of faces; expected a .rec, .tar files, or IDENTITY/FACE.jpg")
+    return faces

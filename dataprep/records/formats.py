@@ -1,0 +1,55 @@
+"""The formats a pack can have, by name: one way to open any of them, and one to write any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import RecordError
+from dataprep.records.faces import Face, Form, PackReader, Written, write_manifest
+from dataprep.records.folders import FolderPack, write_folder
+from dataprep.records.pack import Pack
+from dataprep.records.rec import write_flat, write_insightface
+from dataprep.records.webdataset import TarPack, write_webdataset
+from dataprep.storage import file_sha256, is_url, local_copy
+
+FORMATS = ("rec", "webdataset", "folder")
+
+_WRITERS: Mapping[str, Callable[..., Written]] = {
+    "insightface": write_insightface,
+    "flat": write_flat,
+    "webdataset": write_webdataset,
+    "folder": write_folder,
+}
+
+
+def open_pack(path: str | os.PathLike[str]) -> PackReader:
+    """A pack of any format: a folder, a .rec file, or the URL of either. Raises RecordError."""
+    if is_url(path):
+        return Pack(path) if os.fspath(path).endswith(".rec") else open_pack(local_copy(path))
+    given = Path(path)
+    if not given.exists():
+        raise RecordError(f"{given}: no such pack")
+    if given.is_file() or any(given.glob("*.rec")):
+        return Pack(given)
+    return TarPack(given) if any(given.glob("*.tar")) else FolderPack(given)
+
+
+def write_pack(
+    folder: Path, faces: Iterable[Face], *, form: Form, height: int, width: int, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a pack with its sidecars and pack.json into an existing folder; what pack.json says.
+
+    Files that are there already belong to the pack and are hashed too. Raises RecordError for labels with gaps, for
+    ungrouped ones where the layout does not take them, and for names that no list can hold.
+    """
+    before = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    written = _WRITERS[form.layout](folder, faces, height=height, width=width, max_part=form.max_part)
+    files = {**before, **written.files}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in files:  # what is small, and was not hashed while it was written
+            files[path.name] = file_sha256(path)
+    complete = Written(counts=written.counts, files=files)
+    return write_manifest(folder, complete, form=form, height=height, width=width, about=about)

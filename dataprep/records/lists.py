@@ -1,0 +1,138 @@
+"""The .lst files beside packs, in both of the field's dialects, which look alike and are not.
+
+insightface: `aligned TAB path TAB label [TAB x1 y1 x2 y2 [TAB five xs, five ys]]`, 3, 7 or 17 columns.
+mxnet's im2rec: `index TAB label [TAB more labels] TAB path`.
+Sources: insightface (2020) src/common/face_preprocess.py parse_lst_line; mxnet tools/im2rec.py read_list, write_list.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dataprep.errors import RecordError
+
+Dialect = Literal["insightface", "mxnet"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line of a .lst. `key` is mxnet's index, or the line's number; `box` is left, top, right, bottom in pixels;
+    `landmarks` five (x, y): left eye, right eye, nose, left and right corner of the mouth."""
+
+    key: int
+    path: str
+    labels: tuple[float, ...]
+    aligned: bool = True
+    box: tuple[float, float, float, float] | None = None
+    landmarks: tuple[tuple[float, float], ...] | None = None
+
+
+def insightface_line(name: str, label: int) -> str:
+    """`1 TAB path TAB label`: an aligned image."""
+    return f"1\t{_checked(name)}\t{label}\n"
+
+
+def mxnet_line(key: int, label: int, name: str) -> str:
+    """`index TAB label TAB path`, the label as im2rec prints it."""
+    return f"{key}\t{label:f}\t{_checked(name)}\n"
+
+
+def read_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> tuple[Dialect, list[Entry]]:
+    """The dialect and the entries of a .lst. Without `dialect` it is recognised from all lines together.
+
+    Raises RecordError naming the line that fits no dialect, or not the one that was asked for.
+    """
+    try:
+        lines = Path(path).read_bytes().decode("utf-8").split("\n")
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    rows = [(number, line.removesuffix("\r").split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise RecordError(f"{path}: an empty list")
+    found = _recognise(rows, path)
+    if dialect and dialect not in found:
+        raise RecordError(
+            f"{path}: this is a list in {found[0]}'s dialect ({_FORMS[found[0]]}), not in {dialect}'s ({_FORMS[dialect]})"
+        )
+    if not dialect and len(found) > 1:
+        raise RecordError(f"{path}: every line reads as either dialect; say which with --dialect insightface or mxnet")
+    chosen = dialect or found[0]
+    read = _insightface_entry if chosen == "insightface" else _mxnet_entry
+    return chosen, [read(fields, number, path) for number, fields in rows]
+
+
+_FORMS = {"insightface": "aligned TAB path TAB label ...", "mxnet": "index TAB label ... TAB path"}
+
+
+def _recognise(rows: Iterable[tuple[int, list[str]]], path: str | os.PathLike[str]) -> list[Dialect]:
+    """The dialects that every line fits."""
+    possible: list[Dialect] = ["insightface", "mxnet"]
+    for number, fields in rows:
+        fitting = [dialect for dialect in possible if _fits(fields, dialect)]
+        if not fitting:
+            shown = "\t".join(fields)[:80]
+            raise RecordError(
+                f"{path}, line {number}: {shown!r} is neither `{_FORMS['insightface']}` with 3, 7 or 17 columns nor "
+                f"`{_FORMS['mxnet']}`" + (", as the lines before are" if len(possible) == 1 else "")
+                + "; a TAB inside a name breaks either"
+            )  # fmt: skip
+        possible = fitting
+    return possible
+
+
+def _fits(fields: list[str], dialect: Dialect) -> bool:
+    if dialect == "mxnet":
+        return len(fields) >= 3 and _is_whole(fields[0]) and all(map(_is_number, fields[1:-1])) and fields[-1] != ""
+    return (
+        len(fields) in (3, 7, 17)
+        and fields[0] in ("0", "1")
+        and fields[1] != ""
+        and _is_whole(fields[2])
+        and all(map(_is_number, fields[3:]))
+    )
+
+
+def _insightface_entry(fields: list[str], number: int, path: str | os.PathLike[str]) -> Entry:
+    numbers = [float(field) for field in fields[3:]]
+    if not all(map(math.isfinite, numbers)):
+        raise RecordError(f"{path}, line {number}: a coordinate that is not finite")
+    points = numbers[4:]
+    return Entry(
+        key=number,
+        path=fields[1],
+        labels=(float(int(fields[2])),),
+        aligned=fields[0] == "1",
+        box=(numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None,
+        # five xs, then five ys: the reverse of most other lists
+        landmarks=tuple(zip(points[:5], points[5:], strict=True)) if points else None,
+    )
+
+
+def _mxnet_entry(fields: list[str], number: int, path: str | os.PathLike[str]) -> Entry:
+    return Entry(key=int(fields[0]), path=fields[-1], labels=tuple(float(field) for field in fields[1:-1]))
+
+
+def _is_whole(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 19
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text  # Python's own digit separator
+
+
+def _checked(name: str) -> str:
+    if "\t" in name or "\n" in name or "\r" in name:
+        raise RecordError(f"{name!r}: a .lst is TAB-separated, so a path in it cannot hold TABs or line breaks")
+    return name
