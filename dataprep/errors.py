@@ -105,6 +105,7 @@ class Reason(Enum):
     NO_FACE = ("no_face", "dropped", False)
     BAD_LANDMARKS = ("bad_landmarks", "dropped", False)
     TINY_FACE = ("tiny_face", "dropped", False)
+    OTHER_SIZE = ("other_size", "dropped", False)
     # identities
     TOO_FEW_IMAGES = ("too_few_images", "dropped", False)
     EXCLUDED = ("excluded", "dropped", False)

@@ -41,14 +41,18 @@ class Sample:
     """One line of a source: a photo, whose face it shows, and where.
 
     `key` is unique in a plan and reads `identity/name`. A sample lies either behind a `url` or on this disk under
-    `path`. `box` is the published face box, in the frame that `box_frame` names: `stored` is the pixel grid of the file
-    as it is, `upright` the grid after the EXIF turn. `trouble` is set when the source's line itself is unusable.
+    `path`: a file, or the record at byte `offset` of a .rec. An `aligned` one is a face as a pack holds it, not a photo
+    to look for faces in. `box` is the published face box, in the frame that `box_frame` names: `stored` is the pixel
+    grid of the file as it is, `upright` the grid after the EXIF turn. `trouble` is set when the source's line itself is
+    unusable.
     """
 
     key: str
     identity: str
     url: str = ""
     path: str = ""
+    offset: int | None = None
+    aligned: bool = False
     box: Box | None = None
     box_frame: BoxFrame = "stored"
     trouble: Reason | None = None

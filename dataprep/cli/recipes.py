@@ -119,6 +119,7 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
 def _source(workspace: str, options: dict[str, Any]) -> Any:
     from dataprep.sources.archive import fetch_lists
     from dataprep.sources.folder import PhotoFolder
+    from dataprep.sources.rec import RecPack
     from dataprep.sources.synth.photos import Synth, draw_folder
     from dataprep.sources.urls import Urls
     from dataprep.sources.vggface import ARCHIVE_URL, VggFace
@@ -135,6 +136,8 @@ def _source(workspace: str, options: dict[str, Any]) -> Any:
             return Urls(Path(options.pop("table")), **options)
         if kind == "folder":
             return PhotoFolder(Path(options.pop("root")), **options)
+        if kind == "rec":
+            return RecPack(Path(options.pop("pack")), **options)
         if kind == "synth":
             root = Path(workspace) / "synth" / "recipe"
             draw_folder(root, **options)
@@ -143,7 +146,7 @@ def _source(workspace: str, options: dict[str, Any]) -> Any:
         raise UsageError(f"source {kind}: {error} is missing; --set source.{str(error)[1:-1]}=... gives it") from None
     except TypeError as error:
         raise UsageError(f"source {kind}: {error}") from None
-    raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, synth")
+    raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, rec, synth")
 
 
 def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:

@@ -100,9 +100,10 @@ def import_() -> None:
 
 @import_.command()
 @click.argument("photos", type=click.Path(path_type=Path))
+@click.option("--aligned", is_flag=True, help="They are aligned faces: pack them as they are.")
 @_LIMIT
 @click.pass_obj
-def folder(workspace: str, photos: Path, limit: int | None) -> None:
+def folder(workspace: str, photos: Path, aligned: bool, limit: int | None) -> None:
     """A folder per identity with photos in it: LFW, CASIA-WebFace or VGGFace2 as they come, or your own.
 
     \b
@@ -110,7 +111,22 @@ def folder(workspace: str, photos: Path, limit: int | None) -> None:
     """
     from dataprep.sources.folder import PhotoFolder
 
-    add_source(workspace, PhotoFolder(photos, limit=limit))
+    add_source(workspace, PhotoFolder(photos, aligned=aligned, limit=limit))
+
+
+@import_.command()
+@click.argument("pack", type=click.Path(path_type=Path))
+@_LIMIT
+@click.pass_obj
+def rec(workspace: str, pack: Path, limit: int | None) -> None:
+    """The faces of a .rec pack, anyone's, to clean and to pack again. Their bytes stay as they are.
+
+    \b
+    Example: dataprep import rec faces_emore/ && dataprep pack --holdout 0.05
+    """
+    from dataprep.sources.rec import RecPack
+
+    add_source(workspace, RecPack(pack, limit=limit))
 
 
 @import_.command()

@@ -161,7 +161,8 @@ def _short(key: str) -> bytes:
 
 
 def _place(sample: Sample) -> bytes:
-    return _short(f"{sample.url}\0{sample.path}\0{sample.detail}")
+    where = "" if sample.offset is None else sample.offset
+    return _short(f"{sample.url}\0{sample.path}\0{where}\0{sample.detail}")
 
 
 def _schema() -> Any:
@@ -170,6 +171,8 @@ def _schema() -> Any:
     return pa.schema(
         [
             *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "trouble", "detail")),
+            ("offset", pa.int64()),
+            ("aligned", pa.bool_()),
             ("box", pa.list_(pa.float64())),
         ]
     )
@@ -181,6 +184,8 @@ def _columns(sample: Sample) -> dict[str, Any]:
         "identity": sample.identity,
         "url": sample.url,
         "path": sample.path,
+        "offset": sample.offset,
+        "aligned": sample.aligned,
         "box_frame": sample.box_frame,
         "trouble": sample.trouble.code if sample.trouble else None,
         "detail": sample.detail,

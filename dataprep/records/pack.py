@@ -60,15 +60,26 @@ class Pack:
     def face(self, position: int) -> Face:
         record = self.record(position)
         label, key = int(record.labels[0]), int(self.index.keys[self.positions[position]])
-        identity = self.identity(label)
-        name = self.names[position] if self.names else f"{key:08d}.{extension(record.image)}"
+        name = self.name(position, label)
         return Face(
-            name=name if name.startswith(f"{identity}/") else f"{identity}/{name.rpartition('/')[2]}",
+            name=name if self.names else f"{name}.{extension(record.image)}",
             label=label,
-            identity=identity,
+            identity=self.identity(label),
             image=record.image,
             key=key if self.layout == "flat" else None,
         )
+
+    def name(self, position: int, label: int) -> str:
+        """identity/file of an image, by the .lst; without one, identity/key with no suffix."""
+        identity = self.identity(label)
+        if not self.names:
+            return f"{identity}/{self.index.keys[self.positions[position]]:08d}"
+        name = self.names[position]
+        return name if name.startswith(f"{identity}/") else f"{identity}/{name.rpartition('/')[2]}"
+
+    def place(self, position: int) -> tuple[Path, int]:
+        """The .rec that holds an image, and the offset of its record there."""
+        return self.records.place(int(self.index.offsets[self.positions[position]]))
 
     @property
     def num_classes(self) -> int:
@@ -204,8 +215,15 @@ class _Parts:
     def at(self, offset: int) -> bytes:
         if len(self.readers) == 1:
             return self.readers[0].at(offset)
-        number = min(bisect.bisect_right(self._ends, offset), len(self.readers) - 1)
+        number = self._number(offset)
         return self.readers[number].at(offset - (self._ends[number - 1] if number else 0))
+
+    def place(self, offset: int) -> tuple[Path, int]:
+        number = self._number(offset)
+        return self.readers[number].path, offset - (self._ends[number - 1] if number else 0)
+
+    def _number(self, offset: int) -> int:
+        return min(bisect.bisect_right(self._ends, offset), len(self.readers) - 1)
 
     def first_labels(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The first label of the records at the offsets; NaN where a record is not a plain image record."""

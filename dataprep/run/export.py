@@ -14,6 +14,7 @@ from dataprep.manifest.workspace import Workspace
 from dataprep.records.lists import insightface_line
 from dataprep.run.chain import WHOLE, Chain, State
 from dataprep.samples import Sample
+from dataprep.stages.base import local_photo
 from dataprep.storage import Folder
 from dataprep.tars import member_name
 
@@ -83,7 +84,7 @@ def images_of(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], b
             reader.close()
         else:
             samples: dict[str, Sample] = {sample.key: sample for sample in state.plan.samples(shard)}
-            yield from ((row, Path(samples[row["key"]].path).read_bytes()) for row in rows)
+            yield from ((row, local_photo(samples[row["key"]])) for row in rows)
 
 
 def _opened(workspace: str, stage: str) -> tuple[Chain, State]:

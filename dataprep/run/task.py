@@ -19,7 +19,7 @@ from dataprep.manifest.workspace import Workspace
 from dataprep.run.board import Board
 from dataprep.run.chain import Chain, Link
 from dataprep.samples import Row, Sample
-from dataprep.stages.base import Item, MapStage, Photo
+from dataprep.stages.base import Item, MapStage, Photo, local_photo
 from dataprep.stages.download import Download
 
 _BATCH = 16  # photos that are in memory, and in the detector, together
@@ -177,7 +177,7 @@ class _Inputs:
 
     def _loader(self, sample: Sample, rows: Mapping[str, Row]) -> Callable[[], bytes]:
         if self._payloads is None:
-            return _FileLoader(sample.path, rows.get("validate"))
+            return _FileLoader(sample, rows.get("validate"))
         values, payloads = rows["download"].values, self._payloads
         return lambda: payloads.read(values["offset"], values["size"])
 
@@ -191,20 +191,20 @@ class _Inputs:
 class _FileLoader:
     """Reads a photo from this disk; what `validate` saw must still be there when a later stage looks."""
 
-    def __init__(self, path: str, validated: Row | None) -> None:
-        self._path = path
+    def __init__(self, sample: Sample, validated: Row | None) -> None:
+        self._sample = sample
         self._sha256 = validated.values["photo_sha256"] if validated else None
 
     def __call__(self) -> bytes:
         try:
-            data = Path(self._path).read_bytes()
+            data = local_photo(self._sample)
         except OSError as error:
             if self._sha256 is None:
                 raise
-            raise ImagingError(Reason.UNREADABLE, f"{self._path}: {error.strerror}") from None
+            raise ImagingError(Reason.UNREADABLE, f"{self._sample.path}: {error.strerror}") from None
         if self._sha256 and hashlib.sha256(data).hexdigest() != self._sha256:
             raise ImagingError(
-                Reason.PHOTO_CHANGED, f"{self._path} is not what validate saw; retry takes it as it is now"
+                Reason.PHOTO_CHANGED, f"{self._sample.path} is not what validate saw; retry takes it as it is now"
             )
         return data
 

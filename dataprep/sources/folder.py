@@ -18,15 +18,18 @@ _LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 
 
 class PhotoFolder:
-    """The files below ROOT/identity/, in sorted order, whatever the file system's own order is."""
+    """The files below ROOT/identity/, in sorted order, whatever the file system's own order is.
 
-    def __init__(self, root: Path, *, limit: int | None = None) -> None:
-        self._root, self._limit = root.absolute(), limit
+    `aligned` says that they are faces ready to be packed, not photos to look for faces in.
+    """
+
+    def __init__(self, root: Path, *, aligned: bool = False, limit: int | None = None) -> None:
+        self._root, self._aligned, self._limit = root.absolute(), aligned, limit
         if not root.is_dir():
             raise SourceError(f"{root}: no such directory")
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "folder", "root": str(self._root), "limit": self._limit}
+        return {"kind": "folder", "root": str(self._root), "aligned": self._aligned, "limit": self._limit}
 
     def digest(self) -> str:
         state = hashlib.sha256()
@@ -49,7 +52,7 @@ class PhotoFolder:
         parts = path.relative_to(self._root).with_suffix("").parts
         if not all(map(is_safe, parts)):
             return unsafe_sample(parts[0], "/".join(parts[1:]), f"file {number + 1}")
-        return Sample(key="/".join(parts), identity=parts[0], path=str(path), box_frame="stored")
+        return Sample(key="/".join(parts), identity=parts[0], path=str(path), aligned=self._aligned)
 
     def _files(self) -> Iterator[Path]:
         try:

@@ -56,12 +56,21 @@ class Align(MapStage[AlignParams]):
         return codec_versions("opencv") | codec_versions(self.params.encoder)
 
     def apply(self, item: Item) -> Row:
+        if item.sample.aligned:
+            return self._as_it_is(item)
         chosen = item.value("detect", "chosen")
         if self.params.extend is None:
             points = np.array(item.value("detect", "points"), np.float64).reshape(-1, 5, 2)[chosen]
             return self._aligned(item, points)
         box = item.value("detect", "boxes")[4 * chosen : 4 * chosen + 4]
         return self._cropped(item, Box(*box), self.params.extend)
+
+    def _as_it_is(self, item: Item) -> Row:
+        """A face that somebody aligned before: its bytes, if it has the size that is asked for."""
+        height, width = item.photo.pixels.shape[:2]
+        if (width, height) != self.params.width_height:
+            return item.lost(Reason.OTHER_SIZE, f"aligned to {width}x{height}; --size {width}x{height} takes it")
+        return item.ok(payload=item.photo.data, width=width, height=height, scale=1.0, residual=None, matrix=None)
 
     def _aligned(self, item: Item, points: np.ndarray) -> Row:
         width, height = self.params.width_height

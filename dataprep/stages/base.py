@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from dataprep.errors import ImagingError, Reason
+from dataprep.errors import ImagingError, Reason, RecordError
 from dataprep.imaging.photo import Header, Pixels, decode
 from dataprep.params import StageParams, fingerprint
+from dataprep.records.recordio import RecordReader, unpack_image
 from dataprep.samples import Row, Sample
 
 P = TypeVar("P", bound=StageParams)
@@ -80,6 +82,21 @@ class Photo:
         if self._decoded is None:
             self._decoded = decode(self.data, codec=self._codec, max_pixels=self._max_pixels)
         return self._decoded
+
+
+def local_photo(sample: Sample) -> bytes:
+    """The bytes of a sample on this disk. Raises OSError, or ImagingError for a record that cannot be read."""
+    if sample.offset is None:
+        return Path(sample.path).read_bytes()
+    try:
+        return unpack_image(_records(sample.path).at(sample.offset)).image
+    except RecordError as error:
+        raise ImagingError(Reason.CORRUPT, str(error)) from None
+
+
+@functools.lru_cache(maxsize=16)
+def _records(path: str) -> RecordReader:
+    return RecordReader(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

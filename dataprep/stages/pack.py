@@ -100,6 +100,10 @@ class Pack(MergeStage[PackParams]):
         width, height = align.width_height
         store = _FaceStore(context)
         held_out = [row for row in rows if row["split"] == "holdout"]
+        # faces that somebody else aligned fit a template that only he knows
+        aligned_here = align.extend is None and not any(
+            s.get("aligned") or s.get("kind") == "rec" for s in context.sources
+        )
         pairs = self._write_holdout(folder / "holdout.bin", held_out, store) if held_out else 0
         return write_pack(
             folder,
@@ -109,7 +113,7 @@ class Pack(MergeStage[PackParams]):
             width=width,
             about={
                 "pairs": pairs,
-                "template": template(height, width).tolist() if align.extend is None else None,
+                "template": template(height, width).tolist() if aligned_here else None,
                 "recipe": {name: dict(values) for name, values in context.recipe.items()},
                 "sources": list(context.sources),
                 "licence": self.params.licence,

@@ -1,0 +1,36 @@
+"""The aligned faces of a .rec pack, anyone's: to be cleaned, merged with others, and packed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dataprep.records.pack import Pack
+from dataprep.samples import Sample
+from dataprep.sources.base import unsafe_sample
+from dataprep.storage import is_safe
+
+
+class RecPack:
+    """The images of a pack in their order, under the names of its .lst and labels.tsv, else under its numbers."""
+
+    def __init__(self, path: Path, *, limit: int | None = None) -> None:
+        self._pack, self._limit = Pack(path), limit
+        self._root = self._pack.path.absolute()
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "rec", "root": str(self._root), "limit": self._limit}
+
+    def digest(self) -> str:
+        return self._pack.index.digest()
+
+    def samples(self) -> Iterator[Sample]:
+        for position, label in enumerate(self._pack.labels().tolist()[: self._limit]):
+            identity = self._pack.identity(label)
+            path, offset = self._pack.place(position)
+            key = str(PurePosixPath(self._pack.name(position, label)).with_suffix(""))
+            if not all(map(is_safe, key.split("/"))):
+                yield unsafe_sample(identity, key, f"image {position}")
+                continue
+            yield Sample(key=key, identity=identity, path=str(path.absolute()), offset=offset, aligned=True)
