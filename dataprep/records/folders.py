@@ -91,8 +91,12 @@ class FolderPack:
 
 
 def _listed(path: Path) -> list[tuple[str, int, str]]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not readable ({error})") from None
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         fields = line.split("\t")
         if len(fields) != 3 or not fields[1].isdigit() or not all(map(is_safe, fields[0].split("/"))):
             raise RecordError(f"{path}, line {number}: expected `path TAB label TAB sha256`, found {line[:60]!r}")

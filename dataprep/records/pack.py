@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -47,7 +48,7 @@ class Pack:
     def __getitem__(self, position: int) -> tuple[bytes, int]:
         """(image file's bytes, label)."""
         record = self.record(position)
-        return record.image, int(record.labels[0])
+        return record.image, _whole(record.labels[0], f"{self.path}: image {position}")
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         return (self[position] for position in range(len(self)))
@@ -59,7 +60,8 @@ class Pack:
 
     def face(self, position: int) -> Face:
         record = self.record(position)
-        label, key = int(record.labels[0]), int(self.index.keys[self.positions[position]])
+        label = _whole(record.labels[0], f"{self.path}: image {position}")
+        key = int(self.index.keys[self.positions[position]])
         name = self.name(position, label)
         return Face(
             name=name if self.names else f"{name}.{extension(record.image)}",
@@ -99,11 +101,9 @@ class Pack:
         labels = self.records.first_labels(offsets)
         for position in np.flatnonzero(np.isnan(labels)):  # split records, and whatever is not as usual
             labels[position] = self._unpacked(int(offsets[position])).labels[0]
-        wrong = np.flatnonzero(labels != np.floor(labels))
+        wrong = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
         if len(wrong):
-            raise RecordError(
-                f"{self.path}: image {wrong[0]} has the label {labels[wrong[0]]}, which is no whole number"
-            )
+            _whole(labels[wrong[0]], f"{self.path}: image {wrong[0]}")
         return labels.astype(np.int64)
 
     def ranges(self) -> list[tuple[int, int]]:
@@ -114,7 +114,8 @@ class Pack:
         found = []
         for position in positions[self.index.keys[positions] != 0]:
             labels = self._unpacked(int(self.index.offsets[position])).labels
-            found.append((int(labels[0]), int(labels[-1])))
+            where = f"{self.path}: the identity record {self.index.keys[position]}"
+            found.append((_whole(labels[0], where), _whole(labels[-1], where)))
         return found
 
     def identity(self, label: int) -> str:
@@ -182,12 +183,18 @@ class Pack:
             raise RecordError(f"{self.path}, byte {offset}: {error}") from None
 
 
+def _whole(number: float, where: str) -> int:
+    if not math.isfinite(number) or number != int(number):
+        raise RecordError(f"{where} has the label {number}, which is no whole number")
+    return int(number)
+
+
 def image_positions(keys: npt.NDArray[np.int64], place: int, floats: tuple[float, float]) -> npt.NDArray[np.int64]:
     """Where in the index of insightface's layout the images stand, by record 0 at position `place` and its two floats.
 
     The floats round above 2**24. There the index counts, in which record 0 comes right after the images.
     """
-    images, identities = int(floats[0]) - 1, int(floats[1] - floats[0])
+    images, identities = _whole(floats[0], "record 0") - 1, _whole(floats[1] - floats[0], "record 0")
     if len(keys) < MAX_LABEL:
         if images + identities != len(keys) - 1 or min(images, identities) < 0:
             raise RecordError(
