@@ -24,7 +24,7 @@ lint: setup
 mxnet: .venv-mxnet/ready      ## the real mxnet, as an oracle, in an environment of its own
 .venv-mxnet/ready:
 	$(shell command -v $(PYTHON) || echo python3) -m venv .venv-mxnet
-	.venv-mxnet/bin/pip install -q mxnet==1.9.1 'numpy<1.24' && touch $@
+	.venv-mxnet/bin/pip install -q mxnet==1.9.1 numpy==1.26.4 hypothesis click pillow fsspec 'opencv-python-headless<4.12' && touch $@
 
 facenet: .venv-facenet/ready  ## the real facenet-pytorch with the torchvision it imports; several GB
 .venv-facenet/ready:
@@ -32,11 +32,12 @@ facenet: .venv-facenet/ready  ## the real facenet-pytorch with the torchvision i
 	.venv-facenet/bin/pip install -q facenet-pytorch==2.5.3 opencv-python-headless onnxruntime joblib && touch $@
 
 interop: setup mxnet facenet  ## what the field's own tools say of our packs and faces
-	$(BIN)/python tests/interop/mxnet_oracle.py --python .venv-mxnet/bin/python
+	.venv-mxnet/bin/python -W ignore tests/interop/mxnet_oracle.py --dataprep $(BIN)/python
 	.venv-facenet/bin/python tests/interop/facenet_oracle.py
 
-benchmarks: setup facenet     ## fidelity and speed, side by side with the peers; about half an hour
+benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about half an hour
 	$(BIN)/python tests/benchmarks/synth.py
+	.venv-mxnet/bin/python -W ignore tests/benchmarks/packs.py
 	.venv-facenet/bin/python tests/benchmarks/detector.py
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
 

@@ -120,7 +120,7 @@ class HashedFile:
         self._thread = threading.Thread(target=self._hash, daemon=True)
         self._thread.start()
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         block = bytes(data)
         self._waiting.put(block)
         left = memoryview(block)
@@ -129,14 +129,14 @@ class HashedFile:
         return len(block)
 
     def close(self) -> str:
-        """Close the file; its sha256."""
+        """Close the file; the sha256 of all that was written."""
         self._waiting.put(None)
         self._thread.join()
         self._stream.close()
         return self._state.hexdigest()
 
     def abandon(self) -> None:
-        """Close the file if it is open, whatever it holds."""
+        """Close the file, if it is open, whatever it holds."""
         if not self._stream.closed:
             self.close()
 

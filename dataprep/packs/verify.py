@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.photo import decode
 from dataprep.packs.convert import Tick
-from dataprep.records.faces import PackReader, read_identities
+from dataprep.records.faces import PackReader, missing_labels, read_identities
 from dataprep.records.formats import open_pack
 from dataprep.records.pack import Pack
 from dataprep.records.recordio import unpack_image
@@ -138,8 +138,11 @@ def _check_labels(pack: PackReader, labels: npt.NDArray[np.int64], found: Findin
     classes = declared if declared is not None else int(labels.max(initial=-1)) + 1
     for position in np.flatnonzero((labels < 0) | (labels >= classes)):
         found.add("label", f"image {position}: label {labels[position]}, num_classes {classes}")
-    for label in np.setdiff1d(np.arange(min(classes, labels.size + classes)), labels)[: 10 * _SHOWN]:
-        found.add("label", f"label {label} has no image")
+    missing, first = missing_labels(labels, classes, _SHOWN)
+    if missing:
+        found.add(
+            "label", f"no image has the labels {', '.join(map(str, first))}{' ...' * (missing > _SHOWN)}", missing
+        )
     if isinstance(pack, Pack) and pack.layout == "insightface":
         starts = labels[np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))]
         for label, runs in zip(*np.unique(starts, return_counts=True), strict=True):

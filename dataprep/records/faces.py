@@ -134,6 +134,13 @@ class Property(NamedTuple):
     width: int | None = None
 
 
+def missing_labels(labels: npt.NDArray[np.int64], classes: int, shown: int = 5) -> tuple[int, list[int]]:
+    """How many of the labels 0..classes-1 do not occur, and the first few; no array of `classes` is made, a file says it."""
+    present = np.unique(labels[(labels >= 0) & (labels < classes)])
+    first = np.setdiff1d(np.arange(min(classes, len(present) + shown)), present)[:shown]
+    return classes - len(present), first.tolist()
+
+
 def read_property(folder: Path) -> Property:
     """The first line of `property`, if there is such a file. Extra lines (rec2shufrec adds some) are ignored."""
     path = folder / "property"

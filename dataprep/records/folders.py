@@ -98,7 +98,12 @@ def _listed(path: Path) -> list[tuple[str, int, str]]:
     found = []
     for number, line in enumerate(lines, 1):
         fields = line.split("\t")
-        if len(fields) != 3 or not fields[1].isdigit() or not all(map(is_safe, fields[0].split("/"))):
+        if (
+            len(fields) != 3
+            or not fields[1].isdigit()
+            or len(fields[1]) > 18
+            or not all(map(is_safe, fields[0].split("/")))
+        ):
             raise RecordError(f"{path}, line {number}: expected `path TAB label TAB sha256`, found {line[:60]!r}")
         found.append((fields[0], int(fields[1]), fields[2]))
     return found

@@ -8,6 +8,7 @@ Source: dmlc-core include/dmlc/recordio.h and src/recordio.cc; mxnet python/mxne
 
 from __future__ import annotations
 
+import functools
 import itertools
 import mmap
 import os
@@ -29,7 +30,7 @@ MAX_PAYLOAD = (1 << 29) - 1
 
 _IMAGE_HEAD = struct.Struct("<IfQQ")  # flag, label, id, id2: no holes, 24 bytes
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by size modulo 4
-# small enough to stay in a core's cache between filling, scanning and writing: four times as fast as one record a time
+# small enough to stay in a core's cache between putting together, searching and writing
 _CHUNK = 1 << 19
 
 Buffer = bytes | mmap.mmap | memoryview
@@ -130,7 +131,12 @@ def _part(data: Buffer, offset: int) -> tuple[int, int, int, int]:
 
 def image_head(labels: Sequence[float], id: int, *, id2: int = 0) -> bytes:
     """What stands before the image: the header with the number of labels, be it one, and the labels behind it."""
-    return _IMAGE_HEAD.pack(len(labels), 0.0, id, id2) + struct.pack(f"<{len(labels)}f", *labels)
+    return _labelled_head(len(labels)).pack(len(labels), 0.0, id, id2, *labels)
+
+
+@functools.cache
+def _labelled_head(labels: int) -> struct.Struct:
+    return struct.Struct(f"<IfQQ{labels}f")
 
 
 def scalar_head(label: float, id: int, *, id2: int = 0) -> bytes:
@@ -151,22 +157,20 @@ def unpack_image(payload: bytes) -> ImageRecord:
 
 
 class Sink(Protocol):
-    """What records are written to: a file, an fsspec stream, a pipe."""
+    """What records are written to: a file, an fsspec stream, a pipe. It keeps no hold of the bytes it is given."""
 
-    def write(self, data: bytes | memoryview, /) -> object: ...
+    def write(self, data: memoryview, /) -> int: ...
 
 
 class RecordWriter:
     """Appends records to a stream in chunks and knows where each one begins. Call `finish` after the last record.
 
-    A chunk is searched for magics once: when it holds as many as records, none has to be split.
+    A chunk is searched for magics at once: if it holds as many as records, none has to be split.
     """
 
     def __init__(self, stream: Sink, *, chunk: int = _CHUNK) -> None:
         self._stream, self._size = stream, chunk
-        self._buffer = bytearray(chunk)
-        self._view = memoryview(self._buffer)
-        self._words = np.frombuffer(self._buffer, "<u4")
+        self._buffer = memoryview(bytearray(chunk))
         self._used = 0  # bytes of the chunk
         self._starts: list[int] = []  # of the records in the chunk
         self._keys: list[int] = []
@@ -179,25 +183,27 @@ class RecordWriter:
         return self._written + self._used
 
     def write(self, key: int, payload: bytes, head: bytes = b"") -> None:
-        """Append one record, `head` and `payload` together, under `key`."""
+        """Append one record, `head` and `payload` together, under `key`. Raises RecordError from 2**29 bytes on."""
         size = len(head) + len(payload)
-        after = self._used + 8 + size + 3 & -4
+        start = self._used
+        after = start + 8 + size + 3 & -4
         if after > self._size:
             self._flush()
-            after = 8 + size + 3 & -4
+            start, after = 0, 8 + size + 3 & -4
             if after > self._size:
-                self._write_alone(key, head + payload)
+                self._put(memoryview(frame(head + payload)), np.zeros(1, np.int64))
+                self._keys.append(key)
                 return
-        start = self._used
+        buffer = self._buffer
+        HEAD.pack_into(buffer, start, MAGIC, size)
         body = start + 8
-        HEAD.pack_into(self._buffer, start, MAGIC, size)
         if head:
-            self._view[body : body + len(head)] = head
+            buffer[body : body + len(head)] = head
             body += len(head)
         end = body + len(payload)
-        self._view[body:end] = payload
+        buffer[body:end] = payload
         if end != after:
-            self._view[end:after] = _PADDING[size & 3]
+            buffer[end:after] = _PADDING[size & 3]
         self._used = after
         self._starts.append(start)
         self._keys.append(key)
@@ -209,32 +215,26 @@ class RecordWriter:
         return Index(np.array(self._keys, np.int64), offsets)
 
     def _flush(self) -> None:
+        chunk = self._buffer[: self._used]
         starts = np.array(self._starts, np.int64)
-        chunk = self._view[: self._used]
-        magics = np.flatnonzero(self._words[: self._used // 4] == MAGIC)
-        if len(magics) == len(starts):
-            self._put(chunk, starts)
-        else:
-            framed = [self._reframed(start, end) for start, end in itertools.pairwise([*self._starts, self._used])]
-            self._put(b"".join(framed), np.cumsum([0, *map(len, framed[:-1])]))
+        if np.count_nonzero(np.frombuffer(chunk, "<u4") == MAGIC) != len(starts):
+            framed = [_reframed(chunk[start:end]) for start, end in itertools.pairwise([*self._starts, self._used])]
+            chunk, starts = memoryview(b"".join(framed)), np.cumsum([0, *map(len, framed[:-1])])
+        self._put(chunk, starts)
         self._used = 0
         self._starts.clear()
 
-    def _reframed(self, start: int, end: int) -> bytes:
-        """A record of the chunk, split where it has to be."""
-        _, size = HEAD.unpack_from(self._buffer, start)
-        if np.count_nonzero(self._words[start // 4 : end // 4] == MAGIC) == 1:
-            return bytes(self._view[start:end])
-        return frame(bytes(self._view[start + 8 : start + 8 + size]))
-
-    def _write_alone(self, key: int, payload: bytes) -> None:
-        self._keys.append(key)
-        self._put(frame(payload), np.zeros(1, np.int64))
-
-    def _put(self, data: bytes | memoryview, starts: npt.NDArray[np.int64]) -> None:
-        self._stream.write(data)
+    def _put(self, data: memoryview, starts: npt.NDArray[np.int64]) -> None:
         self._offsets.append(starts + self._written)
         self._written += len(data)
+        while data:
+            data = data[self._stream.write(data) :]
+
+
+def _reframed(record: memoryview) -> bytes:
+    """A record as it stands in a chunk, split where it has to be."""
+    _, size = HEAD.unpack_from(record)
+    return frame(bytes(record[8 : 8 + size]))
 
 
 class RecordReader:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.photo import decode
 from dataprep.models.files import Input
+from dataprep.records.faces import missing_labels
 from dataprep.records.pack import Pack
 
 
@@ -83,9 +84,9 @@ def check_labels(pack: Pack) -> npt.NDArray[np.int64]:
     wrong = labels[(labels < 0) | (labels >= pack.num_classes)]
     if len(wrong):
         raise RecordError(f"{pack.folder}: label {wrong[0]} is not among 0..{pack.num_classes - 1} of `property`")
-    missing = np.setdiff1d(np.arange(pack.num_classes), labels)
-    if len(missing):
+    missing, first = missing_labels(labels, pack.num_classes)
+    if missing:
         raise RecordError(
-            f"{pack.folder}: {len(missing)} labels have no image, {missing[0]} for one; labels must be contiguous from 0"
+            f"{pack.folder}: {missing} labels have no image, {first[0]} for one; labels must be contiguous from 0"
         )
     return labels
