@@ -22,6 +22,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "pack": ("stages", "pack", "Pack the listed faces into RecordIO (face2rec)."),
     "train": ("models", "train", "Train a recogniser on a pack."),
     "test": ("models", "test", "Score a model on a verification set."),
+    "identify": ("identify", "identify", "Score features by IJB or MegaFace, or search a gallery."),
     "run": ("recipes", "run", "Run a whole recipe: pipelines/X.yaml."),
     "export": ("workspace", "export", "Write faces or photos as identity/image.jpg."),
     "unpack": ("packs", "unpack", "Write a pack as images, WebDataset shards or .rec."),

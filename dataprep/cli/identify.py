@@ -1,0 +1,225 @@
+"""identify ijb, megaface, gallery."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.errors import UsageError
+
+
+@click.group()
+def identify() -> None:
+    """Score features by the template and identification protocols, or search a gallery.
+
+    \b
+    Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
+    """
+
+
+def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--out", type=path, help="Where result.json goes; default: identify/NAME of the workspace."),
+        click.option("--dim", type=click.IntRange(1), help="Values in a row of raw float32 features."),
+        click.option("--exclude-missing", is_flag=True, help="Leave out zero features and templates without faces, and "
+                     "count them, instead of stopping."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+_DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, ...: the same figures from all.")
+
+
+@identify.command()
+@click.option("--meta", type=click.Path(path_type=Path), required=True, help="The benchmark's folder of meta files.")
+@click.option(
+    "--features", type=click.Path(path_type=Path), required=True, help="One row per face, in the meta files' order."
+)
+@click.option("--protocol", type=click.Choice(["ijbb", "ijbc"]), help="Default: the one whose files lie in the folder.")
+@click.option("--one-to-many", is_flag=True, help="1:N with both galleries instead of 1:1.")
+@click.option("--pooling", type=click.Choice(["insightface", "vggface2"]), default="insightface", show_default=True,
+              help="How faces become templates.")  # fmt: skip
+@click.option("--halves", is_flag=True, help="A row holds the face's embedding and, beside it, the mirrored face's.")
+@click.option("--no-flip", is_flag=True, help="With --halves: do not add the mirrored face (F0).")
+@click.option("--no-detector-score", is_flag=True, help="Do not weigh faces by the detector's score (D0).")
+@click.option(
+    "--normalise-faces", is_flag=True, help="Give all faces the same length before pooling (insightface's N0)."
+)
+@_shared
+@click.pass_obj
+def ijb(
+    workspace: str, meta: Path, features: Path, protocol: str | None, one_to_many: bool, pooling: str, halves: bool,
+    no_flip: bool, no_detector_score: bool, normalise_faces: bool, exclude_missing: bool, dim: int | None,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """IJB-B and IJB-C: pool faces to templates, then verify 15.7 million pairs (1:1) or search the galleries (1:N).
+
+    \b
+    Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
+             dataprep identify ijb --meta IJBB/meta --features ijbb.npy --one-to-many --normalise-faces
+    """
+    from dataprep.evaluate.identify import score_ijb
+    from dataprep.evaluate.one_to_one import OneToOne
+    from dataprep.evaluate.templates import Pooling
+
+    how = Pooling.of(
+        pooling, halves=halves, flip=not no_flip, detector_score=not no_detector_score, normalise_faces=normalise_faces
+    )
+    target = out or Path(workspace) / "identify" / features.stem
+    found = score_ijb(
+        meta, features, target, protocol=protocol, pooling=how, one_to_many=one_to_many,
+        exclude_missing=exclude_missing, dim=dim, tick=_Progress().show,
+    )  # fmt: skip
+    if isinstance(found, OneToOne):
+        click.echo(f"{found.pairs} pairs, {found.positives} of the same person; {found.templates} templates")
+        if found.pairs_excluded or found.faces_excluded:
+            click.echo(
+                f"  excluded: {found.pairs_excluded} pairs ({found.positives_excluded} of the same person), "
+                f"{found.templates_without_faces} templates, {found.faces_excluded} faces"
+            )
+        for far, tar in found.tar_at_far.items():
+            click.echo(
+                f"  TAR {tar:.2%} at FAR {far}   (insightface's nearest point {found.tar_at_far_insightface[far]:.2%})"
+            )
+    else:
+        click.echo(f"{found.probes} probes, {found.probes_without_mate} without a mate")
+        if found.probes_excluded or found.gallery_templates_excluded:
+            click.echo(
+                f"  excluded: {found.probes_excluded} probes, {found.gallery_templates_excluded} gallery templates"
+            )
+        click.echo(f"  both galleries as one: {_shares('rank', found.rank)}")
+        click.echo(f"    {_shares('TPIR at FPIR', found.tpir_at_fpir_ijb_1n)} (ijb_1n.py's)")
+        for gallery in found.galleries:
+            click.echo(
+                f"  {gallery.name}: {gallery.mated} mated, {gallery.impostors} not; {_shares('rank', gallery.rank)}"
+            )
+            click.echo(f"    {_shares('TPIR at FPIR', gallery.tpir_at_fpir)}")
+        click.echo(f"  mean of the galleries: {_shares('TPIR at FPIR', found.mean_tpir_at_fpir)}")
+    click.echo(f"  {target}/result.json")
+
+
+@identify.command()
+@click.option(
+    "--probes",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Features of FaceScrub's photos: a file or a folder.",
+)
+@click.option(
+    "--probe-list", type=click.Path(path_type=Path), required=True, help="The devkit's JSON list, or a path a line."
+)
+@click.option(
+    "--distractors", type=click.Path(path_type=Path), required=True, help="Features of MegaFace: a file or a folder."
+)
+@click.option(
+    "--distractor-list", type=click.Path(path_type=Path), help="Their list; needed for a folder, and for noises."
+)
+@click.option("--size", type=click.IntRange(1), help="Only the first so many distractors.")
+@click.option("--refined", is_flag=True, help="The refined protocol (@R); needs --noises.")
+@click.option("--noises", type=click.Path(path_type=Path), nargs=2, metavar="FACESCRUB MEGAFACE",
+              help="facescrub_noises.txt and megaface_noises.txt.")  # fmt: skip
+@click.option("--suffix", default=".bin", show_default=True, help="Of the files in folders, after the name: _ALGO.bin.")
+@click.option("--seed", default=0, show_default=True, help="Of the noise on the centres of noisy probes.")
+@_DEVICE
+@_shared
+@click.pass_obj
+def megaface(
+    workspace: str, probes: Path, probe_list: Path, distractors: Path, distractor_list: Path | None, size: int | None,
+    refined: bool, noises: tuple[Path, Path] | None, suffix: str, seed: int, device: str, exclude_missing: bool,
+    dim: int | None, out: Path | None,
+) -> None:  # fmt: skip
+    """MegaFace without its devkit: ranks among up to a million distractors, and TAR at FPR 1e-6.
+
+    \b
+    Example: dataprep identify megaface --probes facescrub.parquet --probe-list facescrub_features_list.json \\
+                 --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
+                 --refined --noises facescrub_noises.txt megaface_noises.txt
+    """
+    from dataprep.evaluate.identify import score_megaface
+
+    if refined != (noises is not None):
+        raise UsageError("--refined and --noises FACESCRUB MEGAFACE belong together")
+    target = out or Path(workspace) / "identify" / (probes.stem + ("-refined" if refined else ""))
+    found = score_megaface(
+        probes, probe_list, distractors, target, distractor_list=distractor_list, size=size,
+        probe_noises=noises[0] if noises else None, distractor_noises=noises[1] if noises else None,
+        suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device, tick=_Progress().show,
+    )  # fmt: skip
+    click.echo(
+        f"{found.probes} probes of {found.identities} people, {found.searches} searches, {found.distractors} distractors"
+    )
+    if refined:
+        click.echo(f"  {found.distractors_pushed_away} noisy distractors match nothing")
+    if found.probes_excluded or found.distractors_excluded:
+        click.echo(f"  excluded: {found.probes_excluded} probes, {found.distractors_excluded} distractors")
+    click.echo(f"  {_shares('rank', found.rank)}")
+    for fpr, tar in found.tar_at_fpr.items():
+        click.echo(f"  TAR {tar:.2%} at FPR {fpr} ({found.positives} positives, {found.negatives} negatives)")
+    click.echo(f"  {target}/result.json")
+
+
+@identify.command()
+@click.option("--gallery", type=click.Path(path_type=Path), required=True, help="Features with names: who is known.")
+@click.option(
+    "--probes", type=click.Path(path_type=Path), required=True, help="Features with names: who is looked for."
+)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Matches for each probe.")
+@_DEVICE
+@_shared
+@click.pass_obj
+def gallery(
+    workspace: str, gallery: Path, probes: Path, top: int, device: str, exclude_missing: bool, dim: int | None,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """Find the most similar gallery photos for each probe, as a table; a photo of the same name is not its own match.
+
+    \b
+    Example: dataprep identify gallery --gallery known.parquet --probes unknown.parquet --top 3
+    """
+    from dataprep.evaluate.identify import search_gallery
+
+    target = out or Path(workspace) / "identify" / probes.stem
+    found = search_gallery(
+        gallery, probes, target, top=top, exclude_missing=exclude_missing, dim=dim, device=device,
+        tick=_Progress().show,
+    )  # fmt: skip
+    for match in found.matches[: 20 * top]:
+        click.echo(f"{match.probe}  {match.rank}  {match.score:.4f}  {match.match}")
+    if len(found.matches) > 20 * top:
+        click.echo("...")
+    click.echo(f"{found.probes} probes, {found.gallery} gallery photos: {target}/matches.csv and result.json")
+    if found.zeros_excluded:
+        click.echo(f"  excluded: {found.zeros_excluded} zero features")
+    if found.rank1 is not None:
+        click.echo(f"  rank-1 {found.rank1:.2%} of {found.probes_with_mate} probes whose person is in the gallery")
+
+
+def _shares(what: str, values: Mapping[str, float]) -> str:
+    return ", ".join(f"{what} {name}: {value:.2%}" for name, value in values.items()) or f"{what}: too few to tell"
+
+
+class _Progress:
+    """A line on stderr every few seconds; with carriage returns on a terminal."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._what, self._began, self._next = "", 0.0, 0.0
+
+    def show(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began, self._next = what, now, now + (0.5 if self._live else 5.0)
+        if now < self._next:
+            return
+        self._next = now + (0.5 if self._live else 10.0)
+        rate = done / (now - self._began)
+        left = int((total - done) / rate) if rate else 0
+        text = f"{what} {done}/{total} {rate:.0f}/s ETA {left // 60}:{left % 60:02}"
+        click.echo(("\r" if self._live else "") + text, err=True, nl=not self._live or done == total)

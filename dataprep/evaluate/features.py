@@ -1,0 +1,315 @@
+"""Feature files: one embedding per row, in the forms this field keeps them in.
+
+* `.parquet`: columns `name` (string) and `embedding` (list of float32).
+* `.npy`: (n, d) floats.
+* `.bin`, `.feat`: OpenCV's matrix, a header of four int32 (rows, cols, step in bytes, type 5 for float32) and the values.
+  MegaFace's tools write one vector as rows = d, cols = 1, step = 4 (insightface's gen_megaface.py); a matrix is
+  rows = n, cols = d, step = 4 d.
+* any other suffix, or `dim` given: raw float32, (-1, dim), VGGFace2's dump.
+* a folder, with names: one `.bin` vector for each, `<folder>/<name><suffix>`, as MegaFace's devkit wants them.
+
+Names for a file that has none are taken from a text file beside it (`x.npy`, `x.txt`: one name a line). Files are mapped,
+not loaded, but for Parquet.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+from dataprep.storage import Folder
+
+Matrix = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+_HEADER = struct.Struct("<4i")
+_CV_32F = 5
+
+
+class FeatureRows(Protocol):
+    """Embeddings that are read a block at a time."""
+
+    path: Path
+    dim: int
+
+    @property
+    def names(self) -> Sequence[str] | None: ...
+    def __len__(self) -> int: ...
+    def take(self, rows: Ints) -> Matrix: ...
+    def release(self) -> None:
+        """Give back the memory that reading took; the file can be read again."""
+
+
+class Features:
+    """A whole file of features. Mapped files are read when rows are taken, and only `release` bounds what stays."""
+
+    def __init__(
+        self,
+        path: Path,
+        matrix: npt.NDArray[Any],
+        names: Sequence[str] | None = None,
+        *,
+        order: Ints | None = None,
+        mapped: mmap.mmap | None = None,
+    ) -> None:
+        self.path, self.matrix, self.names = path, matrix, names
+        self.dim = int(matrix.shape[1])
+        self.mapped = mapped
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self.matrix) if self._order is None else len(self._order)
+
+    def take(self, rows: Ints) -> Matrix:
+        """(len(rows), dim) float32, as they stand in the file."""
+        chosen = rows if self._order is None else self._order[rows]
+        if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
+            return np.ascontiguousarray(self.matrix[int(chosen[0]) : int(chosen[-1]) + 1], np.float32)
+        return np.ascontiguousarray(self.matrix[chosen], np.float32)
+
+    def select(self, names: Sequence[str]) -> Features:
+        """The rows of these names, in this order. RecordError if the file has none, has one twice, or misses one."""
+        if self.names is None:
+            raise RecordError(f"{self.path} holds no names: write a Parquet file, or a text file of names beside it")
+        if list(self.names) == list(names):
+            return self
+        position = {name: row for row, name in enumerate(self.names)}
+        if len(position) != len(self.names):
+            raise RecordError(f"{self.path}: a name stands there twice; rows cannot be chosen by name")
+        missing = [name for name in names if name not in position]
+        if missing:
+            raise RecordError(
+                f"{self.path} has no feature for {len(missing)} of {len(names)} names, the first is {missing[0]!r}"
+            )
+        order = np.array([position[name] for name in names], np.int64)
+        return Features(self.path, self.matrix, list(names), order=order, mapped=self.mapped)
+
+    def release(self) -> None:
+        if self.mapped is not None:
+            self.mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class FeatureFolder:
+    """A folder with one file of one vector for each name. Raises RecordError for a file that is missing or damaged."""
+
+    def __init__(self, path: Path, names: Sequence[str], suffix: str) -> None:
+        if not names:
+            raise RecordError(f"{path}: no names were given to read features for")
+        self.path, self.names, self._suffix = path, names, suffix
+        self.dim = len(read_vector(self._file(0)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: Ints) -> Matrix:
+        return np.stack([read_vector(self._file(int(row)), self.dim) for row in rows])
+
+    def release(self) -> None:
+        pass
+
+    def _file(self, row: int) -> Path:
+        return self.path / (self.names[row].lstrip("/") + self._suffix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """Rows of length one; `present` marks those that are: the others are zero and stay so."""
+
+    rows: Matrix
+    present: Bools
+
+
+def read_features(path: str | Path, dim: int | None = None) -> Features:
+    """Open a feature file by its suffix; `dim` is for raw float32. The values are not looked at yet.
+
+    Raises RecordError for files that are missing, shorter than their header says, or of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise RecordError(f"{path} is a folder: name its features with a list")
+    if not path.is_file():
+        raise RecordError(f"{path}: no such feature file")
+    if path.suffix == ".parquet":
+        found = _read_parquet(path)
+    elif path.suffix == ".npy":
+        found = _read_npy(path)
+    elif path.suffix in (".bin", ".feat") and dim is None:
+        found = _map(path, *_mat_shape(path), np.dtype("<f4"), _HEADER.size)
+    else:
+        found = _read_raw(path, dim)
+    if dim is not None and found.dim != dim:
+        raise RecordError(f"{path}: features of {found.dim} values, not of {dim}")
+    return found
+
+
+def write_features(path: Path, matrix: npt.NDArray[Any], names: Sequence[str] | None = None) -> None:
+    """Write (n, d) features in the form of the suffix, atomically; raw float32 for suffixes that mean nothing here."""
+    data = np.ascontiguousarray(matrix, "<f4")
+    if data.ndim != 2 or (names is not None and len(names) != len(data)):
+        raise RecordError(f"{path}: {data.shape} features do not fit {len(names or ())} names")
+    with Folder(path.parent).writing(path.name) as stream:
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            if names is None:
+                raise RecordError(f"{path}: features in Parquet have names")
+            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(data.ravel()), data.shape[1])
+            pq.write_table(pa.table({"name": pa.array(names, pa.string()), "embedding": embeddings}), stream)
+            return
+        if path.suffix == ".npy":
+            np.save(stream, data, allow_pickle=False)
+        else:
+            if path.suffix in (".bin", ".feat"):
+                stream.write(_HEADER.pack(len(data), data.shape[1], 4 * data.shape[1], _CV_32F))
+            stream.write(data.tobytes())
+    if names is not None:
+        Folder(path.parent).put(path.with_suffix(".txt").name, "".join(f"{name}\n" for name in names).encode())
+
+
+def write_vector(path: Path, vector: npt.NDArray[Any]) -> None:
+    """One feature as MegaFace's tools keep it: (rows = d, cols = 1, step = 4, type = 5), then d float32."""
+    data = np.ascontiguousarray(vector, "<f4")
+    Folder(path.parent).put(path.name, _HEADER.pack(len(data), 1, 4, _CV_32F) + data.tobytes())
+
+
+def read_vector(path: Path, dim: int | None = None) -> Matrix:
+    """(d,) float32. RecordError if there is no such file, or it is not one vector, of `dim` values if that is given."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from None
+    rows, columns = _mat_header(path, data[: _HEADER.size], len(data))
+    if rows != 1 or (dim is not None and columns != dim):
+        raise RecordError(f"{path}: {rows} x {columns} values, not one feature" + (f" of {dim}" if dim else ""))
+    return np.frombuffer(data, "<f4", offset=_HEADER.size)
+
+
+def unit_rows(features: FeatureRows, rows: Ints, *, zeros: bool = False) -> Units:
+    """Rows divided by their length. A row with NaN or infinity is a RecordError, and so is one of zeros unless `zeros`."""
+    found = features.take(rows)
+    norms = checked_norms(features, rows, found, zeros=zeros)
+    present = norms > 0
+    found = found / np.where(present, norms, 1).astype(np.float32)[:, None]
+    return Units(rows=found, present=present)
+
+
+def checked_norms(features: FeatureRows, rows: Ints, found: Matrix, *, zeros: bool) -> Floats:
+    """The lengths of rows taken from `features`; RecordError names a row that is not finite, or zero unless `zeros`."""
+    norms: Floats = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
+    bad = ~np.isfinite(norms)
+    if bad.any():
+        raise RecordError(f"{_where(features, rows, bad)} holds NaN or infinity: {_count(bad)}; make the features anew")
+    if not zeros and not norms.all():
+        bad = norms == 0
+        raise RecordError(
+            f"{_where(features, rows, bad)} is all zeros: {_count(bad)}; it has no direction to compare. "
+            "--exclude-missing leaves such rows out, and counts them"
+        )
+    return norms
+
+
+def _where(features: FeatureRows, rows: Ints, bad: Bools) -> str:
+    row = int(rows[int(bad.argmax())])
+    name = f" ({features.names[row]})" if features.names is not None else ""
+    return f"{features.path}: row {row}{name}"
+
+
+def _count(bad: Bools) -> str:
+    return f"one of {int(bad.sum())} among the {len(bad)} rows read last"
+
+
+def _mat_header(path: Path, header: bytes, size: int) -> tuple[int, int]:
+    """(n, d) of a file in OpenCV's form; a vector is one row."""
+    if len(header) < _HEADER.size:
+        raise RecordError(f"{path}: {size} bytes are too few for the header (rows, cols, step, type)")
+    rows, columns, step, kind = _HEADER.unpack(header)
+    if kind != _CV_32F or rows < 1 or columns < 1 or step != 4 * columns:
+        raise RecordError(
+            f"{path}: rows {rows}, cols {columns}, step {step}, type {kind} is no header of float32 features "
+            "(step = 4 cols, type = 5); raw float32 needs --dim"
+        )
+    expected = _HEADER.size + 4 * rows * columns
+    if size != expected:
+        word = "shorter" if size < expected else "longer"
+        raise RecordError(f"{path} is {word} than its header says: {size} bytes for {rows} x {columns}, not {expected}")
+    return (1, rows) if columns == 1 else (rows, columns)
+
+
+def _mat_shape(path: Path) -> tuple[int, int]:
+    with open(path, "rb") as stream:
+        return _mat_header(path, stream.read(_HEADER.size), os.fstat(stream.fileno()).st_size)
+
+
+def _read_raw(path: Path, dim: int | None) -> Features:
+    if dim is None:
+        raise RecordError(f"{path}: not .parquet, .npy or .bin; raw float32 features need --dim")
+    size = path.stat().st_size
+    if size == 0 or size % (4 * dim):
+        raise RecordError(f"{path}: {size} bytes are no whole number of float32 rows of {dim} values")
+    return _map(path, size // (4 * dim), dim, np.dtype("<f4"), 0)
+
+
+def _read_npy(path: Path) -> Features:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise RecordError(f"{path}: not a readable .npy, or shorter than its header says ({error})") from None
+    if found.ndim != 2 or found.dtype.kind != "f" or not found.size:
+        raise RecordError(f"{path}: {found.dtype} of shape {found.shape}; features are floats of shape (n, d)")
+    if not found.flags.c_contiguous:
+        return Features(path, found, _names_beside(path, len(found)))
+    return _map(path, len(found), found.shape[1], found.dtype, found.offset)
+
+
+def _map(path: Path, rows: int, columns: int, dtype: np.dtype[Any], offset: int) -> Features:
+    with open(path, "rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    matrix: npt.NDArray[Any] = np.ndarray((rows, columns), dtype, mapped, offset)
+    return Features(path, matrix, _names_beside(path, rows), mapped=mapped)
+
+
+def _names_beside(path: Path, rows: int) -> list[str] | None:
+    beside = path.with_suffix(".txt")
+    if not beside.is_file():
+        return None
+    names = beside.read_text(encoding="utf-8").splitlines()
+    if len(names) != rows:
+        raise RecordError(f"{beside} holds {len(names)} names for the {rows} rows of {path.name}")
+    return names
+
+
+def _read_parquet(path: Path) -> Features:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["name", "embedding"]).combine_chunks()
+    except (OSError, ValueError, KeyError) as error:
+        raise RecordError(f"{path}: no readable Parquet file with name and embedding ({error})") from None
+    if set(table.column_names) != {"name", "embedding"}:
+        raise RecordError(f"{path}: features in Parquet have the columns name and embedding")
+    if not len(table) or table["name"].null_count or table["embedding"].null_count:
+        raise RecordError(f"{path}: it holds no rows, or rows without a name or an embedding")
+    embedding = pa.concat_arrays(table["embedding"].chunks)
+    values = embedding.flatten()
+    if values.null_count or not pa.types.is_floating(values.type):
+        raise RecordError(f"{path}: the embeddings hold nulls, or {values.type} instead of float32")
+    width = len(values) // len(table)
+    if not pa.types.is_fixed_size_list(embedding.type) and set(embedding.value_lengths().unique().to_pylist()) != {
+        width
+    }:
+        raise RecordError(f"{path}: the embeddings are not equally long")
+    matrix = values.to_numpy(zero_copy_only=False).reshape(len(table), width)
+    return Features(path, matrix, table["name"].to_pylist())

@@ -1,0 +1,243 @@
+"""The template and identification protocols from files to result.json."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.errors import RecordError
+from dataprep.evaluate import megaface
+from dataprep.evaluate.features import FeatureFolder, FeatureRows, Features, read_features, unit_rows
+from dataprep.evaluate.identification import Identification, identify
+from dataprep.evaluate.ijb import find_protocol, meta_files, read_faces, read_subjects, read_template_pairs
+from dataprep.evaluate.one_to_many import OneToMany, search_templates
+from dataprep.evaluate.one_to_one import OneToOne, verify_templates
+from dataprep.evaluate.search import nearest
+from dataprep.evaluate.templates import Pooling, pool
+from dataprep.storage import Folder, file_sha256
+
+Tick = Callable[[str, int, int], None]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """A gallery photo for a probe; `rank` counts from 1."""
+
+    probe: str
+    rank: int
+    match: str
+    identity: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryResult:
+    """`rank1`: the share of probes with a person in the gallery whose best match is that person; None if there are none."""
+
+    probes: int
+    gallery: int
+    probes_with_mate: int
+    rank1: float | None
+    zeros_excluded: int
+    matches: tuple[Match, ...]
+
+
+def score_ijb(
+    meta: Path,
+    features: Path,
+    target: Path,
+    *,
+    protocol: str | None = None,
+    pooling: Pooling | None = None,
+    one_to_many: bool = False,
+    exclude_missing: bool = False,
+    dim: int | None = None,
+    tick: Tick = _silent,
+) -> OneToOne | OneToMany:
+    """IJB-B or IJB-C 1:1, or 1:N, of the features of all faces in the order of the meta files; writes result.json."""
+    pooling = pooling or Pooling()
+    protocol = find_protocol(meta, protocol)
+    files = meta_files(meta, protocol, one_to_many=one_to_many)
+    faces = read_faces(*files[:2])
+    templates = pool(
+        read_features(features, dim), faces, pooling, exclude_missing=exclude_missing, tick=_named(tick, "faces")
+    )
+    found: OneToOne | OneToMany
+    if one_to_many:
+        *galleries, probes = (read_subjects(path, path.stem) for path in files[2:])
+        found = search_templates(
+            templates, galleries, probes, exclude_missing=exclude_missing, tick=_named(tick, "probes")
+        )
+    else:
+        pairs = read_template_pairs(files[2])
+        found = verify_templates(templates, pairs, exclude_missing=exclude_missing, tick=_named(tick, "pairs"))
+    name = f"{protocol} {'1:N' if one_to_many else '1:1'}; {pooling.description}"
+    _save(target, name, [features, *files], found)
+    return found
+
+
+def score_megaface(
+    probes: Path,
+    probe_list: Path,
+    distractors: Path,
+    target: Path,
+    *,
+    distractor_list: Path | None = None,
+    size: int | None = None,
+    probe_noises: Path | None = None,
+    distractor_noises: Path | None = None,
+    suffix: str = ".bin",
+    seed: int = 0,
+    exclude_missing: bool = False,
+    dim: int | None = None,
+    device: str = "cpu",
+    tick: Tick = _silent,
+) -> Identification:
+    """MegaFace, refined where the two noise lists are given; writes result.json.
+
+    Features are files, or folders of one file a name with this `suffix`; a file without names is in the order of its list.
+    """
+    refined = probe_noises is not None and distractor_noises is not None
+    if (probe_noises is None) != (distractor_noises is None):
+        raise RecordError("the refined protocol needs both noise lists, that of the probes and that of the distractors")
+    listed = megaface.read_list(probe_list)
+    others = megaface.read_list(distractor_list) if distractor_list is not None else None
+    searched = _rows(distractors, others.names if others else None, suffix, dim)
+    opened = _rows(probes, listed.names, suffix, dim)
+    if opened.dim != searched.dim:
+        raise RecordError(f"{probes} holds features of {opened.dim} values, {distractors} of {searched.dim}")
+    units = unit_rows(opened, np.arange(len(opened)), zeros=exclude_missing)
+    vectors, pushed_away, noisy_probes = units.rows, None, 0
+    if probe_noises is not None and distractor_noises is not None:
+        noise = megaface.noisy(listed.names, megaface.read_noises(probe_noises), parts=1)
+        if not noise.any():
+            raise RecordError(f"{probe_noises} names none of the photos of {probe_list}: it is of another data set")
+        vectors = megaface.refined_probes(vectors, listed, noise, present=units.present, seed=seed)
+        noisy_probes = int(noise.sum())
+        if searched.names is None:
+            raise RecordError(
+                f"{distractors} holds no names, so that the noise cannot be found: give --distractor-list"
+            )
+        pushed_away = megaface.noisy(searched.names, megaface.read_noises(distractor_noises), parts=3)
+    found = identify(
+        vectors, listed.identities, searched, size=size, pushed_away=pushed_away,
+        present=(vectors != 0).any(axis=1), exclude_missing=exclude_missing, device=device,
+        tick=_named(tick, "distractors"),
+    )  # fmt: skip
+    inputs = [probes, probe_list, distractors, distractor_list, probe_noises, distractor_noises]
+    name = "MegaFace refined (@R)" if refined else "MegaFace"
+    more = {"noisy_probes": noisy_probes, "seed": seed} if refined else {}
+    _save(target, f"{name}, cosine", [path for path in inputs if path is not None], found, **more)
+    return found
+
+
+def search_gallery(
+    gallery: Path,
+    probes: Path,
+    target: Path,
+    *,
+    top: int = 5,
+    exclude_missing: bool = False,
+    dim: int | None = None,
+    device: str = "cpu",
+    tick: Tick = _silent,
+) -> GalleryResult:
+    """The `top` gallery photos for each probe, a photo of the probe's own name not among them; writes matches.csv and
+    result.json. The identity is the first folder of a name."""
+    listed, asked = read_features(gallery, dim), read_features(probes, dim)
+    for features in (listed, asked):
+        if features.names is None:
+            raise RecordError(f"{features.path} holds no names: write Parquet, or a text file of names beside it")
+    if listed.dim != asked.dim:
+        raise RecordError(f"{gallery} holds features of {listed.dim} values, {probes} of {asked.dim}")
+    names, wanted = list(listed.names or ()), list(asked.names or ())
+    units = unit_rows(asked, np.arange(len(asked)), zeros=exclude_missing)
+    kept = np.flatnonzero(units.present)
+    found = nearest(
+        units.rows[kept], listed, keep=min(top + 1, len(names)), exclude_zeros=exclude_missing, device=device,
+        tick=_named(tick, "gallery photos"),
+    )  # fmt: skip
+    matches: list[Match] = []
+    people = {megaface.first_folder(name) for name in names}
+    per_person = _photos(names)
+    with_mate = right = 0
+    for row, scores, columns in zip(kept.tolist(), found.scores.tolist(), found.rows.tolist(), strict=True):
+        name = wanted[row]
+        identity = megaface.first_folder(name)
+        best = [(s, names[c]) for s, c in zip(scores, columns, strict=True) if c >= 0 and names[c] != name][:top]
+        matches += [
+            Match(probe=name, rank=i, match=match, identity=megaface.first_folder(match), score=score)
+            for i, (score, match) in enumerate(best, 1)
+        ]
+        if identity in people and (name not in per_person[identity] or len(per_person[identity]) > 1):
+            with_mate += 1
+            right += bool(best) and megaface.first_folder(best[0][1]) == identity
+    result = GalleryResult(
+        probes=len(kept),
+        gallery=found.compared,
+        probes_with_mate=with_mate,
+        rank1=right / with_mate if with_mate else None,
+        zeros_excluded=found.zeros + len(wanted) - len(kept),
+        matches=tuple(matches),
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["probe", "rank", "match", "identity", "score"])
+    writer.writerows([m.probe, m.rank, m.match, m.identity, f"{m.score:.6f}"] for m in matches)
+    Folder(target).put("matches.csv", text.getvalue().encode())
+    _save(target, "closed-set search, cosine", [gallery, probes], result, matches=len(matches))
+    return result
+
+
+def _photos(names: Sequence[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name in names:
+        found.setdefault(megaface.first_folder(name), set()).add(name)
+    return found
+
+
+def _rows(path: Path, names: Sequence[str] | None, suffix: str, dim: int | None) -> FeatureRows:
+    """The features of these names, in their order; all of a file if no names are given."""
+    if path.is_dir():
+        if names is None:
+            raise RecordError(f"{path} is a folder: give --distractor-list, which names its features")
+        return FeatureFolder(path, names, suffix)
+    found: Features = read_features(path, dim)
+    if names is None:
+        return found
+    if found.names is not None:
+        return found.select(names)
+    if len(found) != len(names):
+        raise RecordError(f"{path} holds {len(found)} features without names, its list {len(names)} names")
+    return Features(path, found.matrix, names, mapped=found.mapped)
+
+
+def _named(tick: Tick, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: tick(what, done, total)
+
+
+def _save(target: Path, protocol: str, inputs: Sequence[Path], found: Any, **more: Any) -> None:
+    Folder(target).put_json(
+        "result.json",
+        {
+            "protocol": protocol,
+            "inputs": {
+                str(path): file_sha256(path) if path.is_file() else "a folder; its files are not hashed"
+                for path in inputs
+            },
+            "versions": {name: importlib.metadata.version(name) for name in ("numpy", "torch")},
+            **asdict(found),
+            **more,
+        },
+    )

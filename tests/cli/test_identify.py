@@ -1,0 +1,134 @@
+"""identify: from files to result.json, and what is said when the files do not fit."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+
+from dataprep.evaluate.features import write_features, write_vector
+
+POINTS = "1 2 3 4 5 6 7 8 9 10"
+
+
+@pytest.fixture
+def ijb(tmp_path: Path) -> Path:
+    """Thirty people: templates 1 to 30 are their galleries, 31 to 90 probes; two faces each, the features with noise."""
+    meta, generator = tmp_path / "meta", np.random.default_rng(0)
+    meta.mkdir()
+    people = generator.normal(size=(30, 8))
+    faces, scores, rows = [], [], []
+    for template in range(1, 91):
+        for k in (0, 1):
+            name = f"{len(rows) + 1}.jpg"
+            faces.append(f"{name} {template} {template * 10 + k}\n")
+            scores.append(f"{name} {POINTS} 0.9\n")
+            rows.append(people[(template - 1) % 30] + 0.3 * generator.normal(size=8))
+    (meta / "ijbb_face_tid_mid.txt").write_text("".join(faces))
+    (meta / "ijbb_name_5pts_score.txt").write_text("".join(scores))
+    pairs = [f"{a} {b} {int((b - 1) % 30 == a - 1)}\n" for a in range(1, 31) for b in range(31, 91)]
+    (meta / "ijbb_template_pair_label.txt").write_text("".join(pairs))
+    for name, templates in {
+        "gallery_S1": range(1, 16),
+        "gallery_S2": range(16, 31),
+        "probe_mixed": range(31, 91),
+    }.items():
+        lines = [f"{t},{(t - 1) % 30}\n" for t in templates]
+        (meta / f"ijbb_1N_{name}.csv").write_text("T,S\n" + "".join(lines))
+    write_features(tmp_path / "faces.npy", np.array(rows))
+    return meta
+
+
+def test_ijb_both_ways(dataprep: Run, ijb: Path, tmp_path: Path) -> None:
+    out = dataprep("identify", "ijb", "--meta", ijb, "--features", tmp_path / "faces.npy").stdout
+    assert "1800 pairs, 60 of the same person; 90 templates" in out
+    saved = json.loads((tmp_path / "ws/identify/faces/result.json").read_text())
+    assert saved["tar_at_far"]["0.01"] > 0.9
+    assert f"TAR {saved['tar_at_far']['0.1']:.2%} at FAR 0.1" in out
+    assert saved["protocol"].startswith("ijbb 1:1; insightface: one embedding a face, face norms kept")
+    digest = hashlib.sha256((tmp_path / "faces.npy").read_bytes()).hexdigest()
+    assert saved["inputs"][str(tmp_path / "faces.npy")] == digest
+    assert set(saved["versions"]) == {"numpy", "torch"}
+    out = dataprep(
+        "identify", "ijb", "--meta", ijb, "--features", tmp_path / "faces.npy", "--one-to-many", "--out", tmp_path / "n"
+    ).stdout
+    assert "30 mated, 30 not" in out
+    saved = json.loads((tmp_path / "n/result.json").read_text())
+    assert saved["rank"]["1"] > 0.9
+    assert [g["name"] for g in saved["galleries"]] == ["ijbb_1N_gallery_S1", "ijbb_1N_gallery_S2"]
+
+
+def test_ijb_halves_are_added_and_zero_faces_excluded(dataprep: Run, ijb: Path, tmp_path: Path) -> None:
+    rows = np.load(tmp_path / "faces.npy")
+    write_features(tmp_path / "halves.npy", np.concatenate([rows, np.zeros_like(rows)], axis=1))
+    ask = ("identify", "ijb", "--meta", ijb, "--features")
+    results = []
+    for arguments in (("faces.npy",), ("halves.npy", "--halves"), ("halves.npy", "--halves", "--no-flip")):
+        dataprep(*ask, tmp_path / arguments[0], *arguments[1:], "--out", tmp_path / "o")
+        results.append(json.loads((tmp_path / "o/result.json").read_text())["tar_at_far"])
+    assert results[0] == results[1] == results[2]
+    rows[60:62] = 0  # both faces of template 31
+    write_features(tmp_path / "zero.npy", rows)
+    assert "row 60 is all zeros" in dataprep(*ask, tmp_path / "zero.npy", code=1).stderr
+    out = dataprep(*ask, tmp_path / "zero.npy", "--exclude-missing").stdout
+    assert "1770 pairs" in out
+    assert "excluded: 30 pairs (1 of the same person), 1 templates, 2 faces" in out
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Six people with four photos each, and 300 distractors; probes in a folder, distractors in a Parquet file."""
+    generator = np.random.default_rng(1)
+    names = []
+    for person in range(6):
+        centre = generator.normal(size=16)
+        for k in range(4):
+            names.append(f"P{person}/P{person}_{k}.png")
+            write_vector(tmp_path / f"probes/{names[-1]}_net.bin", centre + 0.4 * generator.normal(size=16))
+    (tmp_path / "probes.json").write_text(json.dumps({"path": names, "id": [n.split("/")[0] for n in names]}))
+    others = [f"{i % 7}/album/{i}.jpg" for i in range(300)]
+    write_features(tmp_path / "distractors.parquet", generator.normal(size=(300, 16)), others)
+    (tmp_path / "fs_noises.txt").write_text("# noise\nP0_3.png\n")
+    (tmp_path / "mf_noises.txt").write_text("1\t0/album/0.jpg\n0/album/7.jpg\n")
+    return tmp_path
+
+
+def test_megaface_plain_and_refined(dataprep: Run, faces: Path) -> None:
+    ask = (
+        "identify", "megaface", "--probes", faces / "probes", "--suffix", "_net.bin",
+        "--probe-list", faces / "probes.json", "--distractors", faces / "distractors.parquet", "--out", faces / "m",
+    )  # fmt: skip
+    out = dataprep(*ask).stdout
+    assert "24 probes of 6 people, 72 searches, 300 distractors" in out
+    assert json.loads((faces / "m/result.json").read_text())["rank"]["100"] == 1
+    out = dataprep(*ask, "--refined", "--noises", faces / "fs_noises.txt", faces / "mf_noises.txt").stdout
+    assert "2 noisy distractors match nothing" in out
+    saved = json.loads((faces / "m/result.json").read_text())
+    assert (saved["noisy_probes"], saved["distractors_pushed_away"], saved["negatives"]) == (1, 2, 24 * 300)
+    assert "belong together" in dataprep(*ask, "--refined", code=2).stderr
+    (faces / "fs_noises.txt").write_text("other.png\n")
+    said = dataprep(*ask, "--refined", "--noises", faces / "fs_noises.txt", faces / "mf_noises.txt", code=1).stderr
+    assert "names none of the photos" in said
+    (faces / "probes/P2/P2_1.png_net.bin").unlink()
+    assert "P2/P2_1.png_net.bin: No such file" in dataprep(*ask, code=1).stderr
+
+
+def test_a_gallery_is_searched(dataprep: Run, tmp_path: Path) -> None:
+    names = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg"]
+    rows = np.array([[1, 0], [0.9, 0.1], [0, 1], [-1, 0]])
+    write_features(tmp_path / "g.parquet", rows, names)
+    ask = ("identify", "gallery", "--gallery", tmp_path / "g.parquet", "--probes", tmp_path / "g.parquet", "--top", "2")
+    out = dataprep(*ask).stdout
+    assert "rank-1 100.00% of 2 probes" in out
+    with open(tmp_path / "ws/identify/g/matches.csv") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [(line["probe"], line["match"]) for line in lines[:4]] == [
+        ("a/1.jpg", "a/2.jpg"), ("a/1.jpg", "b/1.jpg"), ("a/2.jpg", "a/1.jpg"), ("a/2.jpg", "b/1.jpg"),
+    ]  # fmt: skip
+    assert lines[0]["identity"] == "a"
+    assert float(lines[0]["score"]) == pytest.approx(0.9 / np.hypot(0.9, 0.1), abs=1e-6)
+    write_features(tmp_path / "p.npy", rows)
+    assert "holds no names" in dataprep(*ask[:4], "--probes", tmp_path / "p.npy", code=1).stderr
