@@ -38,6 +38,8 @@ interop: setup mxnet facenet  ## what the field's own tools say of our packs and
 benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about half an hour
 	$(BIN)/python tests/benchmarks/synth.py
 	.venv-mxnet/bin/python -W ignore tests/benchmarks/packs.py
+	$(BIN)/python tests/benchmarks/verification.py
+	$(BIN)/python tests/benchmarks/protocols.py
 	.venv-facenet/bin/python tests/benchmarks/detector.py
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
 

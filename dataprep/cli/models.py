@@ -1,4 +1,4 @@
-"""train and test."""
+"""train."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataprep.cli.options import given_params, params_options
-from dataprep.errors import ModelError, RecordError
+from dataprep.errors import RecordError
 from dataprep.manifest.locks import locked
 from dataprep.train.params import TrainParams
 
@@ -39,55 +39,14 @@ def train(workspace: str, /, pack: Path | None, name: str, fresh: bool, **values
     target = Path(workspace) / "models" / name
     shown = _Display()
 
-    source = pack or _default_pack(workspace)
+    source = pack or default_pack(workspace)
     with locked(target, "the model"):
         about = train(source, target, TrainParams.from_mapping(params), fresh=fresh, report=shown.show)
     click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
 
 
-@click.command()
-@click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
-@click.option("--set", "pairs", type=click.Path(path_type=Path), help="A .bin; default: holdout.bin of packs/train.")
-@click.option("--name", default="default", show_default=True, help="The model under models/.")
-@click.option("--baselines", is_flag=True, help="Also score mean colour, raw pixels and the untrained network.")
-@click.option("--no-flip", is_flag=True, help="Do not add the mirrored face's embedding.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ...")
-@click.pass_obj
-def test(
-    workspace: str, model: Path | None, pairs: Path | None, name: str, baselines: bool, no_flip: bool, device: str
-) -> None:
-    """Score a model on a verification set by insightface's protocol: ten folds, flip fusion, TAR at FAR.
-
-    \b
-    Example: dataprep test
-             dataprep test --model backbone.onnx --set lfw.bin
-    """
-    from dataprep.evaluate.scoring import score_bin
-
-    model = model or Path(workspace) / "models" / name / "model.pt"
-    pairs = pairs or _default_pack(workspace) / "holdout.bin"
-    if not pairs.exists():
-        raise RecordError(
-            f"{pairs}: no such verification set: `dataprep pack --holdout 0.1` makes one, --set names another"
-        )
-    if not model.exists():
-        raise ModelError(f"{model}: no such model: `dataprep train` makes one, --model names another")
-    target = Path(workspace) / "models" / name / "test" / pairs.stem
-    result = score_bin(model, pairs, target, flip=not no_flip, device=device, baselines=baselines)
-    found = result.verification
-    click.echo(f"{pairs.name}: {found.pairs} pairs, {found.positives} of the same person")
-    click.echo(
-        f"  accuracy {found.accuracy:.2%} +- {found.accuracy_std:.2%} (ten-fold, threshold {found.threshold:.2f})"
-    )
-    click.echo(f"  VAL {found.validation:.2%} at FAR {found.validation_far:.2e} (target 1e-3)")
-    for far, tar in found.tar_at_far.items():
-        click.echo(f"  TAR {tar:.2%} at FAR {far}")
-    for what, accuracy in result.baselines.items():
-        click.echo(f"  {what}: {accuracy:.2%}")
-    click.echo(f"  {target}/result.json and roc.png")
-
-
-def _default_pack(workspace: str) -> Path:
+def default_pack(workspace: str) -> Path:
+    """packs/train of the workspace, or the only pack that it has."""
     folder = Path(workspace) / "packs"
     packs = sorted(path.parent for path in folder.glob("*/pack.json"))
     if folder / "train" in packs:

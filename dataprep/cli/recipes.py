@@ -27,7 +27,7 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     Example: dataprep run vggface --set source.lists=lists/ --set stages.align.size=112
              dataprep run pipelines/vggface.yaml --dry-run
     """
-    from dataprep.cli import models, sources
+    from dataprep.cli import models, scoring, sources
     from dataprep.stages.registry import BY_NAME
 
     loaded = load_recipe(recipe)
@@ -53,7 +53,7 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     if "train" in loaded:
         _invoke(ctx, models.train, loaded["train"] or {})
     if "test" in loaded and upto != "train":
-        _invoke(ctx, models.test, loaded["test"] or {})
+        _invoke(ctx, scoring.test, loaded["test"] or {})
 
 
 def load_recipe(name: str) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.errors import ImagingError, ModelError, RecordError
+from dataprep.errors import ImagingError, ModelError, RecordError, UsageError
 from dataprep.imaging.photo import Pixels, decode
 
 if TYPE_CHECKING:
-    from dataprep.models.files import Model
+    from dataprep.models.files import Input, Model
 
 Embeddings = npt.NDArray[np.float32]
+
+FLIPS = ("sum", "concat", "none")
 
 
 class Embedder(Protocol):
@@ -50,10 +52,16 @@ class TorchEmbedder:
 
 
 class OnnxEmbedder:
-    """An ONNX file: (n, 3, h, w) in, (n, d) out; `mean` and `std` are of RGB values 0..255."""
+    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` are of values 0..255, by channel in `order`."""
 
     def __init__(
-        self, path: Path, *, mean: Sequence[float] = (127.5,) * 3, std: Sequence[float] = (127.5,) * 3
+        self,
+        path: Path,
+        *,
+        mean: Sequence[float] = (127.5,) * 3,
+        std: Sequence[float] = (127.5,) * 3,
+        order: str = "RGB",
+        device: str = "auto",
     ) -> None:
         try:
             import onnxruntime
@@ -61,19 +69,102 @@ class OnnxEmbedder:
             raise ModelError("ONNX models need onnxruntime: pip install 'face-dataprep[onnx]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        providers = _providers(device, onnxruntime.get_available_providers())
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
             raise ModelError(f"{path}: not a readable ONNX model ({str(error)[:200]})") from None
         described = self._session.get_inputs()[0]
-        self._name, self._one = described.name, described.shape[0] == 1
+        if len(described.shape) != 4:
+            raise ModelError(
+                f"{path} takes an input of shape {described.shape}; images (n, 3, height, width) are needed"
+            )
+        self._name = described.name
+        # exported with a fixed batch, it takes no other
+        self._fixed = described.shape[0] if isinstance(described.shape[0], int) else None
         self.height, self.width = (side if isinstance(side, int) else 112 for side in described.shape[2:4])
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
+        self._turned = order == "BGR"
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Embeddings:
-        batch = ((images.astype(np.float32) - self._mean) / self._std).transpose(0, 3, 1, 2)
-        chunks = [batch[i : i + 1] for i in range(len(batch))] if self._one else [batch]
-        return np.concatenate([self._session.run(None, {self._name: chunk})[0] for chunk in chunks])
+        pixels = images[..., ::-1] if self._turned else images
+        batch = ((pixels.astype(np.float32) - self._mean) / self._std).transpose(0, 3, 1, 2)
+        size = self._fixed or len(batch)
+        out = []
+        for start in range(0, len(batch), size):
+            chunk = batch[start : start + size]
+            padding = np.zeros((size - len(chunk), *chunk.shape[1:]), np.float32)
+            full = np.concatenate([chunk, padding]) if len(padding) else chunk
+            embedded = self._session.run(None, {self._name: full})[0][: len(chunk)]
+            out.append(np.asarray(embedded, np.float32).reshape(len(chunk), -1))
+        return np.concatenate(out)
+
+
+def _providers(device: str, available: Sequence[str]) -> list[str]:
+    cuda = "CUDAExecutionProvider" in available
+    if device.startswith("cuda") and not cuda:
+        raise ModelError(f"--device {device}: this onnxruntime has no CUDA (onnxruntime-gpu has); --device cpu works")
+    return (["CUDAExecutionProvider"] if cuda and device != "cpu" else []) + ["CPUExecutionProvider"]
+
+
+def open_model(path: Path, device: str = "auto", *, input: Input | None = None) -> Embedder:
+    """An embedder for a model file, by its suffix. `input` describes what an ONNX file's network takes, whose own file
+    does not; a .pt of ours knows."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such model: `dataprep train` makes one, --model names another")
+    from dataprep.models.files import Input, load_model
+
+    if path.suffix == ".onnx":
+        given = input or Input()
+        return OnnxEmbedder(path, mean=given.mean, std=given.std, order=given.order, device=device)
+    if path.suffix == ".pt":
+        if input is not None:
+            raise ModelError(
+                f"{path} says itself what its input looks like; --mean, --std and --order are for ONNX files"
+            )
+        return TorchEmbedder(load_model(path), device=device)
+    raise ModelError(f"{path}: a model is .pt (of dataprep) or .onnx")
+
+
+def embed_batch(embedder: Embedder, faces: npt.NDArray[np.uint8], flip: str = "sum") -> Embeddings:
+    """(n, d) embeddings of (n, height, width, 3) faces, not normalised; `flip` fuses them with those of the mirrored
+    faces by `sum`, or `concat` (then 2d wide), or not at all (`none`)."""
+    if flip not in FLIPS:
+        raise UsageError(f"unknown flip {flip!r}: one of {', '.join(FLIPS)}")
+    embedded = embedder(faces)
+    if flip == "none":
+        return embedded
+    mirrored = embedder(np.ascontiguousarray(faces[:, :, ::-1]))
+    return embedded + mirrored if flip == "sum" else np.concatenate([embedded, mirrored], axis=1)
+
+
+def embed_images(
+    embedder: Embedder,
+    images: Sequence[bytes],
+    *,
+    flip: str = "sum",
+    batch: int = 64,
+    tick: Callable[[int], None] = lambda done: None,
+) -> tuple[Embeddings, dict[int, str]]:
+    """Fused embeddings of encoded faces, and by position why an image has none (its row is NaN): it cannot be decoded, has
+    another size than the model takes, or embeds to something that has no direction."""
+    out: list[Embeddings] = []
+    bad: dict[int, str] = {}
+    for start in range(0, len(images), batch):
+        faces = np.zeros((min(batch, len(images) - start), embedder.height, embedder.width, 3), np.uint8)
+        for i in range(len(faces)):
+            try:
+                faces[i] = fitting_face(images[start + i], embedder)
+            except RecordError as error:
+                bad[start + i] = str(error)
+        embedded = np.array(embed_batch(embedder, faces, flip), np.float32)
+        usable = np.isfinite(embedded).all(axis=1) & embedded.any(axis=1)
+        for row in np.flatnonzero(~usable):
+            bad.setdefault(start + int(row), "its embedding is zero or not finite")
+        embedded[[i - start for i in bad if i >= start]] = np.nan
+        out.append(embedded)
+        tick(start + len(faces))
+    return np.concatenate(out) if out else np.zeros((0, 0), np.float32), bad
 
 
 def embed_pairs(
@@ -86,43 +177,41 @@ def embed_pairs(
 ) -> Embeddings:
     """Unit embeddings of encoded faces, that of the mirrored face added before normalising (insightface's way).
 
-    Equal images are embedded once. Raises RecordError for an image that cannot be read, has another size than the model
-    takes, or embeds to something that has no direction.
+    Equal images are embedded once. Raises RecordError for an image that `embed_images` has no embedding of.
     """
     unique = list(dict.fromkeys(images))
-    out: list[Embeddings] = []
-    for start in range(0, len(unique), batch):
-        faces = np.stack([_face(data, embedder, start + i) for i, data in enumerate(unique[start : start + batch])])
-        embedded = embedder(faces)
-        if flip:
-            embedded = embedded + embedder(np.ascontiguousarray(faces[:, :, ::-1]))
-        out.append(embedded)
-        tick(min(start + batch, len(unique)))
-    found = np.concatenate(out)
-    norms = np.linalg.norm(found, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or (norms == 0).any():
-        raise RecordError("the model gives embeddings that are zero or not finite; it cannot be scored")
+    found, bad = embed_images(embedder, unique, flip="sum" if flip else "none", batch=batch, tick=tick)
+    for i, reason in bad.items():
+        raise RecordError(f"image {i} of the set {reason}")
     position = {data: i for i, data in enumerate(unique)}
+    norms = np.linalg.norm(found, axis=1, keepdims=True)
     return np.asarray((found / norms)[[position[data] for data in images]], np.float32)
 
 
-def decode_faces(images: Sequence[bytes]) -> list[Pixels]:
-    """The pixels of encoded faces."""
-    return [_decoded(data, i) for i, data in enumerate(images)]
-
-
-def _face(data: bytes, embedder: Embedder, number: int) -> Pixels:
-    pixels = _decoded(data, number)
+def fitting_face(data: bytes, embedder: Embedder) -> Pixels:
+    """The pixels of an encoded face of the size that the model takes. Raises RecordError, without naming the image."""
+    pixels = _decoded(data)
     if pixels.shape[:2] != (embedder.height, embedder.width):
         raise RecordError(
-            f"image {number} of the set is {pixels.shape[1]}x{pixels.shape[0]}, the model takes "
-            f"{embedder.width}x{embedder.height}"
+            f"is {pixels.shape[1]}x{pixels.shape[0]}, the model takes {embedder.width}x{embedder.height}: "
+            "align the faces to that size"
         )
     return pixels
 
 
-def _decoded(data: bytes, number: int) -> Pixels:
+def decode_faces(images: Sequence[bytes]) -> list[Pixels]:
+    """The pixels of encoded faces."""
+    out = []
+    for i, data in enumerate(images):
+        try:
+            out.append(_decoded(data))
+        except RecordError as error:
+            raise RecordError(f"image {i} of the set {error}") from None
+    return out
+
+
+def _decoded(data: bytes) -> Pixels:
     try:
         return decode(data)[0]
     except ImagingError as error:
-        raise RecordError(f"image {number} of the set cannot be read: {error}") from None
+        raise RecordError(f"cannot be read: {error}") from None

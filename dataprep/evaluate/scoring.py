@@ -1,20 +1,48 @@
-"""One model on one verification set, from files to result.json and roc.png."""
+"""One model, or one file of features, on one verification set: from files to result.json and pictures."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataprep.errors import ModelError, RecordError
-from dataprep.evaluate.embed import Embedder, OnnxEmbedder, TorchEmbedder, embed_pairs
-from dataprep.evaluate.report import colour_accuracy, draw_roc, embedding_accuracy, pixel_accuracy
-from dataprep.evaluate.verification import Verification, distances, verify
-from dataprep.models.files import load_model, untrained
-from dataprep.records.pairs import read_bin
+from dataprep import __version__
+from dataprep.errors import RecordError
+from dataprep.evaluate.dumps import of_pairs, read_dump
+from dataprep.evaluate.embed import TorchEmbedder, embed_images, embed_pairs, open_model
+from dataprep.evaluate.intervals import METHODS
+from dataprep.evaluate.leaks import Leaks, find_leaks
+from dataprep.evaluate.plots import draw_det, draw_roc, draw_scores, draw_wrong
+from dataprep.evaluate.protocols import FLIPS, TITLES, Scored, score_pairs, unusable
+from dataprep.evaluate.report import colour_accuracy, embedding_accuracy, pixel_accuracy
+from dataprep.evaluate.sets import VerificationSet
+from dataprep.evaluate.verification import Verification
 from dataprep.storage import Folder, file_sha256
+
+if TYPE_CHECKING:
+    from dataprep.models.files import Input
+
+Tick = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """How to score. `flip` None is the protocol's own; `leaks` is auto, full or off."""
+
+    protocol: str = "insightface"
+    flip: str | None = None
+    batch: int = 64
+    device: str = "auto"
+    input: Input | None = None
+    skip_missing: bool = False
+    baselines: bool = False
+    plots: bool = False
+    leaks: str = "auto"
+    trained_on: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,51 +50,142 @@ class TestResult:
     """The scores, and what cheaper looks at the same pairs score (accuracy by name)."""
 
     verification: Verification
-    baselines: dict[str, float]
+    baselines: dict[str, float] = field(default_factory=dict)
+    leaks: Leaks = field(default_factory=Leaks)
+    skipped: tuple[str, ...] = ()
+    skipped_pairs: int = 0
 
 
-def score_bin(
-    model: Path, pairs: Path, target: Path, *, flip: bool = True, device: str = "auto", baselines: bool = False
+def score_model(
+    model: Path,
+    chosen: VerificationSet,
+    target: Path,
+    how: Scoring | None = None,
+    *,
+    tick: Tick = lambda what, done, total: None,
 ) -> TestResult:
-    """Score `model` (.pt of ours, or .onnx) on a .bin and write result.json and roc.png into `target`."""
-    images, same = read_bin(pairs)
-    embedder = open_model(model, device)
+    """Score `model` (.pt of ours, or .onnx) on a set and write result.json and roc.png into `target`.
+
+    Images that cannot be embedded raise RecordError, or with `skip_missing` cost their pairs, which is recorded.
+    """
+    how = how or Scoring()
+    embedder = open_model(model, how.device, input=how.input)
+    flip = how.flip or FLIPS.get(how.protocol, "sum")
     try:
-        embedded = embed_pairs(embedder, images, flip=flip)
-        distance = distances(embedded[0::2], embedded[1::2])
-        found = verify(distance, same)
+        embedded, bad = embed_images(
+            embedder,
+            chosen.images,
+            flip=flip,
+            batch=how.batch,
+            tick=lambda done: tick("embed", done, len(chosen.images)),
+        )
+        bad = {i: reason for i, reason in bad.items() if i in chosen.left or i in chosen.right}
+        if bad and not how.skip_missing:
+            first, reason = min(bad.items())
+            raise RecordError(
+                f"{len(bad)} images cannot be scored, {chosen.names[first]} first: it {reason}; --skip-missing leaves their "
+                "pairs out and says so"
+            )
+        kept = chosen.without(bad) if bad else chosen
+        scored = score_pairs(embedded[kept.left], embedded[kept.right], kept.same, kept.fold, how.protocol)
     except RecordError as error:
-        raise RecordError(f"{pairs}: {error}") from None
+        raise RecordError(f"{chosen.path}: {error}") from None
     simple: dict[str, float] = {}
-    if baselines:
-        simple["mean colour alone"] = colour_accuracy(images, same)
-        simple["raw-pixel cosine"] = pixel_accuracy(images, same)
-        if isinstance(embedder, TorchEmbedder):
-            fresh = TorchEmbedder(untrained(embedder.model), device=device)
-            raw = embed_pairs(fresh, images, flip=flip)
-            simple["the untrained network"] = embedding_accuracy(raw, np.asarray(same))
-    result = TestResult(verification=found, baselines=simple)
+    about: dict[str, Any] = dict(embedder.model.about) if isinstance(embedder, TorchEmbedder) else {}
+    if how.baselines:
+        simple = _baselines(embedder, kept, how)
+    found = Leaks(unknown=("not looked for",))
+    if how.leaks != "off":
+        found = find_leaks(
+            kept,
+            about,
+            trained_on=how.trained_on,
+            hash_all=how.leaks == "full",
+            tick=lambda done, total: tick("compare with the pack", done, total),
+        )
+    described = {
+        "model": str(model),
+        "model_sha256": file_sha256(model),
+        "input": None if how.input is None else asdict(how.input),
+    }
+    libraries = (
+        ("torch", "numpy", "pillow") if isinstance(embedder, TorchEmbedder) else ("onnxruntime", "numpy", "pillow")
+    )
+    return _report(target, model.stem, kept, scored, how, flip, described, libraries, simple, found)
+
+
+def score_features(features: Path, chosen: VerificationSet, target: Path, how: Scoring | None = None) -> TestResult:
+    """Score a file of features (.npy or Parquet) on a set, likewise. Flips are fused in it already, or not at all."""
+    how = how or Scoring()
+    dump = read_dump(features)
+    try:
+        left, right, kept = of_pairs(dump, chosen, skip_missing=how.skip_missing)
+        bad = unusable(left) | unusable(right)
+        if bad.any() and how.skip_missing:
+            rows = {int(i): "no direction: zero or not finite" for side, rows in
+                    ((left, kept.left), (right, kept.right)) for i in rows[unusable(side)]}  # fmt: skip
+            left, right, kept = left[~bad], right[~bad], kept.without(rows)
+        scored = score_pairs(left, right, kept.same, kept.fold, how.protocol)
+    except RecordError as error:
+        raise RecordError(f"{chosen.path}: {error}") from None
+    described = {"features": str(features), "features_sha256": file_sha256(features)}
+    unknown = Leaks(unknown=("features do not say what their model was trained on",))
+    return _report(target, features.stem, kept, scored, how, "as in the file", described, ("numpy",), {}, unknown)
+
+
+def _report(
+    target: Path,
+    title: str,
+    kept: VerificationSet,
+    scored: Scored,
+    how: Scoring,
+    flip: str,
+    described: dict[str, Any],
+    libraries: tuple[str, ...],
+    simple: dict[str, float],
+    leaks: Leaks,
+) -> TestResult:
+    found = scored.verification
+    result = TestResult(
+        verification=found, baselines=simple, leaks=leaks, skipped=kept.skipped, skipped_pairs=kept.skipped_pairs
+    )
     folder = Folder(target)
+    curves = {f"{title} ({found.accuracy:.2%})": (scored.distance, kept.same)}
+    draw_roc(folder / "roc.png", curves)
+    if how.plots:
+        draw_det(folder / "det.png", curves)
+        draw_scores(folder / "scores.png", scored, kept.same)
+        draw_wrong(folder / "wrong.png", kept, scored)
     folder.put_json(
         "result.json",
         {
-            "protocol": "insightface ten-fold, squared L2 of unit embeddings" + (", flip added" if flip else ""),
-            "model": str(model),
-            "model_sha256": file_sha256(model),
-            "set": str(pairs),
-            "set_sha256": file_sha256(pairs),
-            "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
+            "protocol": how.protocol,
+            "protocol_rule": TITLES[how.protocol],
+            "flip": flip,
+            "name": title,
+            **described,
+            "set": str(kept.path),
+            "set_name": kept.name,
+            "set_sha256": kept.sha256,
+            "interval_methods": METHODS,
+            "versions": {"dataprep": __version__, **{name: importlib.metadata.version(name) for name in libraries}},
             **asdict(result),
         },
     )
-    draw_roc(folder / "roc.png", {f"{model.stem} ({found.accuracy:.2%})": (distance, same)})
     return result
 
 
-def open_model(path: Path, device: str = "auto") -> Embedder:
-    """An embedder for a model file, by its suffix."""
-    if path.suffix == ".onnx":
-        return OnnxEmbedder(path)
-    if path.suffix == ".pt":
-        return TorchEmbedder(load_model(path), device=device)
-    raise ModelError(f"{path}: a model is .pt (of dataprep) or .onnx")
+def _baselines(embedder: Any, kept: VerificationSet, how: Scoring) -> dict[str, float]:
+    sides = np.stack([kept.left, kept.right], axis=1).ravel()
+    images = [kept.images[i] for i in sides.tolist()]
+    simple = {
+        "mean colour alone": colour_accuracy(images, kept.same),
+        "raw-pixel cosine": pixel_accuracy(images, kept.same),
+    }
+    if isinstance(embedder, TorchEmbedder):
+        from dataprep.models.files import untrained
+
+        fresh = TorchEmbedder(untrained(embedder.model), device=how.device)
+        raw = embed_pairs(fresh, images, batch=how.batch)
+        simple["the untrained network"] = embedding_accuracy(raw, kept.same)
+    return simple

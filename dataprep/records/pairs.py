@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import pickle
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
+from dataprep.records.pickles import Array, load_plain
+from dataprep.storage import Folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,57 +142,65 @@ def _negatives(groups: Sequence[Sequence[str]], wanted: int, generator: np.rando
     return list(drawn)
 
 
+def consecutive_folds(pairs: int, folds: int = 10) -> npt.NDArray[np.int64]:
+    """scikit-learn's unshuffled KFold: consecutive stretches, the first ones longer by one where it does not divide."""
+    sizes = np.full(folds, pairs // folds)
+    sizes[: pairs % folds] += 1
+    return np.repeat(np.arange(folds), sizes)
+
+
 def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
     """insightface's verification file: a pickle of (images, issame), pair i being images 2i and 2i + 1."""
     if len(images) != 2 * len(same):
         raise RecordError(f"{len(same)} pairs need {2 * len(same)} images; {len(images)} were given")
-    path.write_bytes(pickle.dumps((list(images), [bool(s) for s in same]), protocol=4))
+    with Folder(path.parent).writing(path.name) as stream:
+        pickle.dump((list(images), [bool(s) for s in same]), stream, protocol=4)
 
 
 def read_bin(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
-    """Images (as file bytes) and the pairs' truth from a .bin, Python 2 ones included.
+    """Images (as file bytes) and the pairs' truth from a .bin, Python 2 ones and ndarray elements included.
 
-    The pickle is opened by an unpickler that can build numpy arrays and nothing else, so a hostile file cannot run code.
+    Nothing in the file is run (see records/pickles.py). Raises RecordError.
     """
+    images, same = _open_bin(path)
     try:
-        data = Path(path).read_bytes()
-        loaded = _load(data, "ASCII")
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        loaded = _load(data, "bytes")
+        found = [_image(image) for image in images]
+        truth = _truth(same)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from None
-    try:
-        images, same = loaded
-        found = [image.tobytes() if isinstance(image, np.ndarray) else bytes(image) for image in images]
-        truth = np.array([bool(s) for s in same])
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{path}: not a pair (images, issame): {error}") from None
     if len(found) != 2 * len(truth):
         raise RecordError(f"{path}: {len(truth)} pairs need {2 * len(truth)} images, it holds {len(found)}")
     return found, truth
 
 
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-}
+def bin_elements(path: str | Path) -> dict[str, int]:
+    """How many of a .bin's images are kept as `bytes` and how many as `ndarray`: both kinds are about."""
+    images, _ = _open_bin(path)
+    return dict(Counter("ndarray" if isinstance(image, Array) else "bytes" for image in images))
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise RecordError(f"its pickle asks for {module}.{name}; only numpy arrays are opened, nothing is run")
-        return super().find_class(module, name)
-
-
-def _load(data: bytes, encoding: str) -> Any:
+def _open_bin(path: str | Path) -> tuple[list[Any], Any]:
     try:
-        return _Unpickler(io.BytesIO(data), encoding=encoding).load()
-    except (RecordError, UnicodeDecodeError):
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise RecordError(f"not a readable pickle ({type(error).__name__}: {error})") from None
+        loaded = load_plain(Path(path).read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from None
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
+    if not isinstance(loaded, (tuple, list)) or len(loaded) != 2 or not isinstance(loaded[0], list):
+        raise RecordError(f"{path}: not a pair (images, issame), as a verification set's .bin is")
+    return loaded[0], loaded[1]
+
+
+def _image(element: Any) -> bytes:
+    if isinstance(element, bytes | bytearray):
+        return bytes(element)
+    if isinstance(element, Array):
+        return element.tobytes()
+    raise RecordError(f"an image in it is a {type(element).__name__}; images are bytes or arrays of bytes")
+
+
+def _truth(same: Any) -> npt.NDArray[np.bool_]:
+    values = same.values().tolist() if isinstance(same, Array) else same
+    if not isinstance(values, list | tuple) or not all(isinstance(s, bool | int) and s in (0, 1) for s in values):
+        raise RecordError("issame is not a list of truth values")
+    return np.array(values, bool)

@@ -136,6 +136,7 @@ class _Run:
             self._save_checkpoint()
         about = {
             **self._identity,
+            "pack": str(self._pack.folder.resolve()),  # so that a test can look for leaks
             "steps": self._steps,
             "identities": self._pack.num_classes,
             "images": len(self._pack),

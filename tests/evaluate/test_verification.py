@@ -10,7 +10,8 @@ from sklearn.model_selection import KFold
 from dataprep.errors import RecordError
 from dataprep.evaluate import verification
 from dataprep.evaluate.embed import embed_pairs
-from dataprep.evaluate.scoring import score_bin
+from dataprep.evaluate.scoring import Scoring, score_model
+from dataprep.evaluate.sets import open_set
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.models.files import Input, build, save_model
 from dataprep.records.pairs import write_bin
@@ -145,18 +146,22 @@ def test_a_bin_is_scored_from_files_to_result_and_picture(tmp_path: Path) -> Non
     save_model(
         tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={}
     )
-    result = score_bin(tmp_path / "m.pt", tmp_path / "x.bin", tmp_path / "out", baselines=True)
+    how = Scoring(baselines=True, plots=True)
+    result = score_model(tmp_path / "m.pt", open_set(tmp_path / "x.bin"), tmp_path / "out", how)
     assert result.verification.accuracy > 0.9  # patterns this plain are told apart by any network
     assert set(result.baselines) == {"mean colour alone", "raw-pixel cosine", "the untrained network"}
     assert result.baselines["raw-pixel cosine"] > 0.95
     saved = json.loads((tmp_path / "out/result.json").read_text())
     assert saved["verification"]["pairs"] == 60
-    assert (tmp_path / "out/roc.png").read_bytes().startswith(b"\x89PNG")
+    assert (saved["protocol"], saved["flip"]) == ("insightface", "sum")
+    assert saved["versions"]["torch"]
+    for name in ("roc", "det", "scores", "wrong"):
+        assert (tmp_path / f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_small_lfw_is_too_small_to_fold_and_says_so(tmp_path: Path, shared: Path) -> None:
     save_model(
         tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={}
     )
-    with pytest.raises(RecordError, match=r"small_lfw\.bin"):
-        score_bin(tmp_path / "m.pt", shared / "bin/small_lfw.bin", tmp_path / "out")
+    with pytest.raises(RecordError, match=r"small_lfw\.bin: 10 pairs are too few"):
+        score_model(tmp_path / "m.pt", open_set(shared / "bin/small_lfw.bin"), tmp_path / "out")

@@ -1,0 +1,80 @@
+"""bins: build a verification .bin, unpack one, look into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dataprep.evaluate.bins import BinReport
+
+
+@click.group()
+def bins() -> None:
+    """Verification sets as the field's .bin: build, unpack, show.
+
+    \b
+    Example: dataprep bins build pairs.txt --images lfw-112 --out lfw.bin
+    """
+
+
+@bins.command()
+@click.argument("pairs", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), help="Where the aligned faces are; default: beside PAIRS.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .bin to write.")
+@click.option("--skip-missing", is_flag=True, help="Leave out the pairs of missing files, and say how many.")
+def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> None:
+    """Pack the faces that PAIRS names (pairs.txt, `left right 1|-1` or CSV), bytes and order as they are.
+
+    \b
+    Example: dataprep bins build pairs.txt --images lfw-112 --out workspace/bins/lfw.bin
+    """
+    from dataprep.evaluate.bins import build_bin
+    from dataprep.evaluate.sets import open_set
+
+    chosen = open_set(pairs, images=images, skip_missing=skip_missing)
+    _tell(out, build_bin(chosen, out))
+    if chosen.skipped_pairs:
+        click.echo(f"  {chosen.skipped_pairs} pairs left out for {len(chosen.skipped)} missing files")
+
+
+@bins.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def unpack(path: Path, out: Path) -> None:
+    """Write the images of a .bin as 00001.jpg and on into OUT, not re-encoded, with a `L R 1|-1` list.
+
+    \b
+    Example: dataprep bins unpack lfw.bin lfw/
+    """
+    from dataprep.evaluate.bins import unpack_bin
+
+    click.echo(f"{unpack_bin(path, out)} lists the pairs")
+
+
+@bins.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def show(path: Path) -> None:
+    """Say what a .bin holds: pairs, sizes and forms of the images, and whether ten folds can be made of it.
+
+    \b
+    Example: dataprep bins show lfw.bin
+    """
+    from dataprep.evaluate.bins import show_bin
+
+    _tell(path, show_bin(path))
+
+
+def _tell(path: Path, found: BinReport) -> None:
+    click.echo(f"{path}: {found.pairs} pairs, {found.positives} of the same person; sha256 {found.sha256}")
+    kept = ", ".join(f"{count} as {kind}" for kind, count in found.elements.items())
+    click.echo(f"  {2 * found.pairs} images ({kept}), {found.distinct} of them distinct")
+    for form, count in found.forms.items():
+        click.echo(f"  {count} of {form}")
+    if found.one_kind:
+        click.echo(
+            f"  fold {', '.join(map(str, found.one_kind))} of ten holds pairs of one kind only: the ten-fold protocols "
+            "cannot score it; interleave the list"
+        )

@@ -1,0 +1,41 @@
+"""The ROC of pairs and what is read off it. Distances: the smaller, the more alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+def roc(distance: Floats, same: Bools) -> tuple[Floats, Floats]:
+    """(false accept rate, true accept rate) at every distinct distance, rising, from (0, 0) to (1, 1)."""
+    order = np.argsort(distance, kind="stable")
+    accepted = np.cumsum(same[order])
+    ends = np.append(np.flatnonzero(np.diff(distance[order])), len(order) - 1)
+    true, false = accepted[ends], ends + 1 - accepted[ends]
+    tpr = np.concatenate([[0.0], true / max(1, same.sum())])
+    fpr = np.concatenate([[0.0], false / max(1, (~same).sum())])
+    return fpr, tpr
+
+
+def area(fpr: Floats, tpr: Floats) -> float:
+    """The area under the curve, by trapezes: ties count half."""
+    return float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum())
+
+
+def tar_at(fpr: Floats, tpr: Floats, far: float) -> float:
+    """The best true accept rate whose false accept rate is at most `far`."""
+    return float(tpr[np.searchsorted(fpr, far, side="right") - 1])
+
+
+def equal_error(fpr: Floats, tpr: Floats) -> float:
+    """The rate at which as many are falsely accepted as falsely refused, on straight lines between the points."""
+    gap = fpr + tpr - 1
+    above = int(np.argmax(gap >= 0))
+    if above == 0:
+        return float(fpr[0])
+    share = -gap[above - 1] / (gap[above] - gap[above - 1])
+    return float(fpr[above - 1] + share * (fpr[above] - fpr[above - 1]))

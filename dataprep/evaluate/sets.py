@@ -1,0 +1,188 @@
+"""Verification sets in all their forms as one: a .bin, pairs.txt with a folder of faces, lists and CSVs of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from dataprep.errors import RecordError
+from dataprep.evaluate.verification import Bools, Ints
+from dataprep.records.pairlists import read_pairs
+from dataprep.records.pairs import consecutive_folds, read_bin
+from dataprep.storage import file_sha256
+
+NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
+SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp", ".bmp")
+_SHOWN = 5  # how many missing files a message names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationSet:
+    """Distinct images, and pairs of them by position.
+
+    `names[i]` is image i's path in the list, or its number in the .bin as `bins unpack` counts (00001 ...);
+    `identities[i]` whose face it is, where the form of the set tells. `skipped` names what was left out and why.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    images: Sequence[bytes]
+    names: tuple[str, ...]
+    identities: tuple[str, ...] | None
+    left: Ints
+    right: Ints
+    same: Bools
+    fold: Ints
+    skipped: tuple[str, ...] = ()
+    skipped_pairs: int = 0
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    def without(self, bad: dict[int, str]) -> VerificationSet:
+        """The set without the pairs of some images, given by position with the reason; the other pairs keep their fold."""
+        keep = ~(np.isin(self.left, list(bad)) | np.isin(self.right, list(bad)))
+        return replace(
+            self,
+            left=self.left[keep],
+            right=self.right[keep],
+            same=self.same[keep],
+            fold=self.fold[keep],
+            skipped=(*self.skipped, *(f"{self.names[i]}: {reason}" for i, reason in sorted(bad.items()))),
+            skipped_pairs=self.skipped_pairs + int((~keep).sum()),
+        )
+
+
+class FileImages(Sequence[bytes]):
+    """Images in files, read when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        try:
+            return self._paths[index].read_bytes()
+        except OSError as error:
+            raise RecordError(f"{self._paths[index]}: {error.strerror}") from None
+
+
+def open_set(
+    path: Path, *, images: Path | None = None, skip_missing: bool = False, look: bool = True
+) -> VerificationSet:
+    """Open a set of any form; `images` is the folder that the names of a list are relative to (default: the list's own).
+
+    A name may lack its suffix. Files that are not there raise RecordError, or with `skip_missing` cost their pairs,
+    which is recorded; without `look` nobody looks, since features may be scored where no images are.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: no such verification set")
+    if is_bin(path):
+        return _open_bin(path)
+    pairs = read_pairs(path)
+    names = tuple(dict.fromkeys([*pairs.left, *pairs.right]))
+    place = {name: i for i, name in enumerate(names)}
+    found = [_find(images or path.parent, name) for name in names]
+    missing = [name for name, file in zip(names, found, strict=True) if file is None and look]
+    if missing and not skip_missing:
+        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise RecordError(
+            f"{path}: {len(missing)} of {len(names)} images are not under {images or path.parent}: {shown}; --images names "
+            "another folder, --skip-missing leaves their pairs out and says so"
+        )
+    people = tuple(str(Path(name).parent) for name in names)
+    chosen = VerificationSet(
+        name=path.stem,
+        path=path,
+        sha256=file_sha256(path),
+        images=FileImages([file or (images or path.parent) / name for name, file in zip(names, found, strict=True)]),
+        names=names,
+        identities=people if all(person != "." for person in people) else None,
+        left=np.array([place[name] for name in pairs.left], np.int64),
+        right=np.array([place[name] for name in pairs.right], np.int64),
+        same=pairs.same,
+        fold=pairs.fold,
+    )
+    return chosen.without({place[name]: "no such file" for name in missing}) if missing else chosen
+
+
+def find_set(text: str, workspace: Path) -> Path:
+    """The path that `--set` means: a file, or one of the field's names (lfw, cfp_fp, ...) looked up in the workspace."""
+    if Path(text).exists():
+        return Path(text)
+    name = text.lower().replace("-", "_")
+    name = {"agedb30": "agedb_30", "agedb": "agedb_30"}.get(name, name)
+    if name not in NAMES:
+        raise RecordError(
+            f"{text}: no such verification set: `dataprep pack --holdout 0.1` makes one, --set names another; by name there "
+            f"are {', '.join(NAMES)}"
+        )
+    places = [workspace / "bins" / f"{name}.bin", workspace / f"{name}.bin"]
+    places += sorted(workspace.glob(f"packs/*/{name}.bin"))
+    for place in places:
+        if place.is_file():
+            return place
+    raise RecordError(
+        f"{name} is at none of {', '.join(map(str, places))}, nor at packs/*/{name}.bin: put the .bin there"
+    )
+
+
+def is_bin(path: Path) -> bool:
+    """Whether a file is a pickle rather than a text: by suffix, or by its first byte."""
+    if path.suffix.lower() in (".bin", ".pkl"):
+        return True
+    with open(path, "rb") as stream:
+        return stream.read(1) in (b"\x80", b"(")
+
+
+def image_names(count: int) -> list[str]:
+    """What the images of a .bin are called: 00001 and on, as Face_Pytorch's load_image_from_bin counts them."""
+    return [f"{number:05d}" for number in range(1, count + 1)]
+
+
+def _open_bin(path: Path) -> VerificationSet:
+    images, same = read_bin(path)
+    if not images:
+        raise RecordError(f"{path} holds no pairs")
+    first: dict[bytes, int] = {}
+    names = []
+    for name, image in zip(image_names(len(images)), images, strict=True):
+        if image not in first:
+            first[image] = len(first)
+            names.append(name)
+    position = np.array([first[image] for image in images], np.int64)
+    return VerificationSet(
+        name=path.stem,
+        path=path,
+        sha256=file_sha256(path),
+        images=list(first),
+        names=tuple(names),
+        identities=None,
+        left=position[0::2],
+        right=position[1::2],
+        same=same,
+        fold=consecutive_folds(len(same)),
+    )
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    path = folder / name
+    if path.is_file():
+        return path
+    beside = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    if Path(name).suffix in SUFFIXES:
+        beside += [path.with_suffix(suffix) for suffix in SUFFIXES]
+    return next((file for file in beside if file.is_file()), None)

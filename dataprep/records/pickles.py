@@ -1,0 +1,196 @@
+"""Pickles of images and truth values, opened so that nothing in them is run and little can be wasted.
+
+A verification set's .bin is a pickle, and a pickle is a program. Ours is read twice: a scan of its opcodes, which must be
+among those that lists of bytes and plain arrays need, with lengths and memo numbers that the file is long enough for;
+then Python's own unpickler, for which every global is a stand-in of this module and numpy itself is never called.
+Opcodes: Python's Lib/pickletools.py.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+
+# opcode -> how its argument is stored: bytes of fixed width, "line" or two, or a count of so many bytes and then the data
+_FIXED = {
+    **dict.fromkeys(b".(]lae)t\x85\x86\x87N\x88\x89\x93Rb\x94", 0),
+    **dict.fromkeys(b"\x80Kqh", 1),
+    **dict.fromkeys(b"M", 2),
+    **dict.fromkeys(b"Jrj", 4),
+    **dict.fromkeys(b"\x95", 8),
+}
+_LINES = {**dict.fromkeys(b"SV", (1, None)), **dict.fromkeys(b"ILpg", (1, 32)), ord("c"): (2, 64)}
+_COUNTED = {
+    **dict.fromkeys(b"UC\x8c\x8a", 1),
+    **dict.fromkeys(b"TBX", 4),
+    **dict.fromkeys(b"\x8e\x96\x8d", 8),
+}
+_PUTS = {ord("q"): 1, ord("r"): 4, ord("p"): 0}
+_PLAIN = re.compile(r"[biu][1248]")
+
+
+class Array:
+    """What a pickled numpy array stands for: a type of whole numbers or truth values, a shape and the bytes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._dtype, self._shape, self._data = np.dtype("u1"), (0,), b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, _, data = state
+        self.fill(shape, dtype, data)
+
+    def fill(self, shape: Any, dtype: Any, data: Any) -> None:
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+            raise RecordError("an array in it holds something else than whole numbers")
+        sides = shape if isinstance(shape, tuple) else (shape,)
+        if not all(isinstance(side, int) and side >= 0 for side in sides):
+            raise RecordError(f"an array in it has the shape {str(shape)[:60]}")
+        if math.prod(sides) * dtype.plain.itemsize != len(data):
+            raise RecordError(f"an array in it claims the shape {str(sides)[:60]} and holds {len(data)} bytes")
+        self._dtype, self._shape, self._data = dtype.plain, sides, bytes(data)
+
+    def tobytes(self) -> bytes:
+        return self._data
+
+    def values(self) -> npt.NDArray[Any]:
+        """The elements in a row; a transposed array of more than one column is not expected here."""
+        return np.frombuffer(self._data, self._dtype)
+
+
+class _Dtype:
+    def __init__(self, name: Any, *arguments: Any) -> None:
+        text = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
+        if not _PLAIN.fullmatch(text):
+            raise RecordError(f"an array in it is of type {text[:20]!r}; images and truth values are whole numbers")
+        self.plain = np.dtype(text)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] in (">", b">"):
+            self.plain = self.plain.newbyteorder(">")
+
+
+def load_plain(data: bytes) -> Any:
+    """What a pickle of lists, tuples, bytes, truth values and numpy arrays (as `Array`) holds.
+
+    Str of Python 2 come as bytes. Raises RecordError for anything else, hostile or damaged.
+    """
+    scan(data)
+    try:
+        return _Unpickler(data).load()
+    except RecordError:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise RecordError(f"not a readable pickle ({type(error).__name__}: {str(error)[:200]})") from None
+
+
+def scan(data: bytes) -> None:
+    """Go through the opcodes without executing them. Raises RecordError for one that has no business in a .bin, a length
+    beyond the end of the file, or a memo number that would make Python reserve more than the file could fill."""
+    position, opcodes, end = 0, 0, len(data)
+    while position < end:
+        code = data[position]
+        opcodes += 1
+        start = position + 1
+        if code in _FIXED:
+            position = start + _FIXED[code]
+        elif code in _COUNTED:
+            width = _COUNTED[code]
+            position = start + width + int.from_bytes(data[start : start + width], "little")
+        elif code in _LINES:
+            position = _after_lines(data, start, *_LINES[code])
+        else:
+            raise RecordError(
+                f"its pickle uses opcode {bytes([code])!r} at byte {position}, which no list of images needs"
+            )
+        if position > end:
+            raise RecordError(f"it is cut short, or lies about a length, at byte {start - 1}")
+        if code in _PUTS and _memo_number(data[start:position], _PUTS[code]) > opcodes:
+            raise RecordError(f"its pickle has an impossible memo number at byte {start - 1}")
+        if code == ord("."):
+            return
+    raise RecordError("not a readable pickle (it has no end)")
+
+
+def _after_lines(data: bytes, start: int, lines: int, limit: int | None) -> int:
+    for _ in range(lines):
+        found = data.find(b"\n", start, None if limit is None else start + limit)
+        if found < 0:
+            raise RecordError(f"not a readable pickle (a line at byte {start} has no end)")
+        start = found + 1
+    return start
+
+
+def _memo_number(argument: bytes, width: int) -> int:
+    if width:
+        return int.from_bytes(argument, "little")
+    try:
+        return int(argument)
+    except ValueError:
+        raise RecordError(f"not a readable pickle (memo number {argument[:20]!r})") from None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        self._left = len(data)
+        stand_ins: dict[tuple[str, str], Callable[..., Any]] = {
+            ("numpy", "ndarray"): Array,
+            ("numpy", "dtype"): _Dtype,
+            ("_codecs", "encode"): self._encode,
+        }
+        for core in ("core", "_core"):
+            stand_ins[f"numpy.{core}.multiarray", "_reconstruct"] = Array
+            stand_ins[f"numpy.{core}.multiarray", "scalar"] = _scalar
+            stand_ins[f"numpy.{core}.numeric", "_frombuffer"] = _from_buffer
+        for builtins in ("builtins", "__builtin__"):
+            stand_ins[builtins, "bytes"] = stand_ins[builtins, "bytearray"] = self._bytes
+        self._stand_ins = stand_ins
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = self._stand_ins.get((module, name))
+        if found is None:
+            raise RecordError(
+                f"its pickle asks for {module[:60]}.{name[:60]}; only numpy arrays are opened, nothing is run"
+            )
+        return found
+
+    def _encode(self, text: Any, encoding: Any = "latin1") -> bytes:
+        """How Python 3 writes bytes for Python 2. All of them together cannot be longer than the file."""
+        self._left -= len(text)
+        if self._left < 0 or encoding not in ("latin1", "latin-1", b"latin1"):
+            raise RecordError("its pickle makes more out of its text than there is, or encodes it oddly")
+        return bytes(text.encode("latin1"))
+
+    def _bytes(self, *arguments: Any) -> bytes:
+        if not arguments:
+            return b""
+        if isinstance(arguments[0], str):
+            return self._encode(*arguments)
+        if len(arguments) == 1 and isinstance(arguments[0], bytes):
+            return arguments[0]
+        raise RecordError("its pickle makes bytes out of something that is no text")
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    """A numpy truth value or whole number."""
+    if isinstance(data, str):
+        data = data.encode("latin1")
+    one = Array()
+    one.fill((1,), dtype, data)
+    return one.values()[0].item()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """How pickle protocol 5 keeps arrays."""
+    array = Array()
+    array.fill(shape, dtype, data)
+    return array

@@ -1,0 +1,106 @@
+"""test, extract, compare and bins as they are typed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataprep.cli.main import main
+from dataprep.imaging.photo import encode_jpeg
+from dataprep.models.files import Input, build, save_model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pairs of plain patterns as files with a list, and a network that nobody trained."""
+    import torch
+
+    root = tmp_path_factory.mktemp("made")
+    generator = np.random.default_rng(0)
+    people = [generator.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(30)]
+    lines = []
+    for i in range(60):
+        for side, person in (("l", i % 30), ("r", i % 30 if i % 2 == 0 else (i + 7) % 30)):
+            pixels = np.kron(people[person], np.ones((16, 16, 1))) + generator.normal(0, 5, (112, 112, 3))
+            path = root / f"faces/p{person}/{i}{side}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_jpeg(np.clip(pixels, 0, 255).astype(np.uint8)))
+            lines.append(str(path.relative_to(root / "faces")))
+    listed = [f"{lines[2 * i]} {lines[2 * i + 1]} {1 if i % 2 == 0 else -1}\n" for i in range(60)]
+    (root / "pairs.txt").write_text("".join(listed))
+    torch.manual_seed(0)
+    save_model(
+        root / "m.pt", build("mobilefacenet", 32), network="mobilefacenet", embedding=32, input=Input(), about={}
+    )
+    return root
+
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """The command in this process (loading torch takes longer than the rest): exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["-w", str(tmp_path / "ws"), *map(str, arguments)])
+        return int(left.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, tmp_path: Path) -> None:
+    def dataprep(*arguments: object) -> str:
+        code, out, err = typed(*arguments)
+        assert code == 0, err
+        return out
+
+    ws, images = tmp_path / "ws", ("--images", made / "faces")
+    said = dataprep("bins", "build", made / "pairs.txt", *images, "--out", ws / "bins/lfw.bin")
+    assert "60 pairs, 30 of the same person" in said
+    assert "120 of 112x112 jpeg" in dataprep("bins", "show", ws / "bins/lfw.bin")
+    assert "lists the pairs" in dataprep("bins", "unpack", ws / "bins/lfw.bin", tmp_path / "lfw")
+    model = ("--model", made / "m.pt")
+    out = dataprep("test", *model, "--set", "lfw")
+    assert "TAR at FAR 1e-02 and below is not measurable: it takes 100 negatives, 30 are there" in out
+    assert "leaks: not known: the model does not say" in out
+    dataprep("test", *model, "--set", made / "pairs.txt", *images, "--protocol", "face_pytorch", "--plots")
+    folder = ws / "models/m/test/pairs-face_pytorch"
+    assert {path.name for path in folder.iterdir()} == {"result.json", "roc.png", "det.png", "scores.png", "wrong.png"}
+    assert json.loads((folder / "result.json").read_text())["flip"] == "concat"
+    dataprep("extract", ws / "bins/lfw.bin", *model, "--flip", "sum", "--out", tmp_path / "f.parquet")
+    dataprep("test", "--features", tmp_path / "f.parquet", "--set", "lfw")
+    of_model, of_features = (
+        json.loads((ws / f"models/{name}/test/lfw/result.json").read_text())["verification"] for name in ("m", "f")
+    )
+    assert of_features == of_model
+    table = dataprep("compare", ws / "models")
+    assert table.splitlines()[0].split()[:3] == ["model", "protocol", "flip"]
+    assert dataprep("compare", ws / "models", "--markdown").startswith("| model |")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["test", "--set", "agedb_30"], 1, "bins/agedb_30.bin"),
+        (["test", "--set", "{made}/pairs.txt"], 1, "--images names another folder"),
+        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--model", "/no.pt"], 1, "no such model"),
+        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--model", "{made}/m.pt", "--mean", "1"],
+         1, "says itself what its input"),
+        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--mean", "1,2"], 2, "one number or three"),
+        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--std", "0"], 2, "above 0"),
+        (["test", "--features", "/no.npy", "--model", "x.pt"], 2, "exclude each other"),
+        (["test", "--features", "/no.npy", "--set", "{made}/pairs.txt"], 1, "/no.npy"),
+        (["extract", "/no", "--out", "x.npy", "--model", "{made}/m.pt"], 1, "no such folder, list, pack or .bin"),
+        (["bins", "show", "{made}/m.pt"], 1, "m.pt"),
+        (["compare", "{made}/faces"], 1, "holds no result.json"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered_in_a_line(made: Path, typed: Typed, arguments: list[str], code: int, said: str) -> None:
+    found, _, err = typed(*(argument.format(made=made) for argument in arguments))
+    assert found == code
+    assert said in err
+    assert len(err.splitlines()) <= 2
