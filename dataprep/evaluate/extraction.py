@@ -8,7 +8,6 @@ left out, counted, and listed with its reason in a .failed.tsv beside the output
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,9 @@ import numpy as np
 
 from dataprep import __version__
 from dataprep.errors import ModelError, RecordError, UsageError
-from dataprep.evaluate.dumps import Matrix, write_npy, write_parquet
+from dataprep.evaluate.dumps import write_npy, write_parquet, write_vector
 from dataprep.evaluate.embed import Embedder, embed_batch, fitting_face, open_model
+from dataprep.evaluate.features import Matrix
 from dataprep.evaluate.protocols import unusable
 from dataprep.evaluate.sources import Source
 from dataprep.imaging.photo import Pixels
@@ -265,11 +265,8 @@ def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], form
             if relative.is_absolute() or ".." in relative.parts:
                 raise RecordError(f"{name}: a name outside of the source's folder cannot be placed under {out}")
             target = out / (str(relative.with_suffix(".npy")) if form == "npy-per-image" else f"{name}_{algorithm}.bin")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.tmp")
-            with open(temporary, "wb") as stream:
-                if form == "npy-per-image":
+            if form == "npy-per-image":
+                with Folder(target.parent).writing(target.name) as stream:
                     np.save(stream, feature)
-                else:  # OpenCV's matrix header: rows, columns, bytes of a row, CV_32F (insightface gen_megaface.py)
-                    stream.write(np.array([len(feature), 1, 4, 5], "<i4").tobytes() + feature.astype("<f4").tobytes())
-            os.replace(temporary, target)
+            else:
+                write_vector(target, feature)

@@ -26,15 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.storage import Folder
 
 Matrix = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-_HEADER = struct.Struct("<4i")
-_CV_32F = 5
+HEADER = struct.Struct("<4i")
+CV_32F = 5
 
 
 class FeatureRows(Protocol):
@@ -139,49 +138,18 @@ def read_features(path: str | Path, dim: int | None = None) -> Features:
     if path.is_dir():
         raise RecordError(f"{path} is a folder: name its features with a list")
     if not path.is_file():
-        raise RecordError(f"{path}: no such feature file")
+        raise RecordError(f"{path}: no such feature file: `dataprep extract` makes one")
     if path.suffix == ".parquet":
         found = _read_parquet(path)
     elif path.suffix == ".npy":
         found = _read_npy(path)
     elif path.suffix in (".bin", ".feat") and dim is None:
-        found = _map(path, *_mat_shape(path), np.dtype("<f4"), _HEADER.size)
+        found = _map(path, *_mat_shape(path), np.dtype("<f4"), HEADER.size)
     else:
         found = _read_raw(path, dim)
     if dim is not None and found.dim != dim:
         raise RecordError(f"{path}: features of {found.dim} values, not of {dim}")
     return found
-
-
-def write_features(path: Path, matrix: npt.NDArray[Any], names: Sequence[str] | None = None) -> None:
-    """Write (n, d) features in the form of the suffix, atomically; raw float32 for suffixes that mean nothing here."""
-    data = np.ascontiguousarray(matrix, "<f4")
-    if data.ndim != 2 or (names is not None and len(names) != len(data)):
-        raise RecordError(f"{path}: {data.shape} features do not fit {len(names or ())} names")
-    with Folder(path.parent).writing(path.name) as stream:
-        if path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            if names is None:
-                raise RecordError(f"{path}: features in Parquet have names")
-            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(data.ravel()), data.shape[1])
-            pq.write_table(pa.table({"name": pa.array(names, pa.string()), "embedding": embeddings}), stream)
-            return
-        if path.suffix == ".npy":
-            np.save(stream, data, allow_pickle=False)
-        else:
-            if path.suffix in (".bin", ".feat"):
-                stream.write(_HEADER.pack(len(data), data.shape[1], 4 * data.shape[1], _CV_32F))
-            stream.write(data.tobytes())
-    if names is not None:
-        Folder(path.parent).put(path.with_suffix(".txt").name, "".join(f"{name}\n" for name in names).encode())
-
-
-def write_vector(path: Path, vector: npt.NDArray[Any]) -> None:
-    """One feature as MegaFace's tools keep it: (rows = d, cols = 1, step = 4, type = 5), then d float32."""
-    data = np.ascontiguousarray(vector, "<f4")
-    Folder(path.parent).put(path.name, _HEADER.pack(len(data), 1, 4, _CV_32F) + data.tobytes())
 
 
 def read_vector(path: Path, dim: int | None = None) -> Matrix:
@@ -190,10 +158,10 @@ def read_vector(path: Path, dim: int | None = None) -> Matrix:
         data = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
-    rows, columns = _mat_header(path, data[: _HEADER.size], len(data))
+    rows, columns = _mat_header(path, data[: HEADER.size], len(data))
     if rows != 1 or (dim is not None and columns != dim):
         raise RecordError(f"{path}: {rows} x {columns} values, not one feature" + (f" of {dim}" if dim else ""))
-    return np.frombuffer(data, "<f4", offset=_HEADER.size)
+    return np.frombuffer(data, "<f4", offset=HEADER.size)
 
 
 def unit_rows(features: FeatureRows, rows: Ints, *, zeros: bool = False) -> Units:
@@ -232,15 +200,15 @@ def _count(bad: Bools) -> str:
 
 def _mat_header(path: Path, header: bytes, size: int) -> tuple[int, int]:
     """(n, d) of a file in OpenCV's form; a vector is one row."""
-    if len(header) < _HEADER.size:
+    if len(header) < HEADER.size:
         raise RecordError(f"{path}: {size} bytes are too few for the header (rows, cols, step, type)")
-    rows, columns, step, kind = _HEADER.unpack(header)
-    if kind != _CV_32F or rows < 1 or columns < 1 or step != 4 * columns:
+    rows, columns, step, kind = HEADER.unpack(header)
+    if kind != CV_32F or rows < 1 or columns < 1 or step != 4 * columns:
         raise RecordError(
             f"{path}: rows {rows}, cols {columns}, step {step}, type {kind} is no header of float32 features "
             "(step = 4 cols, type = 5); raw float32 needs --dim"
         )
-    expected = _HEADER.size + 4 * rows * columns
+    expected = HEADER.size + 4 * rows * columns
     if size != expected:
         word = "shorter" if size < expected else "longer"
         raise RecordError(f"{path} is {word} than its header says: {size} bytes for {rows} x {columns}, not {expected}")
@@ -249,7 +217,7 @@ def _mat_header(path: Path, header: bytes, size: int) -> tuple[int, int]:
 
 def _mat_shape(path: Path) -> tuple[int, int]:
     with open(path, "rb") as stream:
-        return _mat_header(path, stream.read(_HEADER.size), os.fstat(stream.fileno()).st_size)
+        return _mat_header(path, stream.read(HEADER.size), os.fstat(stream.fileno()).st_size)
 
 
 def _read_raw(path: Path, dim: int | None) -> Features:

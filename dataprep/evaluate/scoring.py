@@ -12,14 +12,14 @@ import numpy as np
 
 from dataprep import __version__
 from dataprep.errors import RecordError
-from dataprep.evaluate.dumps import of_pairs, read_dump
 from dataprep.evaluate.embed import TorchEmbedder, embed_images, embed_pairs, open_model
+from dataprep.evaluate.features import read_features
 from dataprep.evaluate.intervals import METHODS
 from dataprep.evaluate.leaks import Leaks, find_leaks
 from dataprep.evaluate.plots import draw_det, draw_roc, draw_scores, draw_wrong
 from dataprep.evaluate.protocols import FLIPS, TITLES, Scored, score_pairs, unusable
 from dataprep.evaluate.report import colour_accuracy, embedding_accuracy, pixel_accuracy
-from dataprep.evaluate.sets import VerificationSet
+from dataprep.evaluate.sets import VerificationSet, features_of_pairs
 from dataprep.evaluate.verification import Verification
 from dataprep.storage import Folder, file_sha256
 
@@ -115,11 +115,11 @@ def score_model(
 
 
 def score_features(features: Path, chosen: VerificationSet, target: Path, how: Scoring | None = None) -> TestResult:
-    """Score a file of features (.npy or Parquet) on a set, likewise. Flips are fused in it already, or not at all."""
+    """Score a file of features, of any form that `features` reads, on a set. Flips are fused in it already, or never."""
     how = how or Scoring()
-    dump = read_dump(features)
+    opened = read_features(features)
     try:
-        left, right, kept = of_pairs(dump, chosen, skip_missing=how.skip_missing)
+        left, right, kept = features_of_pairs(opened, chosen, skip_missing=how.skip_missing)
         bad = unusable(left) | unusable(right)
         if bad.any() and how.skip_missing:
             rows = {int(i): "no direction: zero or not finite" for side, rows in

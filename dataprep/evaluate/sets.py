@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import overload
 
 import numpy as np
 
 from dataprep.errors import RecordError
+from dataprep.evaluate.features import Features, Matrix
 from dataprep.evaluate.verification import Bools, Ints
 from dataprep.records.pairlists import read_pairs
 from dataprep.records.pairs import consecutive_folds, read_bin
@@ -186,3 +187,40 @@ def _find(folder: Path, name: str) -> Path | None:
     if Path(name).suffix in SUFFIXES:
         beside += [path.with_suffix(suffix) for suffix in SUFFIXES]
     return next((file for file in beside if file.is_file()), None)
+
+
+def features_of_pairs(
+    features: Features, chosen: VerificationSet, *, skip_missing: bool = False
+) -> tuple[Matrix, Matrix, VerificationSet]:
+    """The features of the pairs' two sides, and the set as far as it can be scored.
+
+    By name if the file has names (suffixes of images do not count), else rows 2i and 2i + 1 are pair i. Raises
+    RecordError for rows that do not fit the set, and for images without a feature unless `skip_missing`.
+    """
+    if features.names is None:
+        if len(features) != 2 * len(chosen):
+            raise RecordError(
+                f"{features.path}: {len(features)} rows without names; the {len(chosen)} pairs of {chosen.path} take "
+                f"{2 * len(chosen)} in the order of the pairs, or a {features.path.stem}.txt with a name a line"
+            )
+        return features.matrix[0::2], features.matrix[1::2], chosen
+    place: dict[str, int] = {}
+    for i, name in enumerate(features.names):
+        if place.setdefault(_bare(name), i) != i:
+            raise RecordError(f"{features.path}: {name} stands there twice")
+    used = sorted({*chosen.left.tolist(), *chosen.right.tolist()})
+    missing = {i: "no feature" for i in used if _bare(chosen.names[i]) not in place}
+    if missing and not skip_missing:
+        first = ", ".join(chosen.names[i] for i in list(missing)[:5])
+        raise RecordError(
+            f"{features.path}: {len(missing)} of {len(used)} images of {chosen.path} have no feature there: {first}"
+            f"{', ...' if len(missing) > 5 else ''}; --skip-missing leaves their pairs out and says so"
+        )
+    kept = chosen.without(missing) if missing else chosen
+    row = np.array([place.get(_bare(name), -1) for name in chosen.names], np.int64)
+    return features.matrix[row[kept.left]], features.matrix[row[kept.right]], kept
+
+
+def _bare(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix in SUFFIXES else str(path)

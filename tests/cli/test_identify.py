@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from dataprep.evaluate.features import write_features, write_vector
+from dataprep.evaluate.dumps import write_features, write_vector
 
 POINTS = "1 2 3 4 5 6 7 8 9 10"
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import Run, command, environment
 
 from dataprep.errors import ModelError, RecordError
-from dataprep.evaluate.dumps import read_dump
 from dataprep.evaluate.extraction import extract
+from dataprep.evaluate.features import read_features
 from dataprep.evaluate.sources import open_source
 from dataprep.imaging.photo import decode, encode_png
 from dataprep.models.files import Input, build, save_model
@@ -64,9 +64,9 @@ def test_a_folder_becomes_one_file_in_order(folder: Path, tmp_path: Path, form: 
     out = tmp_path / f"x.{form}"
     result = extract(open_source(folder), Corner(), out, about={}, form=form, batch=4, chunk=5)
     assert (result.images, result.failed, result.width, result.fresh) == (23, 0, 2, 23)
-    dump = read_dump(out)
-    assert dump.names == tuple(names_of(folder))
-    for name, feature in zip(dump.names, dump.features, strict=True):
+    dump = read_features(out)
+    assert dump.names == list(names_of(folder))
+    for name, feature in zip(dump.names, dump.matrix, strict=True):
         assert feature.tolist() == truth((folder / name).read_bytes())
     assert not (tmp_path / f".x.{form}.parts").exists()
     assert not (tmp_path / f"x.{form}.failed.tsv").exists()
@@ -76,19 +76,19 @@ def test_lists_bins_and_packs_keep_their_order(folder: Path, tmp_path: Path) -> 
     listed = names_of(folder)[::-1]
     (tmp_path / "list.txt").write_text("\n".join(listed))
     extract(open_source(tmp_path / "list.txt", root=folder), Corner(), tmp_path / "l.parquet", about={})
-    assert read_dump(tmp_path / "l.parquet").names == tuple(listed)
+    assert read_features(tmp_path / "l.parquet").names == listed
     images = [face(i) for i in (5, 3, 5, 9)]
     write_bin(tmp_path / "x.bin", images, [True, False])
     extract(open_source(tmp_path / "x.bin"), Corner(), tmp_path / "b.npy", about={}, form="npy")
-    dump = read_dump(tmp_path / "b.npy")
+    dump = read_features(tmp_path / "b.npy")
     assert dump.names == ("00001", "00002", "00003", "00004")
-    assert dump.features.tolist() == [truth(image) for image in images]
+    assert dump.matrix.tolist() == [truth(image) for image in images]
     (tmp_path / "pack").mkdir()
     faces = [Face(name=f"{i // 2}/{i}.jpg", label=i // 2, identity=f"{i // 2}", image=face(i)) for i in range(6)]
     write_insightface(tmp_path / "pack", faces, height=16, width=16)
     extract(open_source(tmp_path / "pack"), Corner(), tmp_path / "p.parquet", about={})
-    dump = read_dump(tmp_path / "p.parquet")
-    assert dump.features.tolist() == [truth(one.image) for one in faces]
+    dump = read_features(tmp_path / "p.parquet")
+    assert dump.matrix.tolist() == [truth(one.image) for one in faces]
     assert dump.names is not None
     assert dump.names[5] == "2/5.jpg"
 
@@ -96,7 +96,8 @@ def test_lists_bins_and_packs_keep_their_order(folder: Path, tmp_path: Path) -> 
 def test_flips_are_fused_as_asked(folder: Path, tmp_path: Path) -> None:
     source = open_source(folder)
     plain, added, joined = (
-        read_dump(_extracted(source, tmp_path / f"{flip}.parquet", flip)).features for flip in ("none", "sum", "concat")
+        read_features(_extracted(source, tmp_path / f"{flip}.parquet", flip)).matrix
+        for flip in ("none", "sum", "concat")
     )
     assert np.array_equal(added, plain + plain[:, ::-1])
     assert np.array_equal(joined, np.concatenate([plain, plain[:, ::-1]], axis=1))
@@ -135,10 +136,10 @@ def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: 
     assert "html" in lines["p0/00.png"]
     assert "20x20, the model takes 16x16" in lines["p1/01.png"]
     assert "not finite" in lines["p1/04.png"]
-    dump = read_dump(tmp_path / "x.parquet")
-    assert dump.names == tuple(name for name in names_of(folder) if name not in lines)
-    assert np.isfinite(dump.features).all()
-    for name, feature in zip(dump.names, dump.features, strict=True):
+    dump = read_features(tmp_path / "x.parquet")
+    assert dump.names == list(name for name in names_of(folder) if name not in lines)
+    assert np.isfinite(dump.matrix).all()
+    for name, feature in zip(dump.names, dump.matrix, strict=True):
         assert feature.tolist() == truth((folder / name).read_bytes())
     for path in folder.glob("*/*"):
         path.write_bytes(b"")

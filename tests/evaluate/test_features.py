@@ -7,14 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataprep.errors import RecordError
+from dataprep.evaluate.dumps import write_features, write_vector
 from dataprep.evaluate.features import (
     FeatureFolder,
     Features,
     read_features,
     read_vector,
     unit_rows,
-    write_features,
-    write_vector,
 )
 
 MATRIX = np.arange(1, 13, dtype=np.float32).reshape(3, 4)

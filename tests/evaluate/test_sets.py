@@ -6,10 +6,11 @@ import pytest
 
 from dataprep.errors import RecordError
 from dataprep.evaluate.bins import build_bin, show_bin, unpack_bin
-from dataprep.evaluate.dumps import of_pairs, read_dump, write_npy, write_parquet
+from dataprep.evaluate.dumps import write_npy, write_parquet
+from dataprep.evaluate.features import read_features
 from dataprep.evaluate.protocols import score_pairs
 from dataprep.evaluate.scoring import Scoring, score_features
-from dataprep.evaluate.sets import find_set, open_set
+from dataprep.evaluate.sets import features_of_pairs, find_set, open_set
 from dataprep.imaging.photo import encode_jpeg, encode_png
 from dataprep.records.pairs import read_bin, write_bin
 
@@ -160,7 +161,7 @@ def test_features_need_no_images(pairs: Path, tmp_path: Path) -> None:
     features = np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32)
     write_parquet(tmp_path / "f.parquet", [(names, features)], 8)
     assert score_features(tmp_path / "f.parquet", chosen, tmp_path / "out").verification.pairs == 20
-    left, right, _ = of_pairs(read_dump(tmp_path / "f.parquet"), chosen)
+    left, right, _ = features_of_pairs(read_features(tmp_path / "f.parquet"), chosen)
     for i in range(20):
         assert np.array_equal(left[i], features[names.index(f"{chosen.names[chosen.left[i]]}.jpg")])
         assert np.array_equal(right[i], features[names.index(f"{chosen.names[chosen.right[i]]}.jpg")])
@@ -177,16 +178,16 @@ def test_feature_files_that_lie_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "named.npy", features)
     (tmp_path / "named.txt").write_text("one\ntwo\n")
     for name, said in (
-        ("short.npy", "not a readable feature file"),
-        ("flat.npy", "an array"),
+        ("short.npy", "shorter than its header says"),
+        ("flat.npy", "of shape"),
         ("junk.parquet", "junk.parquet"),
-        ("named.npy", "400 rows and 2 names"),
+        ("named.npy", "2 names for the 400 rows"),
         ("none.npy", "no such feature file"),
     ):
         with pytest.raises(RecordError, match=said):
-            read_dump(tmp_path / name)
+            read_features(tmp_path / name)
     with pytest.raises(RecordError, match="398 rows without names; the 200 pairs"):
-        of_pairs(read_dump(tmp_path / "rows.npy"), chosen)
+        features_of_pairs(read_features(tmp_path / "rows.npy"), chosen)
     write_npy(tmp_path / "twice.npy", [(["a", "a.jpg"], features[:2])], 2, 8)
     with pytest.raises(RecordError, match="stands there twice"):
-        of_pairs(read_dump(tmp_path / "twice.npy"), chosen)
+        features_of_pairs(read_features(tmp_path / "twice.npy"), chosen)
