@@ -81,7 +81,7 @@ def test_lists_bins_and_packs_keep_their_order(folder: Path, tmp_path: Path) -> 
     write_bin(tmp_path / "x.bin", images, [True, False])
     extract(open_source(tmp_path / "x.bin"), Corner(), tmp_path / "b.npy", about={}, form="npy")
     dump = read_features(tmp_path / "b.npy")
-    assert dump.names == ("00001", "00002", "00003", "00004")
+    assert dump.names == ["00001", "00002", "00003", "00004"]
     assert dump.matrix.tolist() == [truth(image) for image in images]
     (tmp_path / "pack").mkdir()
     faces = [Face(name=f"{i // 2}/{i}.jpg", label=i // 2, identity=f"{i // 2}", image=face(i)) for i in range(6)]
