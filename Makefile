@@ -40,6 +40,7 @@ benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the pe
 	.venv-mxnet/bin/python -W ignore tests/benchmarks/packs.py
 	$(BIN)/python tests/benchmarks/verification.py
 	$(BIN)/python tests/benchmarks/protocols.py
+	$(BIN)/python tests/benchmarks/target.py
 	.venv-facenet/bin/python tests/benchmarks/detector.py
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
 

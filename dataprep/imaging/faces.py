@@ -31,6 +31,11 @@ class Faces:
     def box(self, index: int) -> Box:
         return Box(*(float(v) for v in self.boxes[index]))
 
+    def at(self, index: int) -> Faces:
+        """That one alone."""
+        kept = slice(index, index + 1)
+        return Faces(boxes=self.boxes[kept], probabilities=self.probabilities[kept], landmarks=self.landmarks[kept])
+
     @classmethod
     def none(cls) -> Faces:
         return cls(
@@ -40,10 +45,32 @@ class Faces:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which face of a photo is meant; `choose` says what the rules are."""
+
+    rule: str
+    published: Box | None = None
+    min_overlap: float = 0.0
+
+    def choose(self, faces: Faces, *, width: int, height: int) -> int | None:
+        """The index of the face that is meant among those of a photo of that size, or None."""
+        return choose(
+            faces, self.rule, width=width, height=height, published=self.published, min_overlap=self.min_overlap
+        )
+
+    def only(self, faces: Faces, *, width: int, height: int) -> Faces:
+        """Of those faces the one that is meant, or none."""
+        chosen = self.choose(faces, width=width, height=height)
+        return Faces.none() if chosen is None else faces.at(chosen)
+
+
 class Detector(Protocol):
     """Finds faces. `versions` names what must be equal for equal output: weights and backend."""
 
-    def detect(self, images: Sequence[Pixels]) -> list[Faces]: ...
+    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
+        """All faces of each photo; with targets, one for each photo, only the face that is meant or none."""
+        ...
 
     def versions(self) -> dict[str, str]: ...
 

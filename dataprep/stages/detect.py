@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dataprep.errors import ImagingError, Reason
-from dataprep.imaging.faces import RULES, Detector, Faces, choose
+from dataprep.imaging.faces import RULES, Detector, Faces, Target
 from dataprep.imaging.mtcnn import BACKENDS, make_detector, resolve_backend
 from dataprep.imaging.mtcnn.weights import weights_digest
+from dataprep.imaging.photo import Pixels
 from dataprep.params import StageParams, param
 from dataprep.samples import Box, Row
 from dataprep.stages.base import Item, MapStage
@@ -19,6 +20,9 @@ from dataprep.stages.base import Item, MapStage
 class DetectParams(StageParams):
     """How faces are found, as in facenet_pytorch.MTCNN, and how one of them is chosen."""
 
+    faces: str = param(
+        "target", "find only the face that is meant, coarse to fine, or all of them", choices=("target", "all")
+    )
     rule: str = param("overlap", "which face is meant: best overlap with the published box (without one: "
                       "area minus centre distance), or another rule", choices=RULES)  # fmt: skip
     min_overlap: float = param(
@@ -38,13 +42,13 @@ class DetectParams(StageParams):
 
 class Detect(MapStage[DetectParams]):
     name = "detect"
-    version = 1
+    version = 2
     needs = "crop"
     columns = {
-        "faces": "int32",  # how many were found
-        "boxes": "list<float>",  # all of them: left, top, right, bottom, ... in upright pixels
+        "faces": "int32",  # how many were found; one at most if only the one that is meant was looked for
+        "boxes": "list<float>",  # of each: left, top, right, bottom, ... in upright pixels
         "probabilities": "list<float>",
-        "points": "list<float>",  # all landmarks: x1, y1, ... x5, y5 per face
+        "points": "list<float>",  # landmarks: x1, y1, ... x5, y5 per face
         "chosen": "int32",
     }
     Params = DetectParams
@@ -69,39 +73,41 @@ class Detect(MapStage[DetectParams]):
 
     def apply_many(self, items: Sequence[Item]) -> list[Row]:
         rows: list[Row | None] = [None] * len(items)
-        readable = []
+        readable: list[tuple[Item, Pixels]] = []
+        positions = []
         for position, item in enumerate(items):
             if item.sample.aligned:
                 rows[position] = _nothing_to_find(item)
                 continue
             try:
-                readable.append((position, item.photo.pixels))
+                readable.append((item, item.photo.pixels))
+                positions.append(position)
             except ImagingError as error:
                 rows[position] = item.lost(error.reason, error.detail)
         try:
-            found = self._detector.detect([pixels for _, pixels in readable])
+            found = self._detect(readable)
         except Exception:
             return super().apply_many(items)  # find out whose fault it is
-        for (position, _), faces in zip(readable, found, strict=True):
+        for position, faces in zip(positions, found, strict=True):
             rows[position] = self._row(items[position], faces)
         return [row for row in rows if row is not None]
 
     def apply(self, item: Item) -> Row:
         if item.sample.aligned:
             return _nothing_to_find(item)
-        return self._row(item, self._detector.detect([item.photo.pixels])[0])
+        return self._row(item, self._detect([(item, item.photo.pixels)])[0])
+
+    def _detect(self, photos: Sequence[tuple[Item, Pixels]]) -> list[Faces]:
+        targets = [self._target(item) for item, _ in photos] if self.params.faces == "target" else None
+        return self._detector.detect([pixels for _, pixels in photos], targets)
+
+    def _target(self, item: Item) -> Target:
+        box = item.value("crop", "box")
+        return Target(rule=self.params.rule, published=Box(*box) if box else None, min_overlap=self.params.min_overlap)
 
     def _row(self, item: Item, faces: Faces) -> Row:
-        width, height = item.value("validate", "width"), item.value("validate", "height")
-        box = item.value("crop", "box")
-        chosen = choose(
-            faces,
-            self.params.rule,
-            width=width,
-            height=height,
-            published=Box(*box) if box else None,
-            min_overlap=self.params.min_overlap,
-        )
+        target = self._target(item)
+        chosen = target.choose(faces, width=item.value("validate", "width"), height=item.value("validate", "height"))
         values = {
             "faces": len(faces),
             "boxes": faces.boxes.ravel().tolist(),
@@ -111,6 +117,8 @@ class Detect(MapStage[DetectParams]):
         }
         if chosen is None:
             elsewhere = f"{len(faces)} found, none where the published box is" if len(faces) else "none found"
+            if self.params.faces == "target" and target.rule == "overlap" and target.published:
+                elsewhere = "none where the published box is"
             return item.lost(Reason.NO_FACE, elsewhere, **values)
         return item.ok(**values)
 

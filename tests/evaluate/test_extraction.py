@@ -137,7 +137,7 @@ def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: 
     assert "20x20, the model takes 16x16" in lines["p1/01.png"]
     assert "not finite" in lines["p1/04.png"]
     dump = read_features(tmp_path / "x.parquet")
-    assert dump.names == list(name for name in names_of(folder) if name not in lines)
+    assert dump.names == [name for name in names_of(folder) if name not in lines]
     assert np.isfinite(dump.matrix).all()
     for name, feature in zip(dump.names, dump.matrix, strict=True):
         assert feature.tolist() == truth((folder / name).read_bytes())

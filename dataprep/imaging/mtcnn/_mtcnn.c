@@ -6,6 +6,9 @@
  * ever runs across lanes, so AVX2, AVX-512 and NEON agree to the bit; plain SSE2 has no fused multiply-add and rounds
  * twice.  Build with -ffp-contract=off, or the compiler may fuse more than is written here.
  *
+ * The cascade asks PNet about parts of levels (scan), then RNet and ONet about its candidates (settle), of which it
+ * remembers the answers (Seen): once for all faces, again and again for the one face of target mode (target).
+ *
  * "Flat" convolution: a layer's rows lie end to end with one stride S for all layers of a net, so that output
  * i = y*S + x needs input i + ky*S + kx, vectors run across row ends and only the k-1 columns at a row's end are
  * wasted. */
@@ -31,7 +34,7 @@ typedef int32_t v4i __attribute__((vector_size(16)));
 typedef int32_t v4i_u __attribute__((vector_size(16), aligned(4)));
 
 typedef struct { int cin, cout, k; const float *w, *bias, *slope; } Conv;   /* w: [cout/4][cin][k][k][4], or for wino [cout/4][5][cin][3][4] */
-typedef struct { int nin, nout; const float *w, *bias, *slope; } Dense;     /* w: [nin][nout], slope may be NULL */
+typedef struct { int nin, nout; const float *w, *bias, *slope; } Dense;     /* w: [nout/16][nin][16], slope may be NULL */
 typedef struct {
     const float *p1w, *p1b, *p1s;                                           /* PNet conv1, w: [3][3][3][10] */
     Conv p2, p3, d2, d3, r1, r2, r3, o1, o2, o3, o4;
@@ -134,7 +137,7 @@ static size_t unpack(Nets *n, const float *start)       /* the order is core.pac
     return (size_t)(p - start);
 }
 
-typedef struct { float b[4], score, reg[4], pts[10]; } Face;
+typedef struct { float b[4], score, reg[4], pts[10]; int seen; } Face;      /* seen: its place among Cascade.seen */
 typedef struct { Face *f; int n, room; } Faces;
 
 static int grow(Faces *v, int extra)                    /* makes room for more; 0 if there is no memory */
@@ -263,28 +266,36 @@ static void crop(const Image *im, Rows *r, int x0, int y0, int x1, int y1, int s
 
 /* ------------------------------------------------------------------------------------------------------- PNet */
 
-/* One scale.  Input planes are split by parity of row and column: in[((c*2 + rowpar)*2 + colpar)*ps + y2*S + x2].
+typedef struct {
+    double scale;
+    int w, h, part[4];                                  /* of the grid of cells: size; left, top, right, bottom looked at */
+    Faces found;                                        /* there */
+} Level;
+
+/* The cells of one level's part.  Input planes are split by parity of row and column:
+ * in[((c*2 + rowpar)*2 + colpar)*ps + y2*S + x2].
  * Layers hold a band of rows; the rows that the next band needs again are moved to the
  * front (of the first layer two more than the second needs, so that row i of all three belongs together). */
-static int pnet(const Nets *net, const Image *im, double scale, float threshold, Faces *out)
+static int pnet(const Nets *net, const Image *im, const Level *l, float threshold, Faces *out)
 {
     const Kernels *k = im->k;
-    int ws = (int)(im->w * scale + 1), hs = (int)(im->h * scale + 1), S = (ws + 1) / 2, w1 = (ws - 1) / 2, h1 = (hs - 1) / 2;
-    int wo = w1 - 4, ho = h1 - 4, R = BAND / S > 6 ? BAND / S / 3 * 3 : 6, start = out->n, rc = -1;
-    if (wo < 1 || ho < 1) return 0;
+    int ws = (int)(im->w * l->scale + 1), hs = (int)(im->h * l->scale + 1);
+    int x2 = l->part[0], y2 = l->part[1], wo = l->part[2] - x2, ho = l->part[3] - y2;
+    int S = wo + 5, h1 = ho + 4, R = BAND / S > 6 ? BAND / S / 3 * 3 : 6, start = out->n, rc = -1;
     if (R > h1) R = h1;
+    int from = 2 * x2, to = from + 2 * S < ws ? from + 2 * S : ws, px = win0(from, im->w, ws), pw = win1(to - 1, im->w, ws) - px;
     size_t ps = (size_t)(R + 6) * S + PAD;
     Pool m = {.n = 0};
     Rows r;
     float *in = zeros(&m, 12 * ps), *b1 = zeros(&m, 10 * ps), *b2 = zeros(&m, 16 * ps), *b3 = TAKE(&m, float, 32 * ps);
     float *mc = zeros(&m, ps), *mr = zeros(&m, ps), *act = TAKE(&m, float, 32 * ps), *inv = TAKE(&m, float, im->w / ws + 4);
     float *tmp = TAKE(&m, float, wino_room(16, S, R + 2));
-    int *hit = TAKE(&m, int, ps), *xa = TAKE(&m, int, ws), *xb = TAKE(&m, int, ws);
-    if (!rows_make(&m, &r, im->w) || m.bad) goto done;
-    for (int x = 0; x < ws; x++) { xa[x] = win0(x, im->w, ws); xb[x] = win1(x, im->w, ws); }
-    if (ws & 1)                                         /* the last pooled column has no second column: ceil_mode */
-        for (size_t i = w1 - 1; i < ps; i += S) mc[i] = -FLT_MAX / 4;
-    float logit = logf(threshold / (1 - threshold)) - 1e-3f, fscale = (float)scale;
+    int *hit = TAKE(&m, int, ps), *xa = TAKE(&m, int, 2 * S), *xb = TAKE(&m, int, 2 * S);
+    if (!rows_make(&m, &r, pw) || m.bad) goto done;
+    for (int x = from; x < to; x++) { xa[x - from] = win0(x, im->w, ws) - px; xb[x - from] = win1(x, im->w, ws) - px; }
+    if ((ws & 1) && l->part[2] == l->w)                 /* the last pooled column has no second column: ceil_mode */
+        for (size_t i = wo + 3; i < ps; i += S) mc[i] = -FLT_MAX / 4;
+    float logit = logf(threshold / (1 - threshold)) - 1e-3f, fscale = (float)l->scale;
     for (int p0 = 0, pairs = 0, y3 = 0; p0 < h1;) {
         int p1 = p0 + R < h1 ? p0 + R : h1, keep = p0 ? 4 : 0, rows = p1 - p0;
         if (p0) {                                       /* previous band had R rows and began R rows earlier */
@@ -292,20 +303,20 @@ static int pnet(const Nets *net, const Image *im, double scale, float threshold,
         }
         for (; pairs <= p1; pairs++)
             for (int q = 0; q < 2; q++) {
-                int y = 2 * pairs + q;
+                int y = 2 * (y2 + pairs) + q;
                 if (y >= hs) continue;
                 int a = win0(y, im->h, hs), b = win1(y, im->h, hs);
-                window_row(im, &r, 0, im->w, a, b);
+                window_row(im, &r, px, pw, a, b);
                 for (int i = 0; i < im->w / ws + 3; i++) inv[i] = 1.0f / ((float)(b - a) * (float)(i ? i : 1));
                 float *o = in + (size_t)(pairs - p0) * S + q * 2 * ps;
-                for (int x = 0; x < ws; x++) {
+                for (int x = 0; x < to - from; x++) {
                     int c = xa[x], d = xb[x];
                     v4f v = (__builtin_convertvector(r.sum[d] - r.sum[c], v4f) * inv[d - c] - 127.5f) * 0.0078125f;
                     float *t = o + (x & 1) * ps + (x >> 1);
                     t[0] = v[0]; t[4 * ps] = v[1]; t[8 * ps] = v[2];
                 }
             }
-        if (p1 == h1 && (hs & 1))
+        if (p1 == h1 && (hs & 1) && l->part[3] == l->h)
             for (size_t i = (size_t)(rows - 1) * S; i < (size_t)rows * S; i++) mr[i] = -FLT_MAX / 4;
         float *o1 = b1 + (size_t)keep * S;
         k->pnet1(net, in, ps, o1, ps, S, (size_t)rows * S, mc, mr);
@@ -320,6 +331,7 @@ static int pnet(const Nets *net, const Image *im, double scale, float threshold,
             for (int i = 0; i < hits; i++) {
                 int x = hit[i] % S, y = y3 + hit[i] / S;
                 if (x >= wo || y >= ho) continue;
+                x += x2; y += y2;
                 float v[6];
                 for (int o = 0; o < 6; o++) {
                     v[o] = net->phb[o];
@@ -330,7 +342,7 @@ static int pnet(const Nets *net, const Image *im, double scale, float threshold,
                 Face *f = out->f + out->n++;
                 f->b[0] = floorf((2 * (float)x + 1) / fscale); f->b[1] = floorf((2 * (float)y + 1) / fscale);
                 f->b[2] = floorf((2 * (float)x + 12) / fscale); f->b[3] = floorf((2 * (float)y + 12) / fscale);
-                f->score = score;
+                f->score = score; f->seen = y * l->w + x;
                 memcpy(f->reg, v + 2, sizeof(f->reg));
             }
             y3 += c3;
@@ -345,10 +357,98 @@ done:
     return rc;
 }
 
+/* ------------------------------------------------------------------------------- which faces are worth looking for */
+
+/* Target mode looks only for the face that a rule chooses among those of the full cascade.  How far the three
+ * regressions may take a face is measured (tests/benchmarks/target.py says on what, and how often it is too little),
+ * in sides of the window of PNet, of RNet's and of ONet's crop in which it is found: */
+static const struct { double small, large, shift, reach; } margin[3] = {
+    {0.60, 1.95, 0.45, 0.65},                           /* side (root of the area), at least and at most; distance of the centres */
+    {0.60, 1.95, 0.40, 0.65},                           /* per axis; distance of an edge outside */
+    {0.72, 1.25, 0.25, 0.40}};
+#define FINER 0.38                      /* the windows and crops that may decide about a face, in its sides: for there the */
+#define COARSER 2.40                    /* cascade may find it better, or what suppresses it */
+
+enum { ALL, OVERLAP, AREA_CENTRE, CENTRE, LARGEST, PROBABILITY };       /* as in faces.RULES; ALL: no target, every face */
+typedef struct { int rule; double box[4], least; } Target;
+
+static double area(const double *b) { return (b[2] - b[0] > 0 ? b[2] - b[0] : 0) * (b[3] - b[1] > 0 ? b[3] - b[1] : 0); }
+
+static double shared(const double *a, const double *b)
+{
+    double w = (a[2] < b[2] ? a[2] : b[2]) - (a[0] > b[0] ? a[0] : b[0]), h = (a[3] < b[3] ? a[3] : b[3]) - (a[1] > b[1] ? a[1] : b[1]);
+    return w > 0 && h > 0 ? w * h : 0;
+}
+
+/* what faces.choose() compares; it takes the first of the greatest */
+static double worth(const Target *t, const Image *im, const Face *f)
+{
+    double b[4] = {f->b[0], f->b[1], f->b[2], f->b[3]}, both = shared(b, t->box);
+    double dx = (b[0] + b[2]) / 2 - im->w / 2.0, dy = (b[1] + b[3]) / 2 - im->h / 2.0;
+    switch (t->rule) {
+    case OVERLAP: return both > 0 ? both / (area(b) + area(t->box) - both) : 0;
+    case AREA_CENTRE: return (b[2] - b[0]) * (b[3] - b[1]) - 2 * (dx * dx + dy * dy);
+    case CENTRE: return -(fabs(dx) + fabs(dy));
+    case LARGEST: return (b[2] - b[0]) * (b[3] - b[1]);
+    default: return f->score;
+    }
+}
+
+/* One axis' part in promise(), more is better: of a window (net 0) or crop (1, 2) of side s with its centre at. */
+static double promise_axis(const Target *t, const Image *im, int net, int axis, double at, double s)
+{
+    double far = s * (0.5 + margin[net].reach), lo = t->box[axis], hi = t->box[axis + 2];
+    double d = fabs(at - (axis ? im->h : im->w) / 2.0) - s * margin[net].shift;
+    if (t->rule == OVERLAP) return (at + far < hi ? at + far : hi) - (at - far > lo ? at - far : lo);
+    if (d < 0 || t->rule == LARGEST) return 0;
+    return t->rule == CENTRE ? -d : -2 * d * d;
+}
+
+/* the most that a face found there can be worth; of its probability nothing is known beforehand */
+static double promise(const Target *t, int net, double s, double x, double y)
+{
+    double large = s * margin[net].large, small = s * margin[net].small, both = x > 0 && y > 0 ? x * y : 0;
+    switch (t->rule) {
+    case OVERLAP:
+        if (both > large * large) both = large * large;
+        return both / (area(t->box) + (small * small > both ? small * small : both) - both);
+    case AREA_CENTRE: case LARGEST: return large * large + x + y;
+    case CENTRE: return x + y;
+    default: return INFINITY;
+    }
+}
+
+static double promise_of(const Target *t, const Image *im, int net, const float *b)
+{
+    double s = b[2] - b[0];
+    return promise(t, net, s, promise_axis(t, im, net, 0, (b[0] + b[2]) / 2, s), promise_axis(t, im, net, 1, (b[1] + b[3]) / 2, s));
+}
+
+/* how far from that of face f the centre of what may decide about it can lie; negative if nothing of that side can */
+static double near(const Face *f, int net, int axis, double s)
+{
+    double w = f->b[2] - f->b[0], h = f->b[3] - f->b[1], side = sqrt(w * h), size = axis ? h : w;
+    if (!(s >= FINER * side && s <= COARSER * side)) return -1;
+    return (size + s) / 2 - 0.7 * (size < s ? size : s) + margin[net].shift * s;        /* 0.7: of all the cascade's suppressions */
+}
+
 /* ----------------------------------------------------------------------------------------------- RNet and ONet */
 
 typedef struct { float *tmp, *in, *a, *b, *feat, *hid, *res; } Work;
+typedef struct { float out[2][16]; int cell, known[2]; } Seen;          /* what R- and ONet said of a candidate of PNet */
 enum { GROUP = 64 };                                    /* candidates whose dense layers are worked on together */
+
+typedef struct {
+    const Nets *net; const Image *im; const Target *t;
+    float thr[3];
+    int all;                                            /* every level is looked at, and every crop */
+    Level *level; int levels;
+    Seen *seen; int nseen, room;
+    int64_t cells;                                      /* of PNet, that were worked on */
+    Face face; int chosen; double best;                 /* the one that is meant as far as is known, what it is worth */
+    int news, few;                                      /* whether a net said something in the last settle(); see refine() */
+    Pool mem; Rows rows; Work w;
+} Cascade;
 
 static void square(float *b)                            /* rerec */
 {
@@ -401,60 +501,123 @@ static void onet_convs(const Nets *n, const Kernels *k, Work *w, float *feat)
     features(w->a, 16 + PAD, 128, 4, feat);
 }
 
-/* RNet (size 24) or ONet (size 48) on all of v; keeps the faces over the threshold, their regression and points */
-static void refine(const Nets *n, const Image *im, Rows *r, Work *w, Faces *v, int size, float threshold)
+/* whether RNet (net 1) or ONet (2) is to look at f */
+static int wanted(const Cascade *c, const Face *f, int net)
 {
-    int out = 0, q[4], at[GROUP], have = 0, big = size == 48;
-    for (int i = 0; i <= v->n; i++) {
-        if (have == GROUP || (i == v->n && have)) {
-            im->k->dense(big ? &n->o5 : &n->r4, w->feat, w->hid, have);
-            im->k->dense(big ? &n->o6 : &n->r5, w->hid, w->res, have);
-            for (int g = 0; g < have; g++) {
-                const float *o = w->res + 16 * g;
-                float score = softmax1(o[0], o[1]);
-                if (!(score > threshold)) continue;
-                Face *f = v->f + out++;
-                *f = v->f[at[g]];
-                f->score = score;
-                memcpy(f->reg, o + 2, sizeof(f->reg));
-                memcpy(f->pts, o + 6, sizeof(f->pts));
-            }
-            have = 0;
-        }
-        if (i == v->n || !window(im, v->f[i].b, q)) continue;
-        crop(im, r, q[0], q[1], q[2], q[3], size, w->in);
-        if (big) onet_convs(n, im->k, w, w->feat + 1152 * have);
-        else rnet_convs(n, im->k, w, w->feat + 576 * have);
-        at[have++] = i;
+    if (c->seen[f->seen].known[net - 1]) return 0;
+    if (c->all || promise_of(c->t, c->im, net, f->b) > c->best) return 1;
+    for (int axis = 0; axis < 2 && c->chosen; axis++) {
+        double d = (f->b[axis] + f->b[axis + 2] - c->face.b[axis] - c->face.b[axis + 2]) / 2;
+        if (fabs(d) > near(&c->face, net, axis, f->b[2] - f->b[0])) return 0;
     }
-    v->n = out;
+    return c->chosen;
 }
 
-static int detect(const Nets *net, const Image *im, double min_face, const double *thr, double factor, Faces *v)
+/* RNet (net 1) or ONet (2) on those of v that are wanted; keeps the faces over the threshold, their regression and points */
+static int refine(Cascade *c, Faces *v, int net)
 {
-    double m = 12.0 / min_face, minl = (im->w < im->h ? im->w : im->h) * m, scale = m;
-    for (; minl >= 12; scale *= factor, minl *= factor)
-        if (pnet(net, im, scale, (float)thr[0], v)) return -1;
+    Key *key = malloc(sizeof(Key) * (size_t)(v->n + 1));
+    const Dense *hidden = net == 2 ? &c->net->o5 : &c->net->r4, *heads = net == 2 ? &c->net->o6 : &c->net->r5;
+    int out = 0, q[4], at[GROUP], have = 0, n = 0;
+    Work *w = &c->w;
+    if (!key) return -1;
+    for (int i = 0; i < v->n; i++)
+        if (wanted(c, v->f + i, net)) key[n++] = (Key){c->all ? 0 : (float)promise_of(c->t, c->im, net, v->f[i].b), i};
+    if (net == 2 && !c->all && !c->chosen && n > c->few) {      /* few at first: a face makes most others needless */
+        qsort(key, n, sizeof(Key), by_score);
+        n = c->few; c->few *= 2;
+    }
+    for (int j = 0; j <= n; j++) {
+        if (have == GROUP || (j == n && have)) {
+            c->im->k->dense(hidden, w->feat, w->hid, have);
+            c->im->k->dense(heads, w->hid, w->res, have);
+            for (int g = 0; g < have; g++) memcpy(c->seen[at[g]].out[net - 1], w->res + 16 * g, sizeof(float) * 16);
+            have = 0;
+        }
+        if (j == n) break;
+        const Face *f = v->f + key[j].i;
+        Seen *s = c->seen + f->seen;
+        s->known[net - 1] = c->news = 1;
+        if (!window(c->im, f->b, q)) {
+            s->out[net - 1][0] = 0; s->out[net - 1][1] = -INFINITY;
+            continue;
+        }
+        crop(c->im, &c->rows, q[0], q[1], q[2], q[3], net == 2 ? 48 : 24, w->in);
+        if (net == 2) onet_convs(c->net, c->im->k, w, w->feat + 1152 * have);
+        else rnet_convs(c->net, c->im->k, w, w->feat + 576 * have);
+        at[have++] = f->seen;
+    }
+    for (int i = 0; i < v->n; i++) {
+        const Seen *s = c->seen + v->f[i].seen;
+        const float *o = s->out[net - 1];
+        float score = softmax1(o[0], o[1]);
+        if (!s->known[net - 1] || !(score > c->thr[net])) continue;
+        Face *f = v->f + out++;
+        *f = v->f[i];
+        f->score = score;
+        memcpy(f->reg, o + 2, sizeof(f->reg));
+        memcpy(f->pts, o + 6, sizeof(f->pts));
+    }
+    v->n = out;
+    free(key);
+    return 0;
+}
+
+/* --------------------------------------------------------------------------------------------------- the cascade */
+
+static int empty(const int *part) { return part[0] >= part[2] || part[1] >= part[3]; }
+
+static void join(int *part, const int *with)            /* the rectangle around both */
+{
+    if (empty(with)) return;
+    for (int i = 0; i < 4; i++)
+        if (empty(part) || (i < 2 ? with[i] < part[i] : with[i] > part[i])) part[i] = with[i];
+}
+
+/* PNet on a part of a level's cells, and on what lies between it and those looked at before */
+static int scan(Cascade *c, Level *l, const int *part)
+{
+    int *p = l->part, known = l->found.n;
+    join(p, part);
+    Faces old = l->found;
+    l->found = (Faces){NULL, 0, 0};
+    c->cells += (int64_t)(p[2] - p[0]) * (p[3] - p[1]);
+    int rc = pnet(c->net, c->im, l, c->thr[0], &l->found);
+    if (!rc && c->nseen + l->found.n > c->room) {
+        int room = (c->nseen + l->found.n) * 2;
+        Seen *s = realloc(c->seen, sizeof(Seen) * (size_t)room);
+        if (s) { c->seen = s; c->room = room; } else rc = -1;
+    }
+    for (int i = 0; i < l->found.n && !rc; i++) {
+        int cell = l->found.f[i].seen, at = -1;
+        for (int j = 0; j < known && at < 0; j++)
+            if (c->seen[old.f[j].seen].cell == cell) at = old.f[j].seen;
+        if (at < 0) c->seen[at = c->nseen++] = (Seen){.cell = cell};
+        l->found.f[i].seen = at;
+    }
+    free(old.f);
+    return rc;
+}
+
+/* from PNet's candidates so far to faces */
+static int settle(Cascade *c, Faces *v)
+{
+    v->n = c->news = 0;
+    for (int i = 0; i < c->levels; i++) {
+        const Faces *l = &c->level[i].found;
+        if (!grow(v, l->n)) return -1;
+        if (l->n) memcpy(v->f + v->n, l->f, sizeof(Face) * (size_t)l->n);
+        v->n += l->n;
+    }
     if (nms(v, 0, 0.7, 0)) return -1;
-    if (!v->n) return 0;
     for (int i = 0; i < v->n; i++) {
         float *b = v->f[i].b, *g = v->f[i].reg, w = b[2] - b[0], h = b[3] - b[1];
         b[0] = b[0] + g[0] * w; b[1] = b[1] + g[1] * h; b[2] = b[2] + g[2] * w; b[3] = b[3] + g[3] * h;
         square(b);
     }
-    Pool mem = {.n = 0};
-    Rows r;
-    Work w;
-    int rc = -1;
-    rows_make(&mem, &r, im->w);
-    w.in = zeros(&mem, 3 * 2304 + PAD); w.tmp = TAKE(&mem, float, wino_room(64, 23, 21));
-    w.a = TAKE(&mem, float, 32 * (2304 + PAD) + PAD); w.b = zeros(&mem, 64 * (529 + PAD) + PAD);
-    w.feat = TAKE(&mem, float, 1152 * GROUP); w.hid = TAKE(&mem, float, 256 * GROUP); w.res = TAKE(&mem, float, 16 * GROUP);
-    if (mem.bad) goto done;
-    refine(net, im, &r, &w, v, 24, (float)thr[1]);
-    if (nms(v, 0, 0.7, 0)) goto done;
+    if (refine(c, v, 1) || nms(v, 0, 0.7, 0)) return -1;
     for (int i = 0; i < v->n; i++) { regress(v->f[i].b, v->f[i].reg); square(v->f[i].b); }
-    refine(net, im, &r, &w, v, 48, (float)thr[2]);
+    if (refine(c, v, 2)) return -1;
     for (int i = 0; i < v->n; i++) {
         Face *f = v->f + i;
         float bw = f->b[2] - f->b[0] + 1, bh = f->b[3] - f->b[1] + 1, pts[10];
@@ -464,9 +627,121 @@ static int detect(const Nets *net, const Image *im, double min_face, const doubl
         memcpy(f->pts, pts, sizeof(pts));
         regress(f->b, f->reg);
     }
-    rc = nms(v, 0, 0.7, 1);
-done:
-    drop(&mem);
+    return nms(v, 0, 0.7, 1);
+}
+
+static int everything(Cascade *c)
+{
+    for (Level *l = c->level; l < c->level + c->levels; l++)
+        if (scan(c, l, (int[4]){0, 0, l->w, l->h})) return -1;
+    return 0;
+}
+
+/* --------------------------------------------------------------------------------------------------- target mode */
+
+/* Levels are looked at in the order of the most that their windows promise, and of each the cells that promise more
+ * than the best face so far is worth; then the neighbourhood of that face, in the levels of about its size; until
+ * neither asks for more. */
+
+static double window_side(const Level *l) { return 12 / l->scale; }
+static double window_centre(const Level *l, int cell) { return (2 * cell + 6.5) / l->scale; }
+
+/* the rectangle of the cells that promise more than the best face, empty if none does, and the most that one promises */
+static double promising(const Cascade *c, const Level *l, int *part)
+{
+    double s = window_side(l), top[2] = {-INFINITY, -INFINITY};
+    for (int axis = 0; axis < 2; axis++)
+        for (int i = 0; i < (axis ? l->h : l->w); i++) {
+            double p = promise_axis(c->t, c->im, 0, axis, window_centre(l, i), s);
+            if (p > top[axis]) top[axis] = p;
+        }
+    for (int axis = 0; axis < 2; axis++) {
+        int n = axis ? l->h : l->w, from = n, to = 0;
+        for (int i = 0; i < n; i++) {
+            double p = promise_axis(c->t, c->im, 0, axis, window_centre(l, i), s);
+            if (!(promise(c->t, 0, s, axis ? top[0] : p, axis ? p : top[1]) > c->best)) continue;
+            if (i < from) from = i;
+            to = i + 1;
+        }
+        part[axis] = from; part[axis + 2] = to;
+    }
+    return promise(c->t, 0, s, top[0], top[1]);
+}
+
+static void around(const Cascade *c, const Level *l, int *part)         /* the best face */
+{
+    double s = window_side(l);
+    memset(part, 0, 4 * sizeof(int));
+    for (int axis = 0; axis < 2 && c->chosen; axis++) {
+        double at = (c->face.b[axis] + c->face.b[axis + 2]) / 2, far = near(&c->face, 0, axis, s), n = axis ? l->h : l->w;
+        if (far < 0) return;
+        double from = ((at - far) * l->scale - 6.5) / 2, to = ((at + far) * l->scale - 6.5) / 2 + 1;
+        part[axis] = (int)(from < 0 ? 0 : from > n ? n : from);
+        part[axis + 2] = (int)(to < 0 ? 0 : to > n ? n : to);
+    }
+}
+
+static int covers(const int *part, const int *other)
+{
+    return empty(other) || (part[0] <= other[0] && part[1] <= other[1] && part[2] >= other[2] && part[3] >= other[3]);
+}
+
+static int target(Cascade *c, Faces *v)                 /* leaves the meant face in v, or none */
+{
+    for (;;) {
+        do {
+            if (settle(c, v)) return -1;
+            c->best = c->t->rule == OVERLAP ? c->t->least : -INFINITY;
+            c->chosen = 0;
+            for (int i = 0; i < v->n; i++) {
+                double value = worth(c->t, c->im, v->f + i);
+                if (c->chosen ? value <= c->best : value < c->best || (c->t->rule == OVERLAP && value <= 0)) continue;
+                c->best = value; c->face = v->f[i]; c->chosen = 1;
+            }
+        } while (c->news);                              /* other crops may be worth a look now */
+        if (c->all) break;
+        double most = -INFINITY;
+        int want[4], part[4];
+        Level *next = NULL;
+        for (Level *l = c->level + c->levels; l-- > c->level;) {
+            double p = promising(c, l, part);
+            if (!(p > most) || covers(l->part, part)) continue;
+            most = p; next = l;
+            memcpy(want, part, sizeof(want));
+        }
+        if (next) { around(c, next, part); join(want, part); }          /* in one go */
+        for (Level *l = c->level + c->levels; !next && l-- > c->level;) {
+            around(c, l, want);
+            if (!covers(l->part, want)) next = l;
+        }
+        if (!next) break;
+        if (scan(c, next, want)) return -1;
+    }
+    if (grow(v, 1)) v->f[0] = c->face; else return -1;
+    v->n = c->chosen;
+    return 0;
+}
+
+static int detect(Cascade *c, double min_face, double factor, Faces *v)
+{
+    const Image *im = c->im;
+    double m = 12.0 / min_face, side = (im->w < im->h ? im->w : im->h) * m, scale = m;
+    int n = 0, rc = -1;
+    for (double l = side; l >= 12; l *= factor) n++;
+    c->level = calloc((size_t)n + 1, sizeof(Level));
+    for (; c->level && side >= 12; scale *= factor, side *= factor) {
+        int w = ((int)(im->w * scale + 1) - 1) / 2 - 4, h = ((int)(im->h * scale + 1) - 1) / 2 - 4;
+        if (w > 0 && h > 0) c->level[c->levels++] = (Level){.scale = scale, .w = w, .h = h};
+    }
+    Pool *mem = &c->mem;
+    Work *w = &c->w;
+    rows_make(mem, &c->rows, im->w);
+    w->in = zeros(mem, 3 * 2304 + PAD); w->tmp = TAKE(mem, float, wino_room(64, 23, 21));
+    w->a = TAKE(mem, float, 32 * (2304 + PAD) + PAD); w->b = zeros(mem, 64 * (529 + PAD) + PAD);
+    w->feat = TAKE(mem, float, 1152 * GROUP); w->hid = TAKE(mem, float, 256 * GROUP); w->res = TAKE(mem, float, 16 * GROUP);
+    if (c->level && !mem->bad) rc = c->all && everything(c) ? -1 : c->t->rule == ALL ? settle(c, v) : target(c, v);
+    for (int i = 0; i < c->levels; i++) free(c->level[i].found.f);
+    free(c->level); free(c->seen); drop(mem);
     return rc;
 }
 
@@ -478,25 +753,31 @@ static PyObject *py_detect(PyObject *self, PyObject *args)
     int w, h, rc = -1;
     double min_face, thr[3], factor;
     const char *level;
-    if (!PyArg_ParseTuple(args, "y*y*iid(ddd)ds", &wb, &ib, &w, &h, &min_face, thr, thr + 1, thr + 2, &factor, &level)) return NULL;
+    Target t;
+    if (!PyArg_ParseTuple(args, "y*y*iid(ddd)dsi(dddd)d", &wb, &ib, &w, &h, &min_face, thr, thr + 1, thr + 2, &factor, &level,
+                          &t.rule, t.box, t.box + 1, t.box + 2, t.box + 3, &t.least)) return NULL;
     Nets net;
     Faces v = {NULL, 0, 0};
     PyObject *res = NULL;
     Image im = {ib.buf, w, h, choose(level)};
+    Cascade c = {.net = &net, .im = &im, .t = &t, .thr = {(float)thr[0], (float)thr[1], (float)thr[2]}};
+    c.few = 1; c.all = t.rule == ALL || t.rule == PROBABILITY;
     if (!im.k) PyErr_Format(PyExc_ValueError, "this machine has no %s", level);
     else if (w < 0 || h < 0 || ib.len != (Py_ssize_t)w * h * 3) PyErr_SetString(PyExc_ValueError, "image buffer is not w*h*3 bytes");
     else if (wb.len != (Py_ssize_t)(unpack(&net, wb.buf) * sizeof(float))) PyErr_SetString(PyExc_ValueError, "weights have the wrong length");
     else if (!(min_face > 0) || !(factor > 0 && factor < 1)) PyErr_SetString(PyExc_ValueError, "min_face or factor out of range");
+    else if (t.rule < ALL || t.rule > PROBABILITY) PyErr_SetString(PyExc_ValueError, "no such rule");
     else {
         Py_BEGIN_ALLOW_THREADS
-        rc = detect(&net, &im, min_face, thr, factor, &v);
+        rc = detect(&c, min_face, factor, &v);
         Py_END_ALLOW_THREADS
-        if (rc) PyErr_NoMemory();
-        else if ((res = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)v.n * 60))) {
-            float *o = (float *)PyBytes_AS_STRING(res);
+        PyObject *faces = rc ? PyErr_NoMemory() : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)v.n * 60);
+        if (faces) {
+            float *o = (float *)PyBytes_AS_STRING(faces);
             for (int i = 0; i < v.n; i++, o += 15) {
                 memcpy(o, v.f[i].b, 16); o[4] = v.f[i].score; memcpy(o + 5, v.f[i].pts, 40);
             }
+            res = Py_BuildValue("NL", faces, (long long)c.cells);
         }
     }
     free(v.f);
@@ -513,7 +794,8 @@ static PyObject *py_level(PyObject *self, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"detect", py_detect, METH_VARARGS, "detect(weights, image, w, h, min_face, thresholds, factor, level) -> bytes, 15 float32 a face"},
+    {"detect", py_detect, METH_VARARGS,
+     "detect(weights, image, w, h, min_face, thresholds, factor, level, rule, box, least) -> bytes, 15 float32 a face; cells of PNet"},
     {"level", py_level, METH_VARARGS, "level(want) -> name of the kernels that want ('' for the best) gives, '' if none"},
     {NULL, NULL, 0, NULL}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_mtcnn", NULL, -1, methods, NULL, NULL, NULL, NULL};
@@ -827,7 +1109,9 @@ static void F(pool)(const float *in, size_t is, int channels, int S, int w, int 
 INLINE void F(dense_tile)(const Dense *d, const float *in, float *out, int n, int o, const int nb, const int nv)
 {
     vf acc[8][2];
-    const float *p[8];
+    const float *p[8], *q[2] = {NULL, NULL};
+#pragma GCC unroll 2
+    for (int v = 0; v < nv; v++) q[v] = d->w + (size_t)(o + v * VL) / 16 * 16 * d->nin + (o + v * VL) % 16;
 #pragma GCC unroll 8
     for (int j = 0; j < nb; j++) {
         p[j] = in + (size_t)(j < n ? j : n - 1) * d->nin;
@@ -837,7 +1121,7 @@ INLINE void F(dense_tile)(const Dense *d, const float *in, float *out, int n, in
     for (int i = 0; i < d->nin; i++) {
         vf w[2];
 #pragma GCC unroll 2
-        for (int v = 0; v < nv; v++) w[v] = LD(d->w + (size_t)i * d->nout + o + v * VL);
+        for (int v = 0; v < nv; v++) w[v] = LD(q[v] + (size_t)i * 16);
 #pragma GCC unroll 8
         for (int j = 0; j < nb; j++)
 #pragma GCC unroll 2

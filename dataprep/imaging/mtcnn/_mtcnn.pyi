@@ -7,5 +7,8 @@ def detect(
     thresholds: tuple[float, float, float],
     factor: float,
     level: str,
-) -> bytes: ...
+    rule: int,
+    box: tuple[float, float, float, float],
+    least: float,
+) -> tuple[bytes, int]: ...
 def level(wanted: str) -> str: ...

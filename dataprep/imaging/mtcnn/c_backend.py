@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.imaging.faces import Faces
+from dataprep.imaging.faces import RULES, Faces, Target
 from dataprep.imaging.mtcnn import _mtcnn
 from dataprep.imaging.mtcnn.statedict import read_state_dict
 from dataprep.imaging.mtcnn.weights import weight_files, weights_digest
@@ -22,6 +22,10 @@ LEVELS = ("generic", "avx2", "avx512")
 _WINOGRAD = np.array(
     [[1 / 2, 0, 0], [-1 / 2, -1 / 2, -1 / 2], [-1 / 6, 1 / 6, -1 / 6], [1 / 6, 1 / 3, 2 / 3], [0, 0, 1]]
 )
+
+
+Question = tuple[int, tuple[float, float, float, float], float]  # rule, counted from 1, published box, least overlap
+_EVERY_FACE: Question = (0, (0.0, 0.0, 0.0, 0.0), 0.0)
 
 
 class CDetector:
@@ -42,18 +46,22 @@ class CDetector:
         self._weights = pack_weights(nets["pnet"], nets["rnet"], nets["onet"])
         self._min_face, self._thresholds, self._factor, self._level = min_face, thresholds, factor, level
         self.level = _mtcnn.level(level)
+        self.cells = 0  # of P-Net's grids, worked on so far
 
     def versions(self) -> dict[str, str]:
         return {"detector": "mtcnn-c" + ("-generic" if self.level == "generic" else ""), "weights": weights_digest()}
 
-    def detect(self, images: Sequence[Pixels]) -> list[Faces]:
-        return [self._detect(image) for image in images]
+    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
+        """All faces, or with targets the meant one of each photo, looked for coarse to fine (see `_mtcnn.c`)."""
+        if targets is None:
+            return [self._detect(image, _EVERY_FACE) for image in images]
+        return [self._detect(image, _question(target)) for image, target in zip(images, targets, strict=True)]
 
-    def _detect(self, image: Pixels) -> Faces:
+    def _detect(self, image: Pixels, question: Question) -> Faces:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected (height, width, 3) RGB bytes, got {image.dtype} {image.shape}")
         height, width = image.shape[:2]
-        raw = _mtcnn.detect(
+        raw, cells = _mtcnn.detect(
             self._weights,
             np.ascontiguousarray(image),
             width,
@@ -62,11 +70,20 @@ class CDetector:
             self._thresholds,
             self._factor,
             self._level,
+            *question,
         )
+        self.cells += cells
         found = np.frombuffer(raw, np.float32).reshape(-1, 15)
         return Faces(
             boxes=found[:, :4].copy(), probabilities=found[:, 4].copy(), landmarks=found[:, 5:].reshape(-1, 5, 2).copy()
         )
+
+
+def _question(target: Target) -> Question:
+    rule = "area-centre" if target.rule == "overlap" and target.published is None else target.rule
+    box = target.published
+    corners = (box.left, box.top, box.right, box.bottom) if box else (0.0, 0.0, 0.0, 0.0)
+    return 1 + RULES.index(rule), corners, target.min_overlap
 
 
 def pack_weights(p: Weights, r: Weights, o: Weights) -> bytes:
@@ -98,7 +115,7 @@ def _winograd(w: Weights, layer: int) -> Arrays:
 
 
 def _dense(w: Weights, layer: int) -> Arrays:
-    return [w[f"dense{layer}.weight"].T, w[f"dense{layer}.bias"], w[f"prelu{layer}.weight"]]
+    return [_blocks(w[f"dense{layer}.weight"]), w[f"dense{layer}.bias"], w[f"prelu{layer}.weight"]]
 
 
 def _heads(w: Weights, names: Sequence[str]) -> Arrays:
@@ -106,4 +123,9 @@ def _heads(w: Weights, names: Sequence[str]) -> Arrays:
     kernel = np.concatenate([w[f"{name}.weight"] for name in names])
     bias = np.concatenate([w[f"{name}.bias"] for name in names])
     missing = 16 - len(kernel)
-    return [np.pad(kernel, ((0, missing), (0, 0))).T, np.pad(bias, (0, missing))]
+    return [_blocks(np.pad(kernel, ((0, missing), (0, 0)))), np.pad(bias, (0, missing))]
+
+
+def _blocks(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(out, in) as (out / 16, in, 16): sixteen outputs' weights are read from memory in a row."""
+    return kernel.reshape(len(kernel) // 16, 16, -1).transpose(0, 2, 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.imaging.faces import Faces
+from dataprep.imaging.faces import Faces, Target
 from dataprep.imaging.mtcnn.weights import weight_files, weights_digest
 from dataprep.imaging.photo import Pixels
 
@@ -49,9 +49,15 @@ class TorchDetector:
     def versions(self) -> dict[str, str]:
         return {"detector": "mtcnn-torch", "torch": self._torch.__version__, "weights": weights_digest()}
 
-    def detect(self, images: Sequence[Pixels]) -> list[Faces]:
+    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
         with self._torch.inference_mode():
-            return [self._detect(image) for image in images]
+            found = [self._detect(image) for image in images]
+        if targets is None:
+            return found
+        return [
+            target.only(faces, width=image.shape[1], height=image.shape[0])
+            for image, target, faces in zip(images, targets, found, strict=True)
+        ]
 
     def _detect(self, image: Pixels) -> Faces:
         torch = self._torch

@@ -1,0 +1,59 @@
+"""The detect stage with all faces, and with the one that is meant only."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dataprep.errors import Reason
+from dataprep.imaging.mtcnn import resolve_backend
+from dataprep.imaging.photo import encode_png
+from dataprep.samples import Box, Row, Sample
+from dataprep.sources.synth.photos import draw
+from dataprep.stages.base import Item, Photo
+from dataprep.stages.detect import Detect, DetectParams
+
+LEFT, RIGHT = draw(1, 0), draw(2, 0, width=180, height=180)
+
+
+def item(box: Box | None) -> Item:
+    """Two drawn people, the larger on the left, and a published box."""
+    pixels = np.full((250, 500, 3), 90, np.uint8)
+    pixels[:, :250], pixels[:180, 300:480] = LEFT.pixels, RIGHT.pixels
+    data = encode_png(pixels)
+    sample = Sample(key="a/b", identity="a", path="b.png", box=box)
+    values = {"validate": {"width": 500, "height": 250}, "crop": {"box": list(box) if box else None}}
+    rows = {stage: Row(key="a/b", identity="a", values=own) for stage, own in values.items()}
+    return Item(sample=sample, rows=rows, photo=Photo(lambda: data, codec="pillow", max_pixels=10**8))
+
+
+def row(box: Box | None, **params: object) -> Row:
+    stage = Detect(DetectParams.from_mapping(params))
+    stage.setup()
+    return stage.apply_many([item(box)])[0]
+
+
+@pytest.mark.parametrize("backend", [resolve_backend(), "torch"])
+@pytest.mark.parametrize("box", [None, Box(*np.add(RIGHT.box, (300, 0, 300, 0)).tolist())])
+def test_the_chosen_face_is_the_same_whether_all_are_looked_for_or_one(backend: str, box: Box | None) -> None:
+    every, one = row(box, backend=backend, faces="all"), row(box, backend=backend)
+    assert every.verdict == one.verdict == "ok"
+    assert (every.values["faces"], one.values["faces"], one.values["chosen"]) == (2, 1, 0)
+    chosen = every.values["chosen"]
+    points = np.reshape(every.values["points"], (2, 10))
+    assert points[chosen].tolist() == one.values["points"]
+    assert np.reshape(every.values["boxes"], (2, 4))[chosen].tolist() == one.values["boxes"]
+    assert (points[chosen, 0] > 300) == (box is not None)
+
+
+def test_a_published_box_beside_the_faces_loses_the_sample() -> None:
+    beside = Box(255.0, 190.0, 295.0, 240.0)
+    every, one = row(beside, faces="all"), row(beside)
+    assert (every.reason, every.detail) == (Reason.NO_FACE, "2 found, none where the published box is")
+    assert (one.reason, one.detail) == (Reason.NO_FACE, "none where the published box is")
+
+
+def test_what_is_looked_for_counts() -> None:
+    target = DetectParams(backend="torch")
+    assert target.faces == "target"
+    assert Detect(target).fingerprint("x") != Detect(replace(target, faces="all")).fingerprint("x")
