@@ -148,3 +148,11 @@ def test_the_commands(packed: Callable[..., Path], tmp_path: Path, dataprep: Run
     assert (facts["images"], facts["identities"], facts["records"]) == (9, 3, 13)
     assert "images per identity: min 3, median 3.0, max 3" in dataprep("info", pack).stdout
     assert "whole" in dataprep("verify", pack).stdout
+
+
+def test_a_shuffled_pack_is_grouped_for_insightface(packed: Callable[..., Path], tmp_path: Path) -> None:
+    pack = packed(people(5, 4))
+    convert(pack, tmp_path / "mixed", form=Form(style="flat"), shuffle=1)
+    convert(tmp_path / "mixed", tmp_path / "grouped", form=Form())
+    assert Pack(tmp_path / "grouped").labels().tolist() == sorted(Pack(tmp_path / "mixed").labels().tolist())
+    assert sorted(faces_of(tmp_path / "grouped"), key=lambda face: face.name) == people(5, 4)

@@ -61,3 +61,11 @@ def test_the_command(packed: Callable[..., Path], tmp_path: Path, dataprep: Run)
     out = dataprep("merge", one, other, "--out", tmp_path / "m", "--drop-duplicates").stdout
     assert "4 images of 2 identities" in out
     assert "4 duplicates left out" in out
+
+
+def test_two_people_of_one_name_in_one_pack_stay_two(packed: Callable[..., Path], tmp_path: Path) -> None:
+    namesakes = packed([replace(face, identity="Kim", name=f"Kim/{face.label}.jpg") for face in people(2, 1)], "one")
+    other = packed(people(1, 1, seed=1, name="Kim"), "other")
+    (other / "labels.tsv").write_text("0\tKim\t1\n")
+    merge([namesakes, other], tmp_path / "m", form=Form(), join_names=True)
+    assert identities(tmp_path / "m") == [["Kim", "2"], ["Kim~2", "1"]]
