@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dataprep.cli.ticker import Ticker
 from dataprep.errors import UsageError
 
 
@@ -75,7 +74,7 @@ def ijb(
     target = out or Path(workspace) / "identify" / features.stem
     found = score_ijb(
         meta, features, target, protocol=protocol, pooling=how, one_to_many=one_to_many,
-        exclude_missing=exclude_missing, dim=dim, tick=_Progress().show,
+        exclude_missing=exclude_missing, dim=dim, tick=Ticker(),
     )  # fmt: skip
     if isinstance(found, OneToOne):
         click.echo(f"{found.pairs} pairs, {found.positives} of the same person; {found.templates} templates")
@@ -150,7 +149,7 @@ def megaface(
     found = score_megaface(
         probes, probe_list, distractors, target, distractor_list=distractor_list, size=size,
         probe_noises=noises[0] if noises else None, distractor_noises=noises[1] if noises else None,
-        suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device, tick=_Progress().show,
+        suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device, tick=Ticker(),
     )  # fmt: skip
     click.echo(
         f"{found.probes} probes of {found.identities} people, {found.searches} searches, {found.distractors} distractors"
@@ -188,7 +187,7 @@ def gallery(
     target = out or Path(workspace) / "identify" / probes.stem
     found = search_gallery(
         gallery, probes, target, top=top, exclude_missing=exclude_missing, dim=dim, device=device,
-        tick=_Progress().show,
+        tick=Ticker(),
     )  # fmt: skip
     for match in found.matches[: 20 * top]:
         click.echo(f"{match.probe}  {match.rank}  {match.score:.4f}  {match.match}")
@@ -203,23 +202,3 @@ def gallery(
 
 def _shares(what: str, values: Mapping[str, float]) -> str:
     return ", ".join(f"{what} {name}: {value:.2%}" for name, value in values.items()) or f"{what}: too few to tell"
-
-
-class _Progress:
-    """A line on stderr every few seconds; with carriage returns on a terminal."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._what, self._began, self._next = "", 0.0, 0.0
-
-    def show(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._began, self._next = what, now, now + (0.5 if self._live else 5.0)
-        if now < self._next:
-            return
-        self._next = now + (0.5 if self._live else 10.0)
-        rate = done / (now - self._began)
-        left = int((total - done) / rate) if rate else 0
-        text = f"{what} {done}/{total} {rate:.0f}/s ETA {left // 60}:{left % 60:02}"
-        click.echo(("\r" if self._live else "") + text, err=True, nl=not self._live or done == total)

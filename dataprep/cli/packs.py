@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Pat
         raise UsageError(
             f"--shuffle: a {chosen.layout} pack is grouped by identity; use --style flat or --to webdataset"
         )
-    _written(out, convert(pack, out, form=chosen, shuffle=shuffle, tick=Ticker("faces")))
+    _written(out, convert(pack, out, form=chosen, shuffle=shuffle, tick=partial(Ticker(), "faces")))
 
 
 @click.command()
@@ -78,7 +79,7 @@ def merge(
 
     chosen = _form(form, style, max_part_size)
     manifest = put_together(
-        packs, out, form=chosen, join_names=join_names, drop_duplicates=drop_duplicates, tick=Ticker("faces")
+        packs, out, form=chosen, join_names=join_names, drop_duplicates=drop_duplicates, tick=partial(Ticker(), "faces")
     )
     _written(out, manifest)
     if drop_duplicates:
@@ -102,7 +103,7 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
     """
     from dataprep.packs.verify import verify as check
 
-    opened, findings = check(pack, reader=reader, jobs=jobs, tick=Ticker("images"))
+    opened, findings = check(pack, reader=reader, jobs=jobs, tick=partial(Ticker(), "images"))
     errors = [finding for finding in findings if not finding.warning]
     if as_json:
         found = {"pack": pack, "whole": not errors, "findings": [dataclasses.asdict(f) for f in findings]}
@@ -134,7 +135,7 @@ def repair(pack: str, out: Path, style: str | None) -> None:
     """
     from dataprep.packs.repair import repair as mend
 
-    manifest = mend(pack, out, style=style, tick=Ticker("records"))
+    manifest = mend(pack, out, style=style, tick=partial(Ticker(), "records"))
     _written(out, manifest)
     lost = manifest["repaired_from"]["lost"]
     named = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "nothing"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataprep.cli.models import default_pack
+from dataprep.cli.ticker import Ticker
 from dataprep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def test(
         result = score_features(features, chosen, target, how)
     else:
         found = model or Path(workspace) / "models" / name / "model.pt"
-        result = score_model(found, chosen, target, how, tick=_Counter().show)
+        result = score_model(found, chosen, target, how, tick=Ticker())
     _tell(path, result)
     pictures = "roc.png, det.png, scores.png and wrong.png" if plots else "roc.png"
     click.echo(f"  {target}/result.json, {pictures}")
@@ -127,10 +126,10 @@ def extract(
     found = model or Path(workspace) / "models" / "default" / "model.pt"
     form = form or {".parquet": "parquet", ".npy": "npy"}.get(out.suffix, "npy-per-image")
     images, (embedder, about) = open_source(source, root=root), model_about(found, device, _input(mean, std, order))
-    counter = _Counter()
+    ticker = Ticker()
 
     def tick(done: int, failed: int, total: int) -> None:
-        counter.show(f"embed ({failed} failed)" if failed else "embed", done, total)
+        ticker(f"embed ({failed} failed)" if failed else "embed", done, total)
 
     result = extract(
         images, embedder, out, about=about, form=form, flip=flip, batch=batch, algorithm=algorithm, fresh=fresh,
@@ -207,23 +206,3 @@ def _three(text: str | None, option: str) -> tuple[float, float, float]:
     if option == "--std" and min(first, second, third) <= 0:
         raise UsageError(f"{option} {text}: the numbers must be above 0")
     return first, second, third
-
-
-class _Counter:
-    """A line on stderr every few seconds with the rate and the time left; with carriage returns on a terminal."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._what = ""
-
-    def show(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what.split(" (")[0] != self._what:
-            self._what, self._began, self._first, self._next = what.split(" (")[0], now, done, now + 2.0
-        if now < self._next and (done < total or now - self._began < 2.0):
-            return
-        self._next = now + (0.5 if self._live else 10.0)
-        rate = (done - self._first) / max(now - self._began, 1e-9)
-        left = int((total - done) / rate) if rate else 0
-        text = f"{what} {done}/{total} {rate:.0f} images/s ETA {left // 60}:{left % 60:02}"
-        click.echo(("\r" if self._live else "") + text, err=True, nl=not self._live or done == total)

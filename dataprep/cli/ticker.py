@@ -1,4 +1,4 @@
-"""One line on stderr for work that is counted: how much, how fast, how long still."""
+"""A line on stderr for work that is counted: how much, how fast, how long still."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import click
 
 
 class Ticker:
-    """Call with the number done so far. On a terminal the line is rewritten; elsewhere it comes every ten seconds."""
+    """Call with what is counted, the number done, and the total if it is known; `what` may end in a remark in brackets.
 
-    def __init__(self, what: str, total: int | None = None) -> None:
-        self._what, self._total = what, total
+    On a terminal the line is rewritten twice a second; elsewhere one comes every ten seconds. Work of a moment shows none.
+    """
+
+    def __init__(self) -> None:
         self._live = sys.stderr.isatty()
-        self._began = time.monotonic()
-        self._next = self._began + (0.5 if self._live else 10.0)
+        self._what = ""
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, what: str, done: int, total: int | None = None) -> None:
         now = time.monotonic()
-        last = done == self._total
-        if now < self._next and not (last and self._live):
+        if what.partition(" (")[0] != self._what:
+            self._what, self._began, self._first = what.partition(" (")[0], now, done
+            self._next = now + (0.5 if self._live else 5.0)
+        last = done == total
+        if now < self._next and not (last and now - self._began > 2):
             return
         self._next = now + (0.5 if self._live else 10.0)
-        rate = done / max(now - self._began, 1e-9)
-        text = f"{done} {self._what}, {rate:.0f}/s"
-        if self._total:
-            left = int((self._total - done) / max(rate, 1e-9))
-            text = f"{done}/{self._total} {self._what}, {rate:.0f}/s, ETA {left // 60}:{left % 60:02}"
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        text = f"{what} {done}, {rate:.0f}/s"
+        if total is not None:
+            left = int((total - done) / rate) if rate else 0
+            text = f"{what} {done}/{total}, {rate:.0f}/s, ETA {left // 60}:{left % 60:02}"
         click.echo(f"\r{text:<70}" if self._live else text, err=True, nl=last or not self._live)
