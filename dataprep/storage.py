@@ -184,7 +184,7 @@ def publish_directory(staged: Path, target: Path) -> None:
         if entry.is_file():
             with open(entry, "rb") as stream:
                 os.fsync(stream.fileno())
-    sync_directory(staged)
+    os.sync()  # what lies in sub-folders too
     if target.exists():
         os.replace(target, retired)
     os.replace(staged, target)

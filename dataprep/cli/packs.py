@@ -15,7 +15,10 @@ import click
 from dataprep.cli.ticker import Ticker
 from dataprep.errors import UsageError
 
-_OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="The new pack's folder.")
+_OUT = click.option(
+    "--out", type=click.Path(path_type=Path), required=True, callback=lambda _ctx, _param, path: _local(path),
+    help="The new pack's folder, on this disk.",
+)  # fmt: skip
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
@@ -117,7 +120,10 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
             )
             for example in finding.examples:
                 click.echo(f"      {example}")
-        click.echo("not whole: `dataprep repair` saves what stands" if errors else "whole")
+        mendable = opened is None or opened.layout in ("insightface", "flat")
+        click.echo(
+            "whole" if not errors else "not whole" + (": `dataprep repair` saves what stands" if mendable else "")
+        )
     ctx.exit(1 if errors else 0)
 
 
@@ -161,6 +167,12 @@ def info(pack: str, as_json: bool) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {one}" for key, one in value.items())
         click.echo(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _local(path: Path) -> Path:
+    if ":/" in str(path):
+        raise UsageError(f"--out {path}: packs are written to this disk; copy them on from there")
+    return path
 
 
 def _form(form: str, style: str, max_part_size: int | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import ImagingError, RecordError
-from dataprep.imaging.photo import decode
+from dataprep.imaging.photo import decode, read_header
 from dataprep.records.faces import Face, Form, PackReader
 from dataprep.records.formats import open_pack, write_pack
-from dataprep.storage import publish_directory
 
 Tick = Callable[[int], None]
+MOST_PIXELS = 1 << 24  # an aligned face has fewer; a bomb has more
 _CARRIED = ("template", "recipe", "sources", "licence")  # of pack.json, true for the same faces in another form
 
 
@@ -31,20 +32,22 @@ def convert(
 ) -> dict[str, Any]:
     """Write the faces of a pack into a new one at `target`; no image is encoded again. What its pack.json says.
 
-    Faces keep their order and keys where the target takes any order; insightface's layout groups them by label, in the
-    order in which the labels have their numbers. Labels that have no face are closed up, which changes the numbers behind.
+    Faces keep their order where the target takes any order, and their keys from one flat .rec to another; insightface's
+    layout groups them by label, in the order in which the labels have their numbers. Of several labels the first is kept.
+    Labels that have no face are closed up, which changes the numbers behind; a face whose label is negative (face2rec2's
+    mark for none) is left out, and counted in pack.json.
     """
     pack = open_pack(source)
-    order = np.arange(len(pack)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(pack))
     labels = pack.labels()
+    order = np.arange(len(pack)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(pack))
+    order = order[labels[order] >= 0]
     if form.layout == "insightface":
         order = order[np.argsort(labels[order], kind="stable")]
     about = {name: value for name, value in pack.manifest().items() if name in _CARRIED}
+    about |= {"converted_from": os.fspath(source), "without_label": len(pack) - len(order)}
     keep_keys = shuffle is None and form.layout == "flat"
     faces = ordered_faces(pack, order, closed_up(labels), keep_keys=keep_keys, tick=tick)
-    return publish(
-        target, faces, size=image_size(pack), form=form, about={**about, "converted_from": os.fspath(source)}
-    )
+    return publish(target, faces, size=image_size(pack), form=form, about=about)
 
 
 def publish(
@@ -58,22 +61,43 @@ def publish(
 ) -> dict[str, Any]:
     """Write a pack, and the files `beside` it, and put them at `target` when all is whole.
 
-    Raises RecordError if something is there already.
+    Raises RecordError if something is there already, now or at the end, or if a face has another size.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RecordError(f"{target} is there already; remove it or name another place with --out")
+    _check_free(target)
+    for stale in target.parent.glob(f".{target.name}.*.tmp"):  # of a run that was killed
+        if not Path("/proc", stale.suffixes[-2][1:]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
     staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
+    height, width = size
     try:
         for name, data in (beside or {}).items():
             (staged / name).write_bytes(data)
-        height, width = size
-        manifest = write_pack(staged, faces, form=form, height=height, width=width, about=about)
-        publish_directory(staged, target)
+        manifest = write_pack(staged, _of_size(faces, size), form=form, height=height, width=width, about=about)
+        os.sync()
+        _check_free(target)
+        os.rename(staged, target)  # onto nothing, or an empty folder; anything else refuses
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return manifest
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RecordError(f"{target} is there already; remove it or name another place with --out")
+
+
+def _of_size(faces: Iterator[Face], size: tuple[int, int]) -> Iterator[Face]:
+    """The faces, each checked by its header; what has none passes as it is, and `verify` says so."""
+    for face in faces:
+        with contextlib.suppress(ImagingError):
+            header = read_header(face.image, max_pixels=MOST_PIXELS)
+            if (header.height, header.width) != size:
+                raise RecordError(
+                    f"{face.name} is {header.width}x{header.height}, the pack {size[1]}x{size[0]}; `dataprep repair` leaves "
+                    f"such images out"
+                )
+        yield face
 
 
 def ordered_faces(
@@ -99,8 +123,8 @@ def ordered_faces(
 
 
 def closed_up(labels: npt.NDArray[np.int64]) -> dict[int, int]:
-    """The labels that occur, in their order, numbered from 0."""
-    return {int(label): number for number, label in enumerate(np.unique(labels))}
+    """The labels that occur, none negative, in their order, numbered from 0."""
+    return {int(label): number for number, label in enumerate(np.unique(labels[labels >= 0]))}
 
 
 def image_size(pack: PackReader) -> tuple[int, int]:

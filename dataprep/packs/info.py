@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataprep.records.faces import PackReader
 from dataprep.records.formats import open_pack
 from dataprep.records.pack import Pack
+
+
+def _files(pack: PackReader) -> list[Path]:
+    if isinstance(pack, Pack):
+        parts = [reader.path for reader in pack.records.readers]
+        return parts + [p for p in (pack.path / f"{pack.stem}{s}" for s in (".idx", ".lst")) if p.is_file()]
+    return [path for path in pack.path.rglob("*") if path.is_file()]
 
 
 def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -28,7 +37,7 @@ def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
             "median": float(np.median(per_identity)),
             "max": int(per_identity.max()),
         },
-        "bytes": sum(path.stat().st_size for path in pack.path.rglob("*") if path.is_file()),
+        "bytes": sum(path.stat().st_size for path in _files(pack)),
     }
     if isinstance(pack, Pack):
         first = pack.record(0) if len(pack) else None

@@ -44,13 +44,14 @@ def merge(
         _Place(labels[number][label], number, position)
         for number, pack in enumerate(packs)
         for position, label in enumerate(pack.labels().tolist())
+        if label >= 0
     )
     dropped = 0
     if drop_duplicates:
         kept = _without_duplicates(packs, places)
         dropped, places = len(places) - len(kept), kept
     about = {
-        "template": packs[0].manifest().get("template"),
+        "template": _common_template(packs),
         "merged_from": [
             {"pack": os.fspath(source), **_origin(pack)} for source, pack in zip(sources, packs, strict=True)
         ],
@@ -70,27 +71,34 @@ def _common_size(packs: Sequence[PackReader]) -> tuple[int, int]:
             raise RecordError(
                 f"{pack.path} holds {size[1]}x{size[0]}, {packs[0].path} {sizes[0][1]}x{sizes[0][0]}: one pack, one size"
             )
-    templates = [(pack, pack.manifest().get("template")) for pack in packs if "template" in pack.manifest()]
-    for pack, template in templates:
-        if template != templates[0][1]:
-            raise RecordError(f"{pack.path} and {templates[0][0].path} were aligned to different templates")
     return sizes[0]
+
+
+def _common_template(packs: Sequence[PackReader]) -> Any:
+    """What all packs were aligned to, if all of them say so. RecordError if two say different things."""
+    said = [pack.manifest().get("template") for pack in packs]
+    stated = [(pack, template) for pack, template in zip(packs, said, strict=True) if template is not None]
+    for pack, template in stated:
+        if template != stated[0][1]:
+            raise RecordError(f"{pack.path} and {stated[0][0].path} were aligned to different templates")
+    return said[0] if len(stated) == len(packs) else None
 
 
 def _identities(packs: Sequence[PackReader], join_names: bool) -> tuple[list[str], list[dict[int, int]]]:
     """The new identities in order, and for each pack its labels' new numbers."""
     names: list[str] = []
     numbers: dict[str, int] = {}
+    times: dict[str, int] = {}
     labels: list[dict[int, int]] = []
     for pack in packs:
         mine: dict[int, int] = {}
         taken_before = set(numbers)
         for position, label in enumerate(pack.labels().tolist()):
-            if label in mine:
+            if label in mine or label < 0:
                 continue
             name = pack.face(position).identity
             if not (join_names and name in taken_before):
-                name = _free(name, numbers)
+                name = _free(name, numbers, times)
                 numbers[name] = len(names)
                 names.append(name)
             mine[label] = numbers[name]
@@ -98,11 +106,12 @@ def _identities(packs: Sequence[PackReader], join_names: bool) -> tuple[list[str
     return names, labels
 
 
-def _free(name: str, taken: dict[str, int]) -> str:
-    number, free = 1, name
+def _free(name: str, taken: dict[str, int], times: dict[str, int]) -> str:
+    """The name, or the first `name~2`, `name~3`, ... that is not taken."""
+    free = name
     while free in taken:
-        number += 1
-        free = f"{name}~{number}"
+        times[name] = times.get(name, 1) + 1
+        free = f"{name}~{times[name]}"
     return free
 
 

@@ -11,13 +11,12 @@ from dataprep.errors import RecordError
 from dataprep.records.pack import Pack
 
 
-def differences(pack: Pack) -> Iterator[str]:
+def differences(pack: Pack, mxnet: Any) -> Iterator[str]:
     """Every record whose bytes or labels mxnet reads otherwise than we do, and every image it cannot decode."""
-    mxnet = _imported()
     for number, part in enumerate(pack.records.readers):
         reader = mxnet.recordio.MXRecordIO(str(part.path), "r")
         for offset, payload in part:
-            theirs = reader.read()
+            theirs = _read(reader)
             if theirs != payload:
                 yield f"part {number}, byte {offset}: {None if theirs is None else len(theirs)} bytes for {len(payload)}"
                 break  # it reads on from the wrong place
@@ -33,7 +32,17 @@ def differences(pack: Pack) -> Iterator[str]:
             yield f"image {position}: {str(error).splitlines()[0]}"
 
 
-def _imported() -> Any:
+def _read(reader: Any) -> bytes | None:
+    """A record, or None where mxnet finds none: it raises its own exceptions."""
+    try:
+        found: bytes | None = reader.read()
+    except Exception:
+        return None
+    return found
+
+
+def imported() -> Any:
+    """The module; RecordError says how to install it."""
     if not hasattr(np, "bool"):
         vars(np)["bool"] = bool  # mxnet 1.9.1 asks for what numpy 1.24 took away
     try:

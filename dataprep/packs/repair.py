@@ -13,10 +13,10 @@ import numpy as np
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.photo import decode
-from dataprep.packs.convert import Tick, closed_up, publish
-from dataprep.records.faces import MAX_LABEL, Face, Form, read_identities, read_manifest, read_property
+from dataprep.packs.convert import MOST_PIXELS, Tick, closed_up, publish
+from dataprep.records.faces import MAX_LABEL, Face, Form, read_identities, read_manifest, read_property, tidied
 from dataprep.records.lists import read_list
-from dataprep.records.pack import locate, tidied
+from dataprep.records.pack import locate
 from dataprep.records.recordio import ImageRecord, RecordReader, unpack_image
 from dataprep.records.salvage import Found, Gap, salvage
 from dataprep.tars import extension
@@ -74,7 +74,7 @@ def repair(
     lost = Counter(loss.reason for loss in scan.losses)
     about = {key: value for key, value in _known(folder).items() if key in ("template", "recipe", "sources", "licence")}
     about["repaired_from"] = {"pack": os.fspath(source), "images": len(scan.saved), "lost": dict(sorted(lost.items()))}
-    faces = _faces(scan, readers, _names(folder, stem), _identities(folder), flat=form.style == "flat")
+    faces = _faces(scan, readers, _names(folder, stem, scan.saved), _identities(folder), flat=form.style == "flat")
     text = "".join("\t".join(map(str, loss)) + "\n" for loss in scan.losses)
     return publish(target, faces, size=size, form=form, about=about, beside={"lost.tsv": text.encode()})
 
@@ -97,7 +97,15 @@ def _scan(readers: list[RecordReader], tick: Tick) -> Scan:
                 if not record.image and len(record.labels) == 2:
                     scan.grouped = True  # record 0 or an identity: made anew
                     continue
-                scan.saved.append(Saved(number, thing, _label(record), record.id, decode(record.image)[0].shape[:2]))
+                scan.saved.append(
+                    Saved(
+                        number,
+                        thing,
+                        _label(record),
+                        record.id,
+                        decode(record.image, max_pixels=MOST_PIXELS)[0].shape[:2],
+                    )
+                )
             except ImagingError as error:
                 scan.losses.append(Loss(name, thing.offset, end, error.reason.code, error.detail))
             except RecordError as error:
@@ -114,13 +122,13 @@ def _label(record: ImageRecord) -> int:
 
 
 def _drop_other_sizes(scan: Scan, readers: list[RecordReader], folder: Path) -> None:
-    """Keep the images of the size that `property` names, or that most have."""
+    """Keep the images of the size that most have; of two that equally many have, the one that `property` names."""
     sizes = Counter(saved.size for saved in scan.saved)
     try:
         _, height, width = read_property(folder)
     except RecordError:
         height = width = None
-    wanted = (height, width) if (height, width) in sizes else max(sizes, key=lambda size: sizes[size], default=(0, 0))
+    wanted = max(sizes, key=lambda size: (sizes[size], size == (height, width)), default=(0, 0))
     for saved in scan.saved:
         if saved.size != wanted:
             file, end = readers[saved.part].path.name, saved.found.parts[-1][1]
@@ -133,7 +141,7 @@ def _faces(
 ) -> Iterator[Face]:
     labels = closed_up(np.array([saved.label for saved in scan.saved], np.int64))
     keys = Counter(saved.id for saved in scan.saved)
-    keep_keys = flat and max(keys.values()) == 1
+    keep_keys = flat and max(keys.values()) == 1 and max(keys) < 1 << 63
     for saved in scan.saved:
         image = unpack_image(saved.found.payload(readers[saved.part].data)).image
         identity = identities[saved.label] if saved.label < len(identities) else f"{saved.label:06d}"
@@ -147,13 +155,20 @@ def _faces(
         )
 
 
-def _names(folder: Path, stem: str) -> dict[int, str]:
-    """Paths by record id, from a .lst that can be read: line k of insightface's is record k, mxnet's has the ids."""
+def _names(folder: Path, stem: str, saved: list[Saved]) -> dict[int, str]:
+    """Paths by record id, from a .lst that can be read: line k of insightface's is record k, mxnet's has the ids.
+
+    None of them if the labels disagree anywhere: face2rec2 skips lines, and the list would name the neighbour's face.
+    """
     try:
         _, entries = read_list(folder / f"{stem}.lst")
     except RecordError:
         return {}
-    return {entry.key: tidied(entry.path) for entry in entries}
+    listed = {entry.key: entry for entry in entries}
+    found = [(one, listed[one.id]) for one in saved if one.id in listed]
+    if any(entry.labels[0] != one.label for one, entry in found):
+        return {}
+    return {entry.key: tidied(entry.path) for _, entry in found}
 
 
 def _identities(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.photo import decode
-from dataprep.packs.convert import Tick
+from dataprep.packs.convert import MOST_PIXELS, Tick
 from dataprep.records.faces import PackReader, missing_labels, read_identities
 from dataprep.records.formats import open_pack
 from dataprep.records.pack import Pack
@@ -97,12 +97,16 @@ def verify(
     _check_hashes(pack, found)
     _check_images(pack, labels, found, jobs, tick)
     if reader == "mxnet":
-        from dataprep.packs.mxnet_reader import differences
+        from dataprep.packs.mxnet_reader import differences, imported
 
         if not isinstance(pack, Pack):
             raise RecordError(f"{pack.path}: --reader mxnet reads .rec only")
-        for example in differences(pack):
-            found.add("mxnet", example)
+        mxnet = imported()
+        try:
+            for example in differences(pack, mxnet):
+                found.add("mxnet", example)
+        except RecordError as error:
+            found.add("mxnet", str(error))
     return pack, found.all()
 
 
@@ -159,8 +163,10 @@ def _check_ranges(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) ->
     except RecordError as error:
         found.add("range", str(error))
         return
-    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1)) + 1
-    expected = list(itertools.pairwise([*starts.tolist(), len(labels) + 1]))
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
+    ends = [*starts[1:].tolist(), len(labels)]
+    # face2rec2 makes no identity of the label -1
+    expected = [(start + 1, end + 1) for start, end in zip(starts.tolist(), ends, strict=True) if labels[start] >= 0]
     for number, (says, is_) in enumerate(itertools.zip_longest(ranges, expected)):
         if says != is_:
             found.add("range", f"identity {number}: the record says {says}, the labels {is_}")
@@ -176,6 +182,16 @@ def _check_list(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) -> N
         return
     if names is not None and len(names) != len(np.unique(labels)):
         found.add("list", f"labels.tsv has {len(names)} identities, the records {len(np.unique(labels))}")
+    for label, (said, counted) in enumerate(zip(_counts(pack.path), np.bincount(labels[labels >= 0]), strict=False)):
+        if said != str(counted):
+            found.add("list", f"labels.tsv counts {said} images of label {label}, there are {counted}")
+
+
+def _counts(folder: Path) -> list[str]:
+    """The third column of labels.tsv."""
+    path = folder / "labels.tsv"
+    lines = path.read_text("utf-8").split("\n") if path.is_file() else []
+    return [fields[2] for line in lines if len(fields := line.split("\t")) == 3]
 
 
 def _check_hashes(pack: PackReader, found: Findings) -> None:
@@ -204,7 +220,7 @@ def _check_images(pack: PackReader, labels: npt.NDArray[np.int64], found: Findin
         try:
             image = pack.face(position).image
             digest = hashlib.sha256(image).digest()[:16]
-            height, width = decode(image)[0].shape[:2]
+            height, width = decode(image, max_pixels=MOST_PIXELS)[0].shape[:2]
             return (height, width), digest, ""
         except (ImagingError, RecordError) as error:
             return None, digest, str(error)

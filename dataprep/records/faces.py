@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from dataprep import __version__
 from dataprep.errors import RecordError
+from dataprep.storage import is_safe
 
 # a label is stored as float32, which is exact for integers up to here only
 MAX_LABEL = 1 << 24
@@ -38,7 +40,8 @@ class Face:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How a pack is laid out. `style` is of .rec only; parts hold at most `max_part` bytes, None keeps all in one."""
+    """How a pack is laid out. `style` is of .rec only; parts hold about `max_part` bytes at most, None keeps
+    all in one; a record that has to be split may take a few more."""
 
     format: str = "rec"
     style: str = "insightface"
@@ -76,6 +79,16 @@ class PackReader(Protocol):
     def manifest(self) -> dict[str, Any]:
         """What pack.json says; empty for packs of others."""
         ...
+
+
+def tidied(path: str) -> str:
+    """A path of a list as one that stays where it is put; components that no disk takes are replaced by their hash."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(part if is_safe(part) else f"unsafe-{_digest(part)}" for part in parts)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 class Tally:
@@ -118,10 +131,11 @@ class Tally:
     def _count(self, face: Face) -> None:
         if face.label >= MAX_LABEL:
             raise RecordError(f"label {face.label}: labels are float32 in a .rec, exact below {MAX_LABEL} only")
-        if "\t" in face.identity or "\n" in face.identity:
-            raise RecordError(
-                f"identity {face.identity!r}: lists are TAB-separated, so names cannot hold TABs or breaks"
-            )
+        for name in (face.identity, face.name):
+            if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name):
+                raise RecordError(
+                    f"{name!a}: lists are UTF-8 and TAB-separated; names hold no TABs, breaks and the like"
+                )
         self._names.setdefault(face.label, face.identity)
         self._counts[face.label] = self._counts.get(face.label, 0) + 1
 
@@ -159,19 +173,19 @@ def read_identities(folder: Path) -> list[str] | None:
     """The identities of labels.tsv in the order of their labels, or None if there is no such file."""
     path = folder / "labels.tsv"
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not readable ({error})") from None
     names = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines):
         fields = line.split("\t")
         if len(fields) < 2 or fields[0] != str(number):
             raise RecordError(
                 f"{path}, line {number + 1}: expected `{number} TAB identity TAB count`, found {line[:60]!r}"
             )
-        names.append(fields[1])
+        names.append(tidied(fields[1]) or f"{number:06d}")
     return names
 
 
@@ -182,7 +196,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not readable ({error}); remove it to go on without what it says") from None
     if not isinstance(found, dict):
         raise RecordError(f"{path}: expected a JSON object; remove it to go on without what it says")
@@ -205,5 +219,5 @@ def write_manifest(
         "files": dict(sorted(written.files.items())),
     }
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / "pack.json").write_text(text, "utf-8")
+    (folder / "pack.json").write_bytes(text.encode("utf-8", "backslashreplace"))
     return manifest

@@ -7,7 +7,6 @@ with a label for each sub-folder.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.records.faces import Face, Tally, Written, read_identities, read_manifest, read_property
+from dataprep.records.faces import Face, Tally, Written, read_identities, read_manifest, read_property, tidied
 from dataprep.storage import file_sha256, is_safe
 from dataprep.tars import extension
 
@@ -32,10 +31,10 @@ def write_folder(
     A name that is taken gets a number, one without a suffix that of its content. `max_part` means nothing here.
     """
     del max_part
-    tally = Tally()
+    tally, names = Tally(), _Names()
     with open(folder / "faces.tsv", "w", encoding="utf-8") as listed:
         for face in tally.any_order(faces):
-            name = _free_name(folder, _checked(face))
+            name = names.free(_file_name(face))
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(face.image)
             listed.write(f"{name}\t{face.label}\t{hashlib.sha256(face.image).hexdigest()}\n")
@@ -43,17 +42,24 @@ def write_folder(
     return Written(counts=counts, files={"faces.tsv": file_sha256(folder / "faces.tsv")})
 
 
-def _checked(face: Face) -> str:
-    parts = face.name.split("/")
-    if not all(map(is_safe, parts)):
-        raise RecordError(f"{face.name!r} cannot be the name of a file")
-    return face.name if Path(face.name).suffix.lower() in _IMAGES else f"{face.name}.{extension(face.image)}"
+def _file_name(face: Face) -> str:
+    name = tidied(face.name) or "face"
+    return name if Path(name).suffix.lower() in _IMAGES else f"{name}.{extension(face.image)}"
 
 
-def _free_name(folder: Path, name: str) -> str:
-    path = Path(name)
-    candidates = (str(path.with_stem(f"{path.stem}~{number}")) for number in itertools.count(2))
-    return next(free for free in itertools.chain([name], candidates) if not (folder / free).exists())
+class _Names:
+    """Names that are still free: the second of a kind gets `~2`, without a look at the disk for each."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def free(self, name: str) -> str:
+        number = self._taken.get(name, 0) + 1
+        self._taken[name] = number
+        if number == 1:
+            return name
+        path = Path(name)
+        return self.free(str(path.with_stem(f"{path.stem}~{number}")))
 
 
 class FolderPack:
@@ -78,6 +84,8 @@ class FolderPack:
         """The face, its file's hash checked where faces.tsv has one. Raises RecordError."""
         name, label, sha256 = self._faces[position]
         try:
+            if not (self.path / name).is_file():
+                raise RecordError(f"{self.path / name}: no such file")
             image = (self.path / name).read_bytes()
         except OSError as error:
             raise RecordError(f"{self.path / name}: {error.strerror}") from None
@@ -92,15 +100,15 @@ class FolderPack:
 
 def _listed(path: Path) -> list[tuple[str, int, str]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not readable ({error})") from None
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
         fields = line.split("\t")
         if (
             len(fields) != 3
-            or not fields[1].isdigit()
+            or not (fields[1].isascii() and fields[1].isdigit())
             or len(fields[1]) > 18
             or not all(map(is_safe, fields[0].split("/")))
         ):

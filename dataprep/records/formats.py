@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import RecordError
-from dataprep.records.faces import Face, Form, PackReader, Written, write_manifest
+from dataprep.records.faces import Face, Form, PackReader, Written, read_manifest, write_manifest
 from dataprep.records.folders import FolderPack, write_folder
 from dataprep.records.pack import Pack
 from dataprep.records.rec import write_flat, write_insightface
@@ -32,9 +32,14 @@ def open_pack(path: str | os.PathLike[str]) -> PackReader:
     given = Path(path)
     if not given.exists():
         raise RecordError(f"{given}: no such pack")
-    if given.is_file() or any(given.glob("*.rec")):
+    if given.is_file():
         return Pack(given)
-    return TarPack(given) if any(given.glob("*.tar")) else FolderPack(given)
+    said = read_manifest(given).get("format")
+    if said == "rec" or (said is None and any(found.is_file() for found in given.glob("*.rec"))):
+        return Pack(given)
+    if said == "webdataset" or (said is None and any(found.is_file() for found in given.glob("*.tar"))):
+        return TarPack(given)
+    return FolderPack(given)
 
 
 def write_pack(
@@ -51,5 +56,7 @@ def write_pack(
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in files:  # what is small, and was not hashed while it was written
             files[path.name] = file_sha256(path)
+    if not written.counts["images"]:
+        raise RecordError(f"{folder}: no face to put into the pack")
     complete = Written(counts=written.counts, files=files)
     return write_manifest(folder, complete, form=form, height=height, width=width, about=about)

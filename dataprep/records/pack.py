@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
-import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.records.faces import MAX_LABEL, Face, read_identities, read_manifest, read_property
+from dataprep.records.faces import MAX_LABEL, Face, read_identities, read_manifest, read_property, tidied
 from dataprep.records.index import Index, read_index
 from dataprep.records.lists import read_list
-from dataprep.records.recordio import MAGIC, ImageRecord, RecordReader, unpack_image
-from dataprep.storage import is_safe, is_url, local_copy
+from dataprep.records.recordio import MAGIC, ImageRecord, RecordReader, extent, unpack_image
+from dataprep.storage import is_url, local_copy
 from dataprep.tars import extension
+
+_LARGEST = 2.0**40  # of anything that a label counts
 
 
 class Pack:
@@ -35,8 +35,15 @@ class Pack:
         self.path, self.stem, files = locate(path)
         self.records = _Parts(files)
         self.index = self._read_index(files)
+        self._check_coverage()
         self.layout, self.positions = self._find_images()
         self.declared_classes, self.height, self.width = read_property(self.path)
+        counted = self.manifest().get("counts")
+        if isinstance(counted, dict) and counted.get("images", len(self)) != len(self):
+            raise RecordError(
+                f"{self.path}: pack.json counts {counted['images']} images, the .idx {len(self)}; `dataprep repair` makes "
+                f"a new pack of what is there"
+            )
 
     @property
     def folder(self) -> Path:
@@ -101,7 +108,7 @@ class Pack:
         labels = self.records.first_labels(offsets)
         for position in np.flatnonzero(np.isnan(labels)):  # split records, and whatever is not as usual
             labels[position] = self._unpacked(int(offsets[position])).labels[0]
-        wrong = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
+        wrong = np.flatnonzero(~(np.abs(labels) < _LARGEST) | (labels != np.floor(labels)))
         if len(wrong):
             _whole(labels[wrong[0]], f"{self.path}: image {wrong[0]}")
         return labels.astype(np.int64)
@@ -128,16 +135,18 @@ class Pack:
         path = self.path / f"{self.stem}.lst"
         if not path.is_file():
             return None
-        dialect, entries = read_list(path)
-        if dialect == "insightface":
-            paths = [entry.path for entry in entries]
-            fits = self.layout == "insightface" and len(paths) == len(self)
-        else:
-            by_key = {entry.key: entry.path for entry in entries}
-            keys = self.keys.tolist()
-            fits = all(key in by_key for key in keys)
-            paths = [by_key[key] for key in keys] if fits else []
-        return [tidied(path) for path in paths] if fits else None
+        try:
+            dialect, entries = read_list(path)
+        except RecordError:
+            return None  # `verify` says what is wrong with it; the faces have their numbers
+        by_key = {entry.key: entry for entry in entries}
+        if dialect == "insightface" and (self.layout != "insightface" or len(entries) != len(self)):
+            return None
+        listed = [by_key.get(key) for key in self.keys.tolist()]
+        for entry, label in zip(listed, self.labels().tolist(), strict=True):
+            if entry is None or entry.labels[0] != label:
+                return None  # it lists other images
+        return [tidied(entry.path) for entry in listed if entry]
 
     def manifest(self) -> dict[str, Any]:
         """What pack.json says; empty for packs of others."""
@@ -160,7 +169,29 @@ class Pack:
         if path.is_file() or len(files) > 1:
             return read_index(path, size=self.records.size)
         found = [(unpack_image(payload).id, offset) for offset, payload in self.records.readers[0]]
+        ids = [id for id, _ in found]
+        if len(set(ids)) != len(ids) or max(ids, default=0) >= 1 << 63:
+            raise RecordError(f"{path} is missing, and the records' own ids are no index; `dataprep repair` makes one")
         return Index(*np.array(found, np.int64).reshape(-1, 2).T)
+
+    def _check_coverage(self) -> None:
+        """An index that leaves out the beginning or the end of a file would lose faces without a word."""
+        begin = 0
+        for reader in self.records.readers:
+            here = (
+                self.index.offsets[(self.index.offsets >= begin) & (self.index.offsets < begin + len(reader))] - begin
+            )
+            if len(reader) and (not len(here) or here.min() > 0 or self._end(reader, int(here.max())) < len(reader)):
+                raise RecordError(
+                    f"{self.path / self.stem}.idx leaves out records of {reader.path.name}; `dataprep repair` makes it anew"
+                )
+            begin += len(reader)
+
+    def _end(self, reader: RecordReader, offset: int) -> int:
+        try:
+            return extent(reader.data, offset)[1]
+        except RecordError as error:
+            raise RecordError(f"{reader.path}, byte {offset}: {error}; `dataprep repair` saves what stands") from None
 
     def _find_images(self) -> tuple[str, npt.NDArray[np.int64]]:
         """The layout, and the positions in the index that are images."""
@@ -184,8 +215,8 @@ class Pack:
 
 
 def _whole(number: float, where: str) -> int:
-    if not math.isfinite(number) or number != int(number):
-        raise RecordError(f"{where} has the label {number}, which is no whole number")
+    if not abs(number) < _LARGEST or number != int(number):
+        raise RecordError(f"{where} has the label {number}, which is no number that a reader can take")
     return int(number)
 
 
@@ -289,13 +320,3 @@ def locate(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
             else f"{given} holds {named}: name the .rec itself"
         )  # fmt: skip
     return given, others[0].stem, others
-
-
-def tidied(path: str) -> str:
-    """A path of a list as one that stays where it is put; components that no disk takes are replaced by their hash."""
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return "/".join(part if is_safe(part) else f"unsafe-{_digest(part)}" for part in parts)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

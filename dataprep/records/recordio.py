@@ -32,6 +32,7 @@ _IMAGE_HEAD = struct.Struct("<IfQQ")  # flag, label, id, id2: no holes, 24 bytes
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by size modulo 4
 # small enough to stay in a core's cache between putting together, searching and writing
 _CHUNK = 1 << 19
+_MOST_VISITS = 4
 
 Buffer = bytes | mmap.mmap | memoryview
 
@@ -83,34 +84,30 @@ def unframe(data: Buffer, offset: int = 0) -> tuple[bytes, int]:
     return MAGIC_BYTES.join(bytes(data[start:end]) for start, end in parts), after
 
 
-def extent(data: Buffer, offset: int, dead: set[int] | None = None) -> tuple[list[tuple[int, int]], int]:
+def extent(data: Buffer, offset: int, visits: dict[int, int] | None = None) -> tuple[list[tuple[int, int]], int]:
     """Where the payload of the record at `offset` lies, part by part, and the offset after the record.
 
-    `dead` remembers where parts lie that lead to no end: who tries many offsets gives the same set each time, and a
-    hostile file cannot make him walk the same parts again and again. Raises RecordError as `unframe` does.
+    `visits` counts how often a part was walked: who tries many offsets gives the same dictionary each time, and a hostile
+    file, in which many beginnings lead to the same parts, costs no more than a few walks. Raises RecordError as `unframe`.
     """
     start, end, cflag, after = _part(data, offset)
     if cflag == 0:
         return [(start, end)], after
     if cflag != 1:
         raise RecordError(f"the middle of a split record (cflag {cflag}), not the start of one")
-    parts, walked, size = [(start, end)], [], end - start
-    try:
-        while cflag != 3:
-            if dead is not None and after in dead:
-                raise RecordError("a split record without its end")
-            walked.append(after)
-            start, end, cflag, after = _part(data, after)
-            if cflag not in (2, 3):
-                raise RecordError("a split record without its end")
-            parts.append((start, end))
-            size += 4 + end - start
-            if size > MAX_PAYLOAD:
-                raise RecordError(f"a split record of more than {MAX_PAYLOAD} bytes")
-    except RecordError:
-        if dead is not None:
-            dead.update(walked)
-        raise
+    parts, size = [(start, end)], end - start
+    while cflag != 3:
+        if visits is not None:
+            visits[after] = visits.get(after, 0) + 1
+            if visits[after] > _MOST_VISITS:
+                raise RecordError("a split record among others that lead to the same parts")
+        start, end, cflag, after = _part(data, after)
+        if cflag not in (2, 3):
+            raise RecordError("a split record without its end")
+        parts.append((start, end))
+        size += 4 + end - start
+        if size > MAX_PAYLOAD:
+            raise RecordError(f"a split record of more than {MAX_PAYLOAD} bytes")
     return parts, after
 
 
@@ -306,7 +303,7 @@ def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[in
     held, start, ended = b"", 0, False  # `held` begins at byte `start` of the stream
     while not ended:
         # a record may be longer than a block: read as much again as is held, so that the copying stays linear
-        more = stream.read(max(block, len(held)))
+        more = _read_up_to(stream, max(block, len(held)))
         held, ended, offset = held + more, not more, 0
         while offset < len(held):
             try:
@@ -322,3 +319,12 @@ def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[in
             yield start + offset, payload
             offset = after
         held, start = held[offset:], start + offset
+
+
+def _read_up_to(stream: IO[bytes], size: int) -> bytes:
+    """As many bytes as asked for unless the stream ends; a pipe gives a few at a time."""
+    pieces, missing = [], size
+    while missing and (piece := stream.read(missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)

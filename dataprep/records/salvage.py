@@ -34,10 +34,10 @@ def salvage(data: bytes | mmap.mmap) -> Iterator[Found | Gap]:
     After damage the search goes to the next head of a record whose own end is another head or the end of the file. It
     looks at every byte, not every fourth as dmlc does, so that a file that lost some bytes is read on behind them.
     """
-    offset, dead = 0, set[int]()
+    offset, visits = 0, dict[int, int]()
     while offset < len(data):
         try:
-            parts, after = extent(data, offset, dead)
+            parts, after = extent(data, offset, visits)
         except RecordError as error:
             after = _next_head(data, offset + 1)
             yield Gap(offset, after, str(error))

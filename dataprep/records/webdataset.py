@@ -6,22 +6,26 @@ Names of faces may hold dots, which WebDataset takes for the end of the key; so 
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
+import mmap
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.records.faces import Face, Tally, Written, read_identities, read_manifest, read_property
+from dataprep.records.faces import Face, Tally, Written, read_identities, read_manifest, read_property, tidied
 from dataprep.storage import HashedFile
 from dataprep.tars import END, extension, member
 
 _SHARD = 256 << 20
+_BLOCK = 512
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bin")
+_LONGEST_JSON = 1 << 16
 
 
 def write_webdataset(
@@ -69,85 +73,121 @@ class TarPack:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._shards = sorted(path.glob("*.tar"))
         _, self.height, self.width = read_property(path)
         self._identities = read_identities(path) or []
-        self._samples = [sample for shard in self._shards for sample in _samples(shard)]
+        self._shards = [_Shard(shard) for shard in sorted(path.glob("*.tar"))]
+        listed = self.manifest().get("files")
+        missing = [name for name in listed if not (path / name).is_file()] if isinstance(listed, dict) else []
+        if missing:
+            raise RecordError(f"{path}: pack.json speaks of {missing[0]}, which is not there")
+        self._samples = [(shard, sample) for shard in self._shards for sample in shard.samples()]
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def labels(self) -> npt.NDArray[np.int64]:
-        return np.array([sample.label for sample in self._samples], np.int64)
+        return np.array([sample.label for _, sample in self._samples], np.int64)
 
     def face(self, position: int) -> Face:
-        sample = self._samples[position]
-        image = _read(sample.shard, *sample.image)
-        about = _about(sample)
-        identity = about.get("identity") or (
-            self._identities[sample.label] if sample.label < len(self._identities) else f"{sample.label:06d}"
-        )
-        name = about.get("name") or f"{identity}/{sample.key}.{extension(image)}"
+        shard, sample = self._samples[position]
+        image = shard.read(sample.image)
+        about = _about(shard.read(sample.about)) if sample.about else {}
+        known = self._identities[sample.label] if sample.label < len(self._identities) else f"{sample.label:06d}"
+        identity = tidied(about.get("identity", "")) or known
+        name = tidied(about.get("name", "")) or f"{identity}/{sample.key}.{extension(image)}"
         return Face(name=name, label=sample.label, identity=identity, image=image)
 
     def manifest(self) -> dict[str, Any]:
         return read_manifest(self.path)
 
 
-class _Sample:
-    """Where the members of one sample lie: (offset, size) in the shard."""
+class Member(NamedTuple):
+    """Where a file lies in a tar."""
 
-    __slots__ = ("about", "image", "key", "label", "shard")
-
-    def __init__(self, shard: Path, key: str, members: dict[str, tuple[int, int]]) -> None:
-        self.shard, self.key = shard, key
-        image = next((members[suffix] for suffix in ("jpg", "jpeg", "png", "webp", "bin") if suffix in members), None)
-        if image is None or "cls" not in members:
-            raise RecordError(f"{shard}: sample {key} has {', '.join(sorted(members))}; an image and a .cls are needed")
-        text = _read(shard, *members["cls"])
-        if not text.isdigit() or len(text) > 18:
-            raise RecordError(f"{shard}: {key}.cls holds {text[:20]!r}, no label that counts up from 0")
-        self.image, self.about, self.label = image, members.get("json"), int(text)
+    offset: int
+    size: int
 
 
-def _samples(shard: Path) -> Iterator[_Sample]:
-    """The samples of a shard in order. Nothing is unpacked: names in the archive are never used as paths."""
-    key, members = "", dict[str, tuple[int, int]]()
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for info in archive:
-                if not info.isfile():
-                    continue
-                stem, _, suffix = os.path.basename(info.name).partition(".")
-                stem = os.path.join(os.path.dirname(info.name), stem)
-                if stem != key and members:
-                    yield _Sample(shard, key, members)
-                    members = {}
-                key = stem
-                members[suffix.lower()] = (info.offset_data, info.size)
-    except (OSError, tarfile.TarError) as error:
-        raise RecordError(f"{shard}: not a readable tar ({error})") from None
-    if members:
-        yield _Sample(shard, key, members)
+class _Sample(NamedTuple):
+    key: str
+    label: int
+    image: Member
+    about: Member | None
 
 
-def _about(sample: _Sample) -> dict[str, str]:
+class _Shard:
+    """A mapped .tar."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as stream:
+                self._data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path}: not a readable tar ({error})") from None
+
+    def read(self, member: Member) -> bytes:
+        return self._data[member.offset : member.offset + member.size]
+
+    def samples(self) -> Iterator[_Sample]:
+        """The samples in order. Nothing is unpacked: names in the archive are never used as paths."""
+        for stem, members in itertools.groupby(self._members(), key=lambda member: member[0]):
+            yield self._sample(stem, {suffix: place for _, suffix, place in members})
+
+    def _sample(self, key: str, members: dict[str, Member]) -> _Sample:
+        image = next((members[suffix] for suffix in _IMAGES if suffix in members), None)
+        label = members.get("cls")
+        if image is None or label is None:
+            raise RecordError(f"{self.path}: sample {key!r} has {sorted(members)}; an image and a .cls are needed")
+        text = self.read(label) if label.size <= 18 else b""
+        if not text.isdigit():
+            raise RecordError(f"{self.path}: {key}.cls holds {text[:20]!r}, no label that counts up from 0")
+        about = members.get("json")
+        return _Sample(key, int(text), image, about if about and about.size <= _LONGEST_JSON else None)
+
+    def _members(self) -> Iterator[tuple[str, str, Member]]:
+        """(key, suffix, place) of the files. tarfile itself takes a damaged header for the end of the archive."""
+        offset, name = 0, None
+        while (block := self._data[offset : offset + _BLOCK]) != b"\0" * _BLOCK:
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except (tarfile.TarError, ValueError, OverflowError) as error:
+                raise RecordError(
+                    f"{self.path}, byte {offset}: no tar header ({error}); it is damaged or cut off"
+                ) from None
+            place = Member(offset + _BLOCK, info.size)
+            offset = place.offset + info.size + (-info.size % _BLOCK)
+            if info.size < 0 or offset > len(self._data):
+                raise RecordError(f"{self.path}: {info.name!r} has {info.size} bytes; the file ends before them")
+            if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+                name = _pax_name(self.read(place)) or name
+            elif info.type == tarfile.GNUTYPE_LONGNAME:
+                name = self.read(place).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            elif info.type == tarfile.GNUTYPE_SPARSE:
+                raise RecordError(f"{self.path}: {info.name!r} is a sparse file; pack it again without --sparse")
+            else:
+                if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    folder, _, base = (name or info.name).rpartition("/")
+                    stem, _, suffix = base.partition(".")
+                    yield f"{folder}/{stem}" if folder else stem, suffix.lower(), place
+                name = None
+
+
+def _pax_name(header: bytes) -> str | None:
+    """The path in a pax header: `length key=value` lines."""
+    for line in header.split(b"\n"):
+        _, _, record = line.partition(b" ")
+        if record.startswith(b"path="):
+            return record[5:].decode("utf-8", "surrogateescape")
+    return None
+
+
+def _about(text: bytes) -> dict[str, str]:
     """What the .json says that can be used; other people's may hold anything."""
-    if sample.about is None:
-        return {}
     try:
-        found = json.loads(_read(sample.shard, *sample.about))
-    except ValueError:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
     return {name: found[name] for name in ("name", "identity") if isinstance(found.get(name), str)}
-
-
-def _read(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb") as stream:
-        stream.seek(offset)
-        data = stream.read(size)
-    if len(data) != size:
-        raise RecordError(f"{path}: ends before byte {offset + size}")
-    return data

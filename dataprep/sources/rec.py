@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from dataprep.records.pack import Pack
 from dataprep.samples import Sample
-from dataprep.sources.base import unsafe_sample
+from dataprep.sources.base import bad_line, unsafe_sample
 from dataprep.storage import is_safe
 
 
 class RecPack:
     """The images of a pack in their order, under the names of its .lst and labels.tsv, else under its numbers."""
 
-    def __init__(self, path: Path, *, limit: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, limit: int | None = None) -> None:
         self._pack, self._limit = Pack(path), limit
         self._root = self._pack.path.absolute()
 
@@ -23,10 +26,20 @@ class RecPack:
         return {"kind": "rec", "root": str(self._root), "limit": self._limit}
 
     def digest(self) -> str:
-        return self._pack.index.digest()
+        """Of the index, the labels, and the names they go by."""
+        labels = self._pack.labels()
+        names = "\n".join(
+            [*(self._pack.identity(label) for label in np.unique(labels).tolist()), *(self._pack.names or ())]
+        )
+        state = hashlib.sha256(self._pack.index.digest().encode() + labels.tobytes())
+        state.update(names.encode("utf-8", "surrogatepass"))
+        return state.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
         for position, label in enumerate(self._pack.labels().tolist()[: self._limit]):
+            if label < 0:
+                yield bad_line(f"image {position}", "the label -1: nobody")
+                continue
             identity = self._pack.identity(label)
             path, offset = self._pack.place(position)
             key = str(PurePosixPath(self._pack.name(position, label)).with_suffix(""))

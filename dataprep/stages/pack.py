@@ -71,7 +71,7 @@ class Pack(MergeStage[PackParams]):
                 "no face is left to pack: `dataprep status` shows where they went "
                 "(an identity needs --min-images aligned faces)"
             )
-        _check_space(target, sum(row["face_size"] for row in rows))
+        _check_space(target, sum(row["face_size"] for row in rows), self.params.format)
         staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
@@ -90,7 +90,10 @@ class Pack(MergeStage[PackParams]):
             found = json.loads((self._target(context) / "pack.json").read_bytes())
         except (OSError, ValueError):
             return False
-        return bool(found.get("files") == extra.get("files"))
+        files = found.get("files") if isinstance(found, dict) else None
+        if files is None or files != extra.get("files"):
+            return False
+        return all((self._target(context) / name).is_file() for name in files)
 
     def _target(self, context: MergeContext) -> Path:
         return context.workspace / "packs" / self.params.name
@@ -170,9 +173,9 @@ class _FaceStore:
             yield Face(name=member_name(row["key"], image), label=row["label"], identity=row["identity"], image=image)
 
 
-def _check_space(target: Path, payload: int) -> None:
+def _check_space(target: Path, payload: int, format: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    needed = int(payload * 1.05) + (16 << 20)
+    needed = int(payload * (1.05 if format == "rec" else 1.6)) + (16 << 20)  # blocks of tars and of disks
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise RecordError(f"{target}: the pack needs about {needed >> 20} MiB, {free >> 20} MiB are free on that disk")

@@ -87,7 +87,8 @@ def test_a_seed_shuffles_and_the_same_seed_does_so_again(packed: Callable[..., P
 
 def test_labels_with_gaps_are_closed_up_under_their_old_numbers(packed: Callable[..., Path], tmp_path: Path) -> None:
     flat = packed(people(5, 2), form=Form(style="flat"))
-    (flat / "labels.tsv").unlink()
+    for name in ("labels.tsv", "pack.json"):
+        (flat / name).unlink()
     (flat / "train.lst").unlink()
     lines = (flat / "train.idx").read_text().splitlines(keepends=True)
     (flat / "train.idx").write_text("".join(lines[:2] + lines[4:]))

@@ -114,7 +114,7 @@ def test_lists_that_do_not_fit_are_found(packed: Callable[..., Path]) -> None:
     (pack / "pack.json").unlink()
     (pack / "train.lst").write_text("1\tx/1.jpg\t0\n")
     (pack / "labels.tsv").write_text("0\tx\t4\n")
-    assert codes(pack) == {"list": 2}
+    assert codes(pack) == {"list": 3}
 
 
 def test_the_command_exits_with_1_and_says_what_to_do(

@@ -195,10 +195,14 @@ def test_files_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
     (tmp_path / "property").write_text("2,112,112\n8\nshuffled\n")  # rec2shufrec adds lines
     assert Pack(tmp_path).num_classes == 2
     lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
-    (tmp_path / "train.idx").write_text("".join(lines[:-1]))
+    (tmp_path / "train.idx").write_text("".join([*lines[:4], lines[5]]))
     with pytest.raises(RecordError, match="speaks of 3 images and 2 identities"):
         Pack(tmp_path)
-    (tmp_path / "train.idx").write_text("".join([*lines[:-1], "77\t212\n"]).replace("2\t44\n", "78\t44\n"))
+    for kept in (lines[:-1], lines[1:], lines[:2], []):
+        (tmp_path / "train.idx").write_text("".join(kept))
+        with pytest.raises(RecordError, match=r"train\.idx leaves out records of train\.rec"):
+            Pack(tmp_path)
+    (tmp_path / "train.idx").write_text("".join(lines).replace("2\t44\n", "78\t44\n"))
     with pytest.raises(RecordError, match="has 2 of them"):
         Pack(tmp_path)
     shutil.copy(tmp_path / "train.rec", tmp_path / "other.rec")
