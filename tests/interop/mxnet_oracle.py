@@ -175,6 +175,7 @@ def read_packs(python: str, scratch: Path) -> None:
     run(python, scratch, "import", *source)
     run(python, scratch, "pack", "--holdout", "0.3")
     run(python, scratch, "pack", "--holdout", "0.3", "--style", "flat", "--name", "flat", "--shuffle", "1")
+    there_and_back(python, scratch)
     for name in ("train", "flat"):
         folder = scratch / "ws" / "packs" / name
         pack = Pack(folder)
@@ -194,6 +195,17 @@ def read_packs(python: str, scratch: Path) -> None:
         )  # fmt: skip
         assert done.stdout.splitlines()[-1] == "whole", done.stdout
         print(f"mxnet reads all {len(pack)} images of the {pack.layout} pack made from {source[1:2] or source}")
+
+
+def there_and_back(python: str, scratch: Path) -> None:
+    """The pack of photos as WebDataset shards and as a folder, and each of them as a .rec again: the same bytes."""
+    pack = scratch / "ws" / "packs" / "train"
+    for form in ("webdataset", "folder"):
+        run(python, scratch, "unpack", str(pack), "--to", form, "--out", str(scratch / form))
+        run(python, scratch, "unpack", str(scratch / form), "--to", "rec", "--out", str(scratch / f"{form}-rec"))
+        for name in ("train.rec", "train.idx", "train.lst", "property", "labels.tsv"):
+            assert (scratch / f"{form}-rec" / name).read_bytes() == (pack / name).read_bytes(), (form, name)
+    print("rec -> webdataset -> rec and rec -> folder -> rec: the same bytes")
 
 
 def check_identities(record: Any, pack: Pack) -> None:
