@@ -35,13 +35,15 @@ interop: setup mxnet facenet  ## what the field's own tools say of our packs and
 	.venv-mxnet/bin/python -W ignore tests/interop/mxnet_oracle.py --dataprep $(BIN)/python
 	.venv-facenet/bin/python tests/interop/facenet_oracle.py
 
-benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about half an hour
+benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about three quarters of an hour
 	$(BIN)/python tests/benchmarks/synth.py
 	.venv-mxnet/bin/python -W ignore tests/benchmarks/packs.py
 	$(BIN)/python tests/benchmarks/verification.py
 	$(BIN)/python tests/benchmarks/protocols.py
 	$(BIN)/python tests/benchmarks/target.py
 	.venv-facenet/bin/python tests/benchmarks/detector.py
+	$(BIN)/python tests/benchmarks/line.py --facenet .venv-facenet/bin/python --mxnet .venv-mxnet/bin/python
+	$(BIN)/python tests/benchmarks/recall.py --facenet .venv-facenet/bin/python
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
 
 clean:

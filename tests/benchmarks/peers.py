@@ -1,0 +1,39 @@
+"""What the real facenet-pytorch finds, from an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dataprep.imaging.faces import Faces
+
+_DETECT = """
+import json, sys
+import numpy as np, torch
+from facenet_pytorch import MTCNN
+from PIL import Image
+torch.set_num_threads(2)
+mtcnn = MTCNN(keep_all=True, select_largest=False)
+for path in sys.stdin.read().split("\\n"):
+    found = mtcnn.detect(Image.open(path).convert("RGB"), landmarks=True)
+    print(json.dumps([[] if part is None else np.asarray(part, float).tolist() for part in found]))
+"""
+
+
+def facenet_faces(python: str, photos: Sequence[Path]) -> list[Faces]:
+    """All faces that `facenet_pytorch.MTCNN` finds in each photo; `python` is one in which it imports."""
+    done = subprocess.run(
+        [python, "-c", _DETECT], input="\n".join(map(str, photos)), stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = []
+    for line in done.stdout.splitlines():
+        boxes, probabilities, landmarks = (np.array(part, np.float32) for part in json.loads(line))
+        found.append(
+            Faces(boxes=boxes.reshape(-1, 4), probabilities=probabilities, landmarks=landmarks.reshape(-1, 5, 2))
+        )
+    assert len(found) == len(photos)
+    return found
