@@ -106,6 +106,14 @@ class Reason(Enum):
     BAD_LANDMARKS = ("bad_landmarks", "dropped", False)
     TINY_FACE = ("tiny_face", "dropped", False)
     OTHER_SIZE = ("other_size", "dropped", False)
+    # quality that was asked for
+    LOW_PROBABILITY = ("low_probability", "dropped", False)
+    SMALL_FACE = ("small_face", "dropped", False)
+    CUT_FACE = ("cut_face", "dropped", False)
+    PROFILE = ("profile", "dropped", False)
+    ROLLED = ("rolled", "dropped", False)
+    MISFIT = ("misfit", "dropped", False)
+    BLURRED = ("blurred", "dropped", False)
     # identities
     TOO_FEW_IMAGES = ("too_few_images", "dropped", False)
     EXCLUDED = ("excluded", "dropped", False)

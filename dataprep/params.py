@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 from dataprep.errors import UsageError
 
@@ -76,6 +77,10 @@ def _plain(value: Any) -> Any:
 def _coerce(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(hint, types.UnionType):  # X | None
+        if value is None:
+            return None
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if hint is str and isinstance(value, int) and not isinstance(value, bool):

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from dataprep.errors import Reason, Verdict
 
 BoxFrame = Literal["stored", "upright"]
+Landmarks = tuple[tuple[float, float], ...]
 
 
 class Box(NamedTuple):
@@ -43,8 +44,9 @@ class Sample:
     `key` is unique in a plan and reads `identity/name`. A sample lies either behind a `url` or on this disk under
     `path`: a file, or the record at byte `offset` of a .rec. An `aligned` one is a face as a pack holds it, not a photo
     to look for faces in. `box` is the published face box, in the frame that `box_frame` names: `stored` is the pixel
-    grid of the file as it is, `upright` the grid after the EXIF turn. `trouble` is set when the source's line itself is
-    unusable.
+    grid of the file as it is, `upright` the grid after the EXIF turn. `landmarks` are the published ones in that frame:
+    five (x, y) in the field's order (imaging/geometry.py), whole numbers being centres of pixels. `trouble` is set when
+    the source's line itself is unusable.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Sample:
     aligned: bool = False
     box: Box | None = None
     box_frame: BoxFrame = "stored"
+    landmarks: Landmarks | None = None
     trouble: Reason | None = None
     detail: str = ""
 

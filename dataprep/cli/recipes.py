@@ -119,10 +119,12 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
 def _source(workspace: str, options: dict[str, Any]) -> Any:
     from dataprep.sources.archive import fetch_lists
     from dataprep.sources.folder import PhotoFolder
+    from dataprep.sources.lst import ImageList
     from dataprep.sources.rec import RecPack
     from dataprep.sources.synth.photos import Synth, draw_folder
     from dataprep.sources.urls import Urls
     from dataprep.sources.vggface import ARCHIVE_URL, VggFace
+    from dataprep.sources.vggface2 import VggFace2
 
     kind = options.pop("kind", None)
     try:
@@ -138,6 +140,14 @@ def _source(workspace: str, options: dict[str, Any]) -> Any:
             return PhotoFolder(Path(options.pop("root")), **options)
         if kind == "rec":
             return RecPack(Path(options.pop("pack")), **options)
+        if kind == "lst":
+            root = options.pop("root", None)
+            return ImageList(Path(options.pop("file")), root=Path(root) if root else None, **options)
+        if kind == "vggface2":
+            for name in ("boxes", "landmarks"):
+                options[name] = _paths(options.get(name))
+            names = options.pop("names", None)
+            return VggFace2(Path(options.pop("root")), names=Path(names) if names else None, **options)
         if kind == "synth":
             root = Path(workspace) / "synth" / "recipe"
             draw_folder(root, **options)
@@ -146,7 +156,12 @@ def _source(workspace: str, options: dict[str, Any]) -> Any:
         raise UsageError(f"source {kind}: {error} is missing; --set source.{str(error)[1:-1]}=... gives it") from None
     except TypeError as error:
         raise UsageError(f"source {kind}: {error}") from None
-    raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, rec, synth")
+    raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, rec, lst, vggface2, synth")
+
+
+def _paths(given: Any) -> list[Path]:
+    """One path or several."""
+    return [Path(given)] if isinstance(given, str) else [Path(path) for path in given or ()]
 
 
 def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:

@@ -131,6 +131,52 @@ def rec(workspace: str, pack: Path, limit: int | None) -> None:
 
 
 @import_.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--root", type=click.Path(path_type=Path), help="Where relative paths start; else the list's folder.")
+@click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Whose list it is; else recognised.")
+@click.option("--aligned", is_flag=True, help="An im2rec list's images are aligned faces: pack them as they are.")
+@_LIMIT
+@click.pass_obj
+def lst(workspace: str, /, file: Path, **options: Any) -> None:
+    """The images of a .lst: insightface's, with boxes and landmarks if it has them, or im2rec's.
+
+    People are told apart by the images' folders; by the labels if a folder holds more than one.
+
+    \b
+    Example: dataprep import lst faces.lst --root photos/ && dataprep align
+    """
+    from dataprep.sources.lst import ImageList
+
+    add_source(workspace, ImageList(file, **options))
+
+
+@import_.command("vggface2")
+@click.argument("root", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help="Which.")
+@click.option("--boxes", type=click.Path(path_type=Path), multiple=True, help="loose_bb_*.csv, if not in DIR or meta/.")
+@click.option(
+    "--landmarks", type=click.Path(path_type=Path), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/."
+)
+@click.option("--names", type=click.Path(path_type=Path), help="identity_meta.csv: call people by name, not n000002.")
+@_LIMIT
+@click.pass_obj
+def import_vggface2(workspace: str, /, root: Path, **options: Any) -> None:
+    """VGGFace2 as released: DIR/train/n000002/0001_01.jpg, with its tables of boxes and landmarks.
+
+    Its landmarks are taken as they are; align --landmarks detect finds them anew.
+
+    \b
+    Example: dataprep import vggface2 VGG-Face2/data && dataprep align --size 224 --extend 0.3
+    """
+    from dataprep.sources.vggface2 import VggFace2
+
+    source = VggFace2(root, **options)
+    add_source(workspace, source)
+    if source.account:
+        click.echo(source.account)
+
+
+@import_.command()
 @click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
 @click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos of each.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")

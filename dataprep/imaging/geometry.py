@@ -17,6 +17,10 @@ from dataprep.samples import Box
 Points = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
+INTERPOLATIONS = ("auto", "linear", "cubic", "area", "lanczos")
+BORDERS = ("black", "replicate", "reflect")
+_FINEST = 16
+
 # insightface, python-package/insightface/utils/face_align.py: where the five points lie in a 112x112 crop
 ARCFACE_TEMPLATE: Points = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -56,6 +60,17 @@ def turn_points(points: npt.ArrayLike, orientation: int, width: int, height: int
     if orientation in (3, 4, 7, 8):
         y = height - y
     return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def turn_landmarks(points: npt.ArrayLike, orientation: int, width: int, height: int) -> Points:
+    """Landmarks of the stored pixel grid (width x height) after the EXIF turn.
+
+    They are counted as `warp` and the template count them, whole numbers at the centres of pixels: a mirror is
+    `width - 1 - x`.
+    """
+    if orientation == 1:
+        return np.asarray(points, np.float32).reshape(-1, 2)
+    return turn_points(np.asarray(points, np.float64) + 0.5, orientation, width, height) - np.float32(0.5)
 
 
 def turn_box(box: Box, orientation: int, width: int, height: int) -> Box:
@@ -109,29 +124,41 @@ def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
     return matrix
 
 
-def warp(pixels: Pixels, matrix: Matrix, height: int, width: int) -> Pixels:
-    """Bilinear warp with a black border, as insightface's `norm_crop` does it."""
+def warp(
+    pixels: Pixels, matrix: Matrix, height: int, width: int, *, interpolation: str = "auto", border: str = "black"
+) -> Pixels:
+    """The photo under a (2, 3) matrix; the defaults, linear and black, are insightface's `norm_crop`.
+
+    area averages over what an output pixel covers: a grid finer by the reduction (16 times at most), then its means.
+    """
     import cv2
 
-    return np.asarray(cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=0), np.uint8)
+    shrinks = math.ceil(1 / max(1e-6, math.hypot(matrix[0, 0], matrix[1, 0])) - 1e-9)
+    if interpolation == "area" and shrinks > 1:
+        finer = min(shrinks, _FINEST)
+        # the centre of output pixel i is (finer - 1) / 2 beyond finer * i
+        fine = matrix * finer + np.array([[0, 0, (finer - 1) / 2]] * 2)
+        drawn = warp(pixels, fine, height * finer, width * finer, interpolation="linear", border=border)
+        return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    flags = {"cubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}.get(interpolation, cv2.INTER_LINEAR)
+    mode = border_mode(border)
+    return np.asarray(
+        cv2.warpAffine(pixels, matrix, (width, height), flags=flags, borderMode=mode, borderValue=0), np.uint8
+    )
 
 
-def extended_crop(box: Box, extend: float, width: int, height: int) -> tuple[int, int, int, int]:
-    """VGGFace2's crop around a face box: (left, top, right, bottom), right and bottom exclusive, inside the photo.
+def border_mode(border: str) -> int:
+    """OpenCV's number for what lies beyond the photo: black, its last pixel again, or its mirror image."""
+    import cv2
 
-    The box is widened to at least 112/128 of its height, grown by `extend`, centred, rounded half away from zero and
-    clamped (ox-vgg/vgg_face2, standard_evaluation/demo_proj.m).
-    """
-    ratio = max(112 / 128, box.width / box.height)
-    grown_width, grown_height = box.height * ratio * (1 + extend), box.height * (1 + extend)
-    x, y = box.centre
-    # MATLAB counts pixels from 1 and includes the last one
-    left = max(1, _round(x - grown_width / 2))
-    right = min(width, _round(x + grown_width / 2))
-    top = max(1, _round(y - grown_height / 2))
-    bottom = min(height, _round(y + grown_height / 2))
-    return left - 1, top - 1, right, bottom
+    return {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}[border]
 
 
-def _round(value: float) -> int:
-    return math.floor(abs(value) + 0.5) * (1 if value >= 0 else -1)
+def share_outside(matrix: Matrix, height: int, width: int, photo: tuple[int, int]) -> float:
+    """The share of the warp's output pixels whose centre comes from outside a photo of that (height, width)."""
+    inverse = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
+    u, v = np.arange(width), np.arange(height)[:, None]
+    x = inverse[0, 0] * u + inverse[0, 1] * v + inverse[0, 2]
+    y = inverse[1, 0] * u + inverse[1, 1] * v + inverse[1, 2]
+    inside = (x >= -0.5) & (x <= photo[1] - 0.5) & (y >= -0.5) & (y <= photo[0] - 0.5)
+    return float(1 - inside.mean())

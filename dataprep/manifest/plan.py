@@ -174,6 +174,7 @@ def _schema() -> Any:
             ("offset", pa.int64()),
             ("aligned", pa.bool_()),
             ("box", pa.list_(pa.float64())),
+            ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5; older plans lack the column
         ]
     )
 
@@ -190,9 +191,15 @@ def _columns(sample: Sample) -> dict[str, Any]:
         "trouble": sample.trouble.code if sample.trouble else None,
         "detail": sample.detail,
         "box": list(sample.box) if sample.box else None,
+        "landmarks": [value for point in sample.landmarks for value in point] if sample.landmarks else None,
     }
 
 
 def _sample(columns: dict[str, Any]) -> Sample:
-    box, trouble = columns.pop("box"), columns.pop("trouble")
-    return Sample(**columns, box=Box(*box) if box else None, trouble=Reason.from_code(trouble) if trouble else None)
+    box, trouble, numbers = columns.pop("box"), columns.pop("trouble"), columns.pop("landmarks", None)
+    return Sample(
+        **columns,
+        box=Box(*box) if box else None,
+        landmarks=tuple(zip(numbers[::2], numbers[1::2], strict=True)) if numbers else None,
+        trouble=Reason.from_code(trouble) if trouble else None,
+    )

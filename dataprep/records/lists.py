@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from dataprep.errors import RecordError
@@ -45,27 +44,48 @@ def mxnet_line(key: int, label: int, name: str) -> str:
 def read_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> tuple[Dialect, list[Entry]]:
     """The dialect and the entries of a .lst. Without `dialect` it is recognised from all lines together.
 
-    Raises RecordError naming the line that fits no dialect, or not the one that was asked for.
+    Raises RecordError naming the line that fits no dialect, or not the one that was asked for, or whose coordinates are
+    not finite.
     """
-    try:
-        lines = Path(path).read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    rows = [(number, line.removesuffix("\r").split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise RecordError(f"{path}: an empty list")
-    found = _recognise(rows, path)
+    chosen = recognise_list(path, dialect)
+    entries = list(iterate_list(path, chosen))
+    for entry in entries:
+        if not all(map(math.isfinite, (*(entry.box or ()), *(v for point in entry.landmarks or () for v in point)))):
+            raise RecordError(f"{path}, line {entry.key}: a coordinate that is not finite")
+    return chosen, entries
+
+
+def recognise_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Dialect:
+    """The dialect that every line fits, read in a stream; it must be `dialect` if that is given. Raises RecordError."""
+    found = _recognise(_rows(path), path)
     if dialect and dialect not in found:
         raise RecordError(
             f"{path}: this is a list in {found[0]}'s dialect ({_FORMS[found[0]]}), not in {dialect}'s ({_FORMS[dialect]})"
         )
     if not dialect and len(found) > 1:
         raise RecordError(f"{path}: every line reads as either dialect; say which with --dialect insightface or mxnet")
-    chosen = dialect or found[0]
-    read = _insightface_entry if chosen == "insightface" else _mxnet_entry
-    return chosen, [read(fields, number, path) for number, fields in rows]
+    return dialect or found[0]
+
+
+def iterate_list(path: str | os.PathLike[str], dialect: Dialect) -> Iterator[Entry]:
+    """The entries of a list of that dialect, as `recognise_list` told it, in a stream; coordinates as they stand."""
+    read = _insightface_entry if dialect == "insightface" else _mxnet_entry
+    for number, fields in _rows(path):
+        yield read(fields, number)
+
+
+def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields of every line that is not blank."""
+    try:
+        with open(path, "rb") as stream:
+            for number, line in enumerate(stream, 1):
+                text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                if text.strip():
+                    yield number, text.split("\t")
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from None
 
 
 _FORMS = {"insightface": "aligned TAB path TAB label ...", "mxnet": "index TAB label ... TAB path"}
@@ -74,6 +94,7 @@ _FORMS = {"insightface": "aligned TAB path TAB label ...", "mxnet": "index TAB l
 def _recognise(rows: Iterable[tuple[int, list[str]]], path: str | os.PathLike[str]) -> list[Dialect]:
     """The dialects that every line fits."""
     possible: list[Dialect] = ["insightface", "mxnet"]
+    number = 0
     for number, fields in rows:
         fitting = [dialect for dialect in possible if _fits(fields, dialect)]
         if not fitting:
@@ -84,6 +105,8 @@ def _recognise(rows: Iterable[tuple[int, list[str]]], path: str | os.PathLike[st
                 + "; a TAB inside a name breaks either"
             )  # fmt: skip
         possible = fitting
+    if not number:
+        raise RecordError(f"{path}: an empty list")
     return possible
 
 
@@ -99,10 +122,8 @@ def _fits(fields: list[str], dialect: Dialect) -> bool:
     )
 
 
-def _insightface_entry(fields: list[str], number: int, path: str | os.PathLike[str]) -> Entry:
+def _insightface_entry(fields: list[str], number: int) -> Entry:
     numbers = [float(field) for field in fields[3:]]
-    if not all(map(math.isfinite, numbers)):
-        raise RecordError(f"{path}, line {number}: a coordinate that is not finite")
     points = numbers[4:]
     return Entry(
         key=number,
@@ -115,7 +136,7 @@ def _insightface_entry(fields: list[str], number: int, path: str | os.PathLike[s
     )
 
 
-def _mxnet_entry(fields: list[str], number: int, path: str | os.PathLike[str]) -> Entry:
+def _mxnet_entry(fields: list[str], number: int) -> Entry:
     return Entry(key=int(fields[0]), path=fields[-1], labels=tuple(float(field) for field in fields[1:-1]))
 
 

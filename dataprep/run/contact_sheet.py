@@ -24,9 +24,9 @@ def draw_contact_sheet(workspace: str, path: Path, *, people: int = 8, faces: in
     shown = list(rows.values())[:people]
     if not shown:
         raise WorkspaceError(f"{workspace} holds no aligned faces yet: `dataprep align`")
-    height, width = shown[0][0].shape[:2]
+    height, width = (max(face.shape[axis] for mine in shown for face in mine) for axis in (0, 1))
     sheet = np.full((height * len(shown), width * faces, 3), 255, np.uint8)
     for y, mine in enumerate(shown):
         for x, face in enumerate(mine):
-            sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = face
+            sheet[y * height : y * height + face.shape[0], x * width : x * width + face.shape[1]] = face
     return Folder(path.parent).put(path.name, encode_png(sheet))

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dataprep.errors import Reason, UsageError
-from dataprep.imaging.geometry import extended_crop, similarity, template, warp
+from dataprep.imaging import quality
+from dataprep.imaging.crops import FITS, Crop, extended_crop, fit_scale, fitted, margin_crop, output_margin
+from dataprep.imaging.geometry import (
+    BORDERS,
+    INTERPOLATIONS,
+    Matrix,
+    Points,
+    share_outside,
+    similarity,
+    template,
+    warp,
+)
 from dataprep.imaging.photo import CODECS, Pixels, codec_versions, encode_jpeg, encode_png
 from dataprep.params import StageParams, param
 from dataprep.samples import Box, Row
@@ -17,39 +30,100 @@ from dataprep.stages.base import Item, MapStage
 
 @dataclass(frozen=True, kw_only=True)
 class AlignParams(StageParams):
-    """What the pixels of an aligned face are."""
+    """What the pixels of an aligned face are, and which faces are good enough.
+
+    What is not known of a face (a published landmark has no probability) never drops it.
+    """
 
     size: str = param("112", "side of the output in pixels, or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112")
     extend: float | None = param(
         None, "no alignment: crop the face's box grown by this share (0.3 is VGGFace2's tight crop)", minimum=0.0
     )
+    margin: int | None = param(
+        None, "no alignment: crop the face's box and a margin of this many pixels (facenet: 44 for 182, 32 for 160)",
+        minimum=0,
+    )  # fmt: skip
+    margin_rule: str = param(
+        "source", "the margin's pixels are the photo's (facenet) or the output's (facenet-pytorch)",
+        choices=("source", "output"),
+    )  # fmt: skip
+    fit: str = param(
+        "auto", "an oblong crop: shorter side to 256/224 of the output and its centre (auto with --extend), stretch "
+                "(auto with --margin), pad, or none to leave it its own size", choices=("auto", *FITS),
+    )  # fmt: skip
+    interpolation: str = param(
+        "auto", "auto is linear for a warp; for a crop area if it shrinks, else linear", choices=INTERPOLATIONS
+    )
+    border: str = param("black", "what lies beyond the photo", choices=BORDERS)
     max_scale: float = param(0.0, "drop faces that would be enlarged more than this; 0 keeps all", minimum=0.0)
+    max_outside: float = param(
+        1.0, "drop faces of which more than this share lies beyond the photo", minimum=0.0, maximum=1.0
+    )
+    min_prob: float = param(0.0, "drop faces that the detector believes in less", minimum=0.0, maximum=1.0)
+    min_size: float = param(0.0, "drop faces whose box has a side below this many pixels", minimum=0.0)
+    max_yaw: float | None = param(
+        None, "drop faces turned sideways by more degrees, as the landmarks tell", minimum=0.0, maximum=90.0
+    )
+    max_roll: float | None = param(None, "drop faces whose eyes are tilted by more degrees", minimum=0.0, maximum=180.0)
+    max_residual: float | None = param(
+        None, "drop faces whose landmarks miss the template by more pixels (root mean square)", minimum=0.0
+    )
+    min_sharpness: float = param(
+        0.0, "drop faces whose aligned picture has a lower variance of the Laplacian", minimum=0.0
+    )
     format: str = param("jpg", "jpg, or png without loss", choices=("jpg", "png"))
     quality: int = param(95, "JPEG quality", minimum=1, maximum=100)
     encoder: str = param("pillow", "JPEG encoder", choices=CODECS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.extend is not None and self.margin is not None:
+            raise UsageError("--extend and --margin are two ways to crop: give one")
         try:
             width, height = self.width_height
-            if self.extend is None:
+            if not self.crops:
                 template(height, width)
             elif not 1 <= min(width, height) <= max(width, height) <= 4096:
                 raise ValueError("between 1 and 4096 pixels")
         except ValueError as error:
             raise UsageError(f"--size {self.size}: {error}") from None
+        if self.fit != "auto" and not self.crops:
+            raise UsageError(f"--fit {self.fit} is for crops: give --extend or --margin")
+        if self.margin is not None and self.margin_rule == "output" and self.margin >= min(width, height):
+            raise UsageError(f"--margin {self.margin} leaves nothing of an output of {self.size}")
 
     @property
     def width_height(self) -> tuple[int, int]:
         width, _, height = self.size.partition("x")
         return int(width), int(height or width)
 
+    @property
+    def crops(self) -> bool:
+        """Whether faces are cropped around their box and not aligned."""
+        return self.extend is not None or self.margin is not None
+
+    @property
+    def settled_fit(self) -> str:
+        return self.fit if self.fit != "auto" else "short-centre" if self.extend is not None else "stretch"
+
 
 class Align(MapStage[AlignParams]):
     name = "align"
-    version = 1
+    version = 2
     needs = "detect"
-    columns = {"width": "int32", "height": "int32", "scale": "double", "residual": "double", "matrix": "list<double>"}
+    columns = {
+        "width": "int32",
+        "height": "int32",
+        "scale": "double",  # the face's enlargement
+        "residual": "double",  # of the landmarks, in pixels of the template (of 112x112 for a crop)
+        "matrix": "list<double>",
+        "outside": "double",  # share of the output that comes from beyond the photo
+        "probability": "double",
+        "box_side": "double",  # the shorter one of the face's box, in pixels of the photo
+        "roll": "double",  # degrees, as yaw
+        "yaw": "double",
+        "sharpness": "double",
+    }
     Params = AlignParams
 
     def versions(self) -> dict[str, str]:
@@ -59,57 +133,123 @@ class Align(MapStage[AlignParams]):
         if item.sample.aligned:
             return self._as_it_is(item)
         chosen = item.value("detect", "chosen")
-        if self.params.extend is None:
-            points = np.array(item.value("detect", "points"), np.float64).reshape(-1, 5, 2)[chosen]
-            return self._aligned(item, points)
+        points = np.array(item.value("detect", "points"), np.float64).reshape(-1, 5, 2)[chosen]
         box = item.value("detect", "boxes")[4 * chosen : 4 * chosen + 4]
-        return self._cropped(item, Box(*box), self.params.extend)
+        seen = {
+            "probability": item.value("detect", "probabilities")[chosen],
+            "box_side": min(box[2] - box[0], box[3] - box[1]) if box else None,
+            "roll": quality.roll(points),
+            "yaw": quality.yaw(points),
+        }
+        if self.params.crops:
+            return self._cropped(item, Box(*box) if box else None, points, seen)
+        return self._aligned(item, points, seen)
 
     def _as_it_is(self, item: Item) -> Row:
         """A face that somebody aligned before: its bytes, if it has the size that is asked for."""
-        height, width = item.photo.pixels.shape[:2]
-        if (width, height) != self.params.width_height:
+        pixels = item.photo.pixels
+        height, width = pixels.shape[:2]
+        if (width, height) != self.params.width_height and self.params.settled_fit != "none":
             return item.lost(Reason.OTHER_SIZE, f"aligned to {width}x{height}; --size {width}x{height} takes it")
-        return item.ok(payload=item.photo.data, width=width, height=height, scale=1.0, residual=None, matrix=None)
+        values = {"scale": 1.0, "sharpness": quality.sharpness(pixels)}
+        return self._judged(item, values) or item.ok(
+            payload=item.photo.data, width=width, height=height, **_complete(values)
+        )
 
-    def _aligned(self, item: Item, points: np.ndarray) -> Row:
+    def _aligned(self, item: Item, points: Points, seen: Mapping[str, Any]) -> Row:
         width, height = self.params.width_height
         target = template(height, width)
         try:
             matrix = similarity(points, target)
         except ValueError as error:
-            return item.lost(Reason.BAD_LANDMARKS, str(error))
-        scale = math.hypot(matrix[0, 0], matrix[1, 0])
-        if self.params.max_scale and scale > self.params.max_scale:
-            return item.lost(Reason.TINY_FACE, f"would be enlarged {scale:.1f} times")
-        fitted = points @ matrix[:, :2].T + matrix[:, 2]
-        residual = float(np.sqrt(((fitted - target) ** 2).sum(axis=1).mean()))
-        pixels = warp(item.photo.pixels, matrix, height, width)
-        return self._written(item, pixels, scale=scale, residual=residual, matrix=matrix.ravel().tolist())
-
-    def _cropped(self, item: Item, box: Box, extend: float) -> Row:
-        import cv2
-
-        width, height = self.params.width_height
+            return item.lost(Reason.BAD_LANDMARKS, str(error), **seen)
         photo = item.photo.pixels
-        left, top, right, bottom = extended_crop(box, extend, photo.shape[1], photo.shape[0])
-        if right - left < 2 or bottom - top < 2:
-            return item.lost(Reason.BOX_OUTSIDE, "the face's box lies outside the photo")
-        crop = photo[top:bottom, left:right]
-        # shorter side to the output's at 256/224, then the centre: how VGGFace2 is evaluated
-        scale = 256 / 224 * max(width / crop.shape[1], height / crop.shape[0])
-        if self.params.max_scale and scale > self.params.max_scale:
-            return item.lost(Reason.TINY_FACE, f"would be enlarged {scale:.1f} times")
-        resized = cv2.resize(
-            crop,
-            (max(width, round(crop.shape[1] * scale)), max(height, round(crop.shape[0] * scale))),
-            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
-        )
-        x, y = (resized.shape[1] - width) // 2, (resized.shape[0] - height) // 2
-        pixels = np.ascontiguousarray(resized[y : y + height, x : x + width], np.uint8)
-        return self._written(item, pixels, scale=scale, residual=None, matrix=None)
-
-    def _written(self, item: Item, pixels: Pixels, **values: object) -> Row:
+        values = {
+            **seen,
+            "scale": _scale(matrix),
+            "residual": quality.residual(points, matrix, target),
+            "matrix": matrix.ravel().tolist(),
+            "outside": share_outside(matrix, height, width, photo.shape[:2]),
+        }
         p = self.params
+        return self._judged(item, values) or self._written(
+            item, warp(photo, matrix, height, width, interpolation=p.interpolation, border=p.border), values
+        )
+
+    def _cropped(self, item: Item, box: Box | None, points: Points, seen: Mapping[str, Any]) -> Row:
+        p, photo = self.params, item.photo.pixels
+        width, height = p.width_height
+        if box is None:
+            return item.lost(
+                Reason.BAD_BOX, "the source has landmarks and no box; --landmarks detect finds one", **seen
+            )
+        crop = self._crop(box, photo)
+        if crop.width < 2 or crop.height < 2:
+            return item.lost(Reason.BOX_OUTSIDE, "the face's box lies outside the photo", **seen)
+        values = {
+            **seen,
+            "scale": fit_scale(crop, width, height, p.settled_fit),
+            "residual": _residual(points),
+            "outside": crop.outside,
+        }
+        lost = self._judged(item, values)
+        if lost is not None:
+            return lost
+        pixels = fitted(photo, crop, width, height, fit=p.settled_fit, interpolation=p.interpolation, border=p.border)
+        return self._written(item, pixels, values)
+
+    def _crop(self, box: Box, photo: Pixels) -> Crop:
+        p, (height, width) = self.params, photo.shape[:2]
+        if p.extend is not None:
+            return extended_crop(box, p.extend, width, height)
+        margin = float(p.margin or 0)
+        if p.margin_rule == "source":
+            return margin_crop(box, (margin, margin), width, height)
+        return margin_crop(box, output_margin(box, margin, *p.width_height), width, height)
+
+    def _judged(self, item: Item, values: Mapping[str, Any]) -> Row | None:
+        """The row of a face that a filter drops, with what was measured until then; None if it is good enough."""
+        p = self.params
+        limits = (
+            (Reason.LOW_PROBABILITY, "probability", -1, p.min_prob or None, "probability {0:.3f}"),
+            (Reason.SMALL_FACE, "box_side", -1, p.min_size or None, "{0:.0f} pixels"),
+            (Reason.TINY_FACE, "scale", 1, p.max_scale or None, "would be enlarged {0:.1f} times"),
+            (Reason.ROLLED, "roll", 1, p.max_roll, "tilted {0:.0f} degrees"),
+            (Reason.PROFILE, "yaw", 1, p.max_yaw, "turned {0:.0f} degrees"),
+            (Reason.MISFIT, "residual", 1, p.max_residual, "landmarks {0:.1f} pixels off the template"),
+            (Reason.CUT_FACE, "outside", 1, p.max_outside, "{0:.0%} beyond the photo"),
+            (Reason.BLURRED, "sharpness", -1, p.min_sharpness or None, "sharpness {0:.1f}"),
+        )
+        for reason, name, sign, limit, told in limits:
+            value = values.get(name)
+            if value is None or limit is None:
+                continue
+            if sign * abs(value) > sign * limit:
+                return item.lost(reason, told.format(value), **_complete(values))
+        return None
+
+    def _written(self, item: Item, pixels: Pixels, values: Mapping[str, Any]) -> Row:
+        p = self.params
+        values = {**values, "sharpness": quality.sharpness(pixels)}
+        blurred = self._judged(item, values)
+        if blurred is not None:
+            return blurred
         encoded = encode_png(pixels) if p.format == "png" else encode_jpeg(pixels, quality=p.quality, codec=p.encoder)
-        return item.ok(payload=encoded, width=pixels.shape[1], height=pixels.shape[0], **values)
+        return item.ok(payload=encoded, width=pixels.shape[1], height=pixels.shape[0], **_complete(values))
+
+
+def _scale(matrix: Matrix) -> float:
+    return math.hypot(matrix[0, 0], matrix[1, 0])
+
+
+def _residual(points: Points) -> float | None:
+    target = template(112, 112)
+    try:
+        return quality.residual(points, similarity(points, target), target)
+    except ValueError:
+        return None
+
+
+def _complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every measured column, null where it is not known."""
+    return {name: values.get(name) for name in Align.columns if name not in ("width", "height")}

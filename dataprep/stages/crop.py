@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dataprep.errors import Reason
-from dataprep.imaging.geometry import clamp, turn_box
+from dataprep.imaging.geometry import clamp
 from dataprep.params import StageParams, param
 from dataprep.samples import Row
 from dataprep.stages.base import Item, MapStage
+from dataprep.stages.upright import upright_box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +34,16 @@ class Crop(MapStage[CropParams]):
     Params = CropParams
 
     def apply(self, item: Item) -> Row:
-        box = item.sample.box
-        if box is None:
+        published, box = item.sample.box, upright_box(item)
+        if published is None or box is None:
             return item.ok(box=None, inside=None)
-        if not (box.width > 0 and box.height > 0):
-            return item.lost(Reason.BAD_BOX, f"right {box.right:g} and bottom {box.bottom:g} before left and top")
+        if not all(map(math.isfinite, published)):
+            return item.lost(Reason.BAD_BOX, f"a coordinate that is not finite: {' '.join(map(str, published))}")
+        if not (published.width > 0 and published.height > 0):
+            return item.lost(
+                Reason.BAD_BOX, f"right {published.right:g} and bottom {published.bottom:g} before left and top"
+            )
         width, height = item.value("validate", "width"), item.value("validate", "height")
-        orientation = item.value("validate", "orientation")
-        if item.sample.box_frame == "stored":
-            stored = (height, width) if orientation >= 5 else (width, height)
-            box = turn_box(box, orientation, *stored)
         inside = clamp(box, width, height)
         if inside is None:
             return item.lost(Reason.BOX_OUTSIDE, f"the box lies outside the photo of {width}x{height}")

@@ -6,20 +6,28 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dataprep.errors import ImagingError, Reason
 from dataprep.imaging.faces import RULES, Detector, Faces, Target
+from dataprep.imaging.geometry import Points
 from dataprep.imaging.mtcnn import BACKENDS, make_detector, resolve_backend
 from dataprep.imaging.mtcnn.weights import weights_digest
 from dataprep.imaging.photo import Pixels
 from dataprep.params import StageParams, param
 from dataprep.samples import Box, Row
 from dataprep.stages.base import Item, MapStage
+from dataprep.stages.upright import upright_box, upright_landmarks
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectParams(StageParams):
     """How faces are found, as in facenet_pytorch.MTCNN, and how one of them is chosen."""
 
+    landmarks: str = param(
+        "source", "take the source's own landmarks where it has them, or detect all the same",
+        choices=("source", "detect"),
+    )  # fmt: skip
     faces: str = param(
         "target", "find only the face that is meant, coarse to fine, or all of them", choices=("target", "all")
     )
@@ -47,7 +55,7 @@ class Detect(MapStage[DetectParams]):
     columns = {
         "faces": "int32",  # how many were found; one at most if only the one that is meant was looked for
         "boxes": "list<float>",  # of each: left, top, right, bottom, ... in upright pixels
-        "probabilities": "list<float>",
+        "probabilities": "list<float>",  # null where the source's own landmarks are taken
         "points": "list<float>",  # landmarks: x1, y1, ... x5, y5 per face
         "chosen": "int32",
     }
@@ -76,8 +84,9 @@ class Detect(MapStage[DetectParams]):
         readable: list[tuple[Item, Pixels]] = []
         positions = []
         for position, item in enumerate(items):
-            if item.sample.aligned:
-                rows[position] = _nothing_to_find(item)
+            known = self._known(item)
+            if known is not None:
+                rows[position] = known
                 continue
             try:
                 readable.append((item, item.photo.pixels))
@@ -93,9 +102,15 @@ class Detect(MapStage[DetectParams]):
         return [row for row in rows if row is not None]
 
     def apply(self, item: Item) -> Row:
+        known = self._known(item)
+        return known if known is not None else self._row(item, self._detect([(item, item.photo.pixels)])[0])
+
+    def _known(self, item: Item) -> Row | None:
+        """The row of a sample whose face need not be looked for."""
         if item.sample.aligned:
             return _nothing_to_find(item)
-        return self._row(item, self._detect([(item, item.photo.pixels)])[0])
+        points = upright_landmarks(item) if self.params.landmarks == "source" else None
+        return None if points is None else _published(item, points)
 
     def _detect(self, photos: Sequence[tuple[Item, Pixels]]) -> list[Faces]:
         targets = [self._target(item) for item, _ in photos] if self.params.faces == "target" else None
@@ -121,6 +136,29 @@ class Detect(MapStage[DetectParams]):
                 elsewhere = "none where the published box is"
             return item.lost(Reason.NO_FACE, elsewhere, **values)
         return item.ok(**values)
+
+
+def _published(item: Item, points: Points) -> Row:
+    """The face that the source's landmarks show, if they lie in the photo (a pixel beyond is how some count)."""
+    width, height = item.value("validate", "width"), item.value("validate", "height")
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        return item.lost(Reason.BAD_LANDMARKS, f"the source's are not five finite points: {_shown(points)}")
+    if (points < -1).any() or (points > (width, height)).any():
+        return item.lost(
+            Reason.BAD_LANDMARKS, f"the source's lie outside the photo of {width}x{height}: {_shown(points)}"
+        )
+    box = upright_box(item)
+    return item.ok(
+        faces=1,
+        boxes=list(box) if box else [],
+        probabilities=[None],  # nobody published one
+        points=points.ravel().tolist(),
+        chosen=0,
+    )
+
+
+def _shown(points: Points) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)
 
 
 def _nothing_to_find(item: Item) -> Row:

@@ -100,13 +100,16 @@ class Pack(MergeStage[PackParams]):
 
     def _write(self, folder: Path, rows: Sequence[Mapping[str, Any]], context: MergeContext) -> dict[str, Any]:
         align = AlignParams.from_mapping(context.recipe["align"])
+        if align.fit == "none":
+            raise UsageError(
+                "align --fit none leaves every face its own size, and a pack has one: align with another --fit, or "
+                "take the faces with `dataprep export`"
+            )
         width, height = align.width_height
         store = _FaceStore(context)
         held_out = [row for row in rows if row["split"] == "holdout"]
         # faces that somebody else aligned fit a template that only he knows
-        aligned_here = align.extend is None and not any(
-            s.get("aligned") or s.get("kind") == "rec" for s in context.sources
-        )
+        aligned_here = not align.crops and not any(s.get("aligned") or s.get("kind") == "rec" for s in context.sources)
         pairs = self._write_holdout(folder / "holdout.bin", held_out, store) if held_out else 0
         return write_pack(
             folder,

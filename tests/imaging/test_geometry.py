@@ -7,11 +7,12 @@ from skimage.transform import SimilarityTransform
 from dataprep.imaging.geometry import (
     ARCFACE_TEMPLATE,
     clamp,
-    extended_crop,
     overlap,
+    share_outside,
     similarity,
     template,
     turn_box,
+    turn_landmarks,
     turn_points,
     warp,
 )
@@ -51,6 +52,14 @@ def test_boxes_and_points_turn_with_their_pixels(orientation: int) -> None:
     assert corner[1] in (expected.top, expected.bottom)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_landmarks_turn_with_the_centres_of_their_pixels(orientation: int) -> None:
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[10, 20] = 255
+    ((y, x),) = np.argwhere(turn_pixels(stored, orientation)[:, :, 0])
+    assert turn_landmarks([[20, 10]], orientation, 60, 40).tolist() == [[x, y]]
+
+
 points = st.lists(
     st.tuples(st.floats(0, 500, width=32), st.floats(0, 500, width=32)), min_size=5, max_size=5, unique=True
 )
@@ -65,9 +74,15 @@ def test_the_similarity_is_scikit_images(found: list[tuple[float, float]]) -> No
     assert np.allclose(similarity(source, ARCFACE_TEMPLATE), oracle.params[:2], atol=1e-4)
 
 
-def test_a_mirrored_face_is_never_reflected() -> None:
-    mirrored = np.add(ARCFACE_TEMPLATE * [-1, 1], [200, 0])
-    assert np.linalg.det(similarity(mirrored, ARCFACE_TEMPLATE)[:, :2]) > 0
+@given(st.floats(0, 6.28), st.floats(0.2, 5), st.integers(0, 2**32 - 1))
+def test_a_mirrored_face_is_never_reflected(angle: float, scale: float, seed: int) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    noise = np.random.default_rng(seed).normal(0, 2, (5, 2))
+    mirrored = np.add(ARCFACE_TEMPLATE * [-1, 1], [200, 0]) @ turn.T + noise
+    matrix = similarity(mirrored, ARCFACE_TEMPLATE)
+    assert np.linalg.det(matrix[:, :2]) > 0
+    oracle = SimilarityTransform.from_estimate(mirrored, ARCFACE_TEMPLATE.astype(float))
+    assert np.allclose(matrix, oracle.params[:2], atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [np.full((5, 2), np.nan), np.zeros((5, 2))])
@@ -94,12 +109,40 @@ def test_a_warp_puts_landmarks_on_the_template() -> None:
         assert face[round(y), round(x), 0] > 200
 
 
-def test_vggface2s_crop_by_hand() -> None:
-    # 100 x 128 is as oblong as 112:128 allows less, so it is widened to 112; times 1.3; around (150, 164)
-    assert extended_crop(Box(100, 100, 200, 228), 0.3, 1000, 1000) == (76, 80, 223, 247)
-    # clamped at the top left, where pixel 1 of MATLAB is our 0
-    left, top, _, _ = extended_crop(Box(0, 0, 100, 100), 0.3, 500, 500)
-    assert (left, top) == (0, 0)
+def test_the_share_from_outside_is_what_a_warp_leaves_black() -> None:
+    white = np.full((90, 120, 3), 255, np.uint8)
+    for shift in ((0, 0), (-40, 0), (30, 60), (500, 0)):
+        matrix = similarity(ARCFACE_TEMPLATE * 0.5 + shift, ARCFACE_TEMPLATE)
+        black = (warp(white, matrix, 112, 112)[:, :, 0] < 128).mean()
+        assert share_outside(matrix, 112, 112, (90, 120)) == pytest.approx(black, abs=0.02)
+    assert share_outside(np.array([[1.0, 0, 0], [0, 1, 0]]), 90, 120, (90, 120)) == 0
+
+
+def test_a_warp_by_area_is_the_mean_of_what_it_covers() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    # a quarter of the size: the centre of output pixel i is that of the 4 pixels from 4 * i on
+    matrix = np.array([[0.25, 0, -0.375], [0, 0.25, -0.375]])
+    mean = photo.reshape(15, 4, 20, 4, 3).mean(axis=(1, 3))
+    assert np.abs(warp(photo, matrix, 15, 20, interpolation="area") - mean).max() <= 1
+    assert np.abs(warp(photo, matrix, 15, 20) - mean).max() > 20
+    huge = np.array([[0.001, 0, 0], [0, 0.001, 0]])
+    assert warp(photo, huge, 112, 112, interpolation="area").shape == (112, 112, 3)
+
+
+@pytest.mark.parametrize(("border", "edge"), [("black", 0), ("replicate", 1), ("reflect", 3)])
+def test_what_lies_beyond_the_photo(border: str, edge: int) -> None:
+    photo = np.repeat(np.arange(1, 41, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(40, axis=0)
+    shifted = warp(photo, np.array([[1.0, 0, 10], [0, 1, 0]]), 40, 40, border=border)
+    assert shifted[20, 8, 0] == edge
+    assert shifted[20, 10, 0] == 1
+
+
+def test_interpolations_differ_and_keep_a_photo_that_is_not_moved() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    still, moved = np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([[1.0, 0, 0.5], [0, 1, 0.5]])
+    kinds = ("linear", "cubic", "lanczos")
+    assert all(np.array_equal(warp(photo, still, 50, 50, interpolation=kind), photo) for kind in (*kinds, "area"))
+    assert len({warp(photo, moved, 50, 50, interpolation=kind).tobytes() for kind in kinds}) == 3
 
 
 def test_overlap() -> None:

@@ -1,6 +1,7 @@
 """MTCNN against facts from the real facenet-pytorch 2.5.3; `tests/interop/facenet_oracle.py` writes and checks them anew."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,21 @@ def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.syspath_prepend(tmp_path)
     weights.weight_files.cache_clear()
     try:
-        with pytest.raises(ModelError, match=r"rnet\.pt of facenet-pytorch .* is not the published one"):
+        with pytest.raises(ModelError, match=r"rnet\.pt of facenet-pytorch .* is not the published one") as caught:
+            weights.weight_files()
+        assert "facenet-pytorch==2.5.3" in str(caught.value)
+        (package / "data/rnet.pt").unlink()
+        with pytest.raises(ModelError, match=r"rnet\.pt .* no file.*pip install .*facenet-pytorch==2\.5\.3"):
+            weights.weight_files()
+    finally:
+        weights.weight_files.cache_clear()
+
+
+def test_weights_that_are_not_installed_are_asked_for_by_name_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "facenet_pytorch", None)  # as an import sees what is not there
+    weights.weight_files.cache_clear()
+    try:
+        with pytest.raises(ModelError, match=r"pip install 'facenet-pytorch==2\.5\.3'"):
             weights.weight_files()
     finally:
         weights.weight_files.cache_clear()
@@ -87,7 +102,6 @@ def test_avx2_and_avx512_agree_to_the_bit_and_generic_closely() -> None:
 @built
 def test_the_c_detector_needs_no_torch() -> None:
     import subprocess
-    import sys
 
     code = (
         "import sys; from dataprep.imaging.mtcnn import make_detector; import numpy as np;"

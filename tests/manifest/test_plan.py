@@ -101,3 +101,20 @@ def test_two_processes_that_plan_lose_nothing(tmp_path: Path) -> None:
     one.add({"n": 1}, "d1", samples(5))
     two.add({"n": 2}, "d2", samples(5, start=100))
     assert len(keys(Plan(Folder(tmp_path)))) == 10
+
+
+def test_landmarks_are_kept_and_a_plan_from_before_them_is_read(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    points = ((1.5, 2.0), (3.0, 4.0), (float("nan"), 6.0), (7.0, 8.0), (9.0, 10.0))
+    given = [Sample(key="a/1", identity="a", path="1.jpg", landmarks=points), *samples(3)]
+    plan = Plan(Folder(tmp_path))
+    plan.add({}, "d", given)
+    first = plan.samples(plan.shards[0])[0]
+    assert first.landmarks is not None
+    assert str(first.landmarks) == str(points)
+    for path in tmp_path.glob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["landmarks"]), path)
+    old = [s for shard in plan.shards for s in plan.samples(shard)]
+    assert [s.landmarks for s in old] == [None] * 4
+    assert old[1:] == samples(3)

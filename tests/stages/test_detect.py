@@ -1,5 +1,6 @@
 """The detect stage with all faces, and with the one that is meant only."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -28,9 +29,58 @@ def item(box: Box | None) -> Item:
 
 
 def row(box: Box | None, **params: object) -> Row:
+    return detect(item(box), **params)
+
+
+def detect(given: Item, **params: object) -> Row:
     stage = Detect(DetectParams.from_mapping(params))
     stage.setup()
-    return stage.apply_many([item(box)])[0]
+    return stage.apply_many([given])[0]
+
+
+def published(points: np.ndarray, orientation: int = 1) -> Item:
+    """The photo with a source's own landmarks, in a file of that EXIF orientation."""
+    plain = item(LEFT.box)
+    sample = replace(plain.sample, landmarks=tuple((float(x), float(y)) for x, y in points))
+    seen = replace(plain.rows["validate"], values={"width": 500, "height": 250, "orientation": orientation})
+    return replace(plain, sample=sample, rows={**plain.rows, "validate": seen})
+
+
+def test_published_landmarks_stand_in_for_detection() -> None:
+    found = detect(published(LEFT.landmarks))
+    assert found.values["points"] == LEFT.landmarks.ravel().tolist()
+    assert found.values["boxes"] == list(LEFT.box)
+    assert (found.values["faces"], found.values["chosen"], found.values["probabilities"]) == (1, 0, [None])
+    assert detect(published(LEFT.landmarks), landmarks="detect").values == row(LEFT.box).values
+    assert Detect(DetectParams(backend="torch")).fingerprint("x") != Detect(
+        DetectParams(backend="torch", landmarks="detect")
+    ).fingerprint("x")
+
+
+def test_published_landmarks_turn_with_their_photo() -> None:
+    turned = detect(published(LEFT.landmarks, orientation=3))
+    assert turned.values["points"] == pytest.approx((np.array([499, 249]) - LEFT.landmarks).ravel(), abs=1e-4)
+    left, top, right, bottom = LEFT.box
+    assert turned.values["boxes"] == pytest.approx([500 - right, 250 - bottom, 500 - left, 250 - top])
+    quarter = detect(published(LEFT.landmarks, orientation=6))  # stored 250 wide and 500 high
+    x, y = LEFT.landmarks.T
+    assert quarter.values["points"] == pytest.approx(np.stack([499 - y, x], axis=1).ravel(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(np.nan, "not five finite points: .*nan"), (np.inf, "not five finite points"), (-9.0, "outside the photo"),
+     (501.0, "outside the photo of 500x250")],
+)  # fmt: skip
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_published_landmarks_that_cannot_be_are_a_reason(bad: float, said: str, one_by_one: bool) -> None:
+    points = LEFT.landmarks.copy()
+    points[3, 0] = bad
+    given = published(points)
+    lost = Detect(DetectParams(backend="torch")).guarded(given) if one_by_one else detect(given)
+    assert lost.reason is Reason.BAD_LANDMARKS
+    assert re.search(said, lost.detail)
+    assert detect(given, landmarks="detect").reason is None
 
 
 @pytest.mark.parametrize("backend", [resolve_backend(), "torch"])

@@ -60,7 +60,7 @@ def differences(known: Any, found: Any, path: str = "") -> list[str]:
     if isinstance(known, list) and isinstance(found, list) and len(known) == len(found):
         return [d for i, pair in enumerate(zip(known, found, strict=True)) for d in differences(*pair, f"{path}/{i}")]
     if isinstance(known, float) and isinstance(found, float):
-        allowed = 2.0 if "thumbnail" in path else 0.05
+        allowed = 2.0 if "thumbnail" in path else 0.02 * known if "sharpness" in path else 0.05
         return [] if abs(known - found) <= allowed else [f"{path}: {known} -> {found}"]
     exempt = path.endswith(("bytes", "face_size", "face_offset"))  # PNG and JPEG encoders differ in size
     return [] if known == found or exempt else [f"{path}: {known} -> {found}"]

@@ -1,0 +1,129 @@
+"""Crops around a face box, without alignment: VGGFace2's and facenet's, and how an oblong one becomes a square."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from dataprep.imaging.geometry import border_mode, clamp
+from dataprep.imaging.photo import Pixels
+from dataprep.samples import Box
+
+FITS = ("short-centre", "stretch", "pad", "none")
+
+
+class Crop(NamedTuple):
+    """Whole pixels inside a photo, right and bottom exclusive; `outside` is the share that the photo's border cut."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    outside: float
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
+def extended_crop(box: Box, extend: float, width: int, height: int) -> Crop:
+    """VGGFace2's crop around a face box in a photo of that size.
+
+    The box is widened to at least 112/128 of its height, grown by `extend`, centred, rounded half away from zero and
+    clamped (ox-vgg/vgg_face2, standard_evaluation/demo_proj.m). MATLAB counts pixels from 1 and includes the last one;
+    so do MTCNN's boxes, whose code came from MATLAB.
+    """
+    ratio = max(112 / 128, box.width / box.height)
+    grown_width, grown_height = box.height * ratio * (1 + extend), box.height * (1 + extend)
+    x, y = box.centre
+    grown = Box(x - grown_width / 2, y - grown_height / 2, x + grown_width / 2, y + grown_height / 2)
+    return Crop(
+        max(1, _round(grown.left)) - 1,
+        max(1, _round(grown.top)) - 1,
+        min(width, _round(grown.right)),
+        min(height, _round(grown.bottom)),
+        _outside(grown, width, height),
+    )
+
+
+def margin_crop(box: Box, margin: tuple[float, float], width: int, height: int) -> Crop:
+    """facenet's crop: half of `margin` (across, down), in pixels of the photo, on each side, clamped, fractions cut off.
+
+    davidsandberg/facenet, src/align/align_dataset_mtcnn.py: `bb[0] = np.maximum(det[0]-args.margin/2, 0)` into int32.
+    """
+    across, down = margin[0] / 2, margin[1] / 2
+    grown = Box(box.left - across, box.top - down, box.right + across, box.bottom + down)
+    return Crop(
+        int(max(grown.left, 0.0)),
+        int(max(grown.top, 0.0)),
+        int(min(grown.right, float(width))),
+        int(min(grown.bottom, float(height))),
+        _outside(grown, width, height),
+    )
+
+
+def output_margin(box: Box, margin: float, width: int, height: int) -> tuple[float, float]:
+    """facenet-pytorch's margin for `margin_crop`: `margin` pixels of an output of that size (utils/detect_face.py,
+    extract_face)."""
+    return margin * box.width / (width - margin), margin * box.height / (height - margin)
+
+
+def fit_scale(crop: Crop, width: int, height: int, fit: str) -> float:
+    """How much `fitted` enlarges a crop; along the more enlarged side if it stretches.
+
+    short-centre brings the shorter side to 256 for an output of 224, as VGGFace2 is evaluated.
+    """
+    across, down = width / crop.width, height / crop.height
+    if fit == "none":
+        return 1.0
+    if fit == "pad":
+        return min(across, down)
+    return max(across, down) * (256 / 224 if fit == "short-centre" else 1.0)
+
+
+def fitted(pixels: Pixels, crop: Crop, width: int, height: int, *, fit: str, interpolation: str, border: str) -> Pixels:
+    """The crop of a photo as an output of that size; `fit` none leaves it its own."""
+    import cv2
+
+    cut = pixels[crop.top : crop.bottom, crop.left : crop.right]
+    scale = fit_scale(crop, width, height, fit)
+    if fit == "none":
+        return np.ascontiguousarray(cut)
+    if fit == "stretch":
+        return resize(cut, width, height, interpolation)
+    across, down = round(crop.width * scale), round(crop.height * scale)
+    if fit == "short-centre":
+        resized = resize(cut, max(width, across), max(height, down), interpolation)
+        x, y = (resized.shape[1] - width) // 2, (resized.shape[0] - height) // 2
+        return np.ascontiguousarray(resized[y : y + height, x : x + width], np.uint8)
+    resized = resize(cut, min(width, max(1, across)), min(height, max(1, down)), interpolation)
+    x, y = (width - resized.shape[1]) // 2, (height - resized.shape[0]) // 2
+    right, bottom = width - resized.shape[1] - x, height - resized.shape[0] - y
+    return np.asarray(cv2.copyMakeBorder(resized, y, bottom, x, right, border_mode(border)), np.uint8)
+
+
+def resize(pixels: Pixels, width: int, height: int, interpolation: str = "auto") -> Pixels:
+    """auto is area where the picture shrinks in both directions, else linear."""
+    import cv2
+
+    if interpolation == "auto":
+        shrinks = width < pixels.shape[1] and height < pixels.shape[0]
+        interpolation = "area" if shrinks else "linear"
+    flags = {"cubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4, "area": cv2.INTER_AREA}
+    chosen = flags.get(interpolation, cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=chosen), np.uint8)
+
+
+def _outside(grown: Box, width: int, height: int) -> float:
+    inside = clamp(grown, width, height)
+    return 1 - inside.area / grown.area if inside else 1.0
+
+
+def _round(value: float) -> int:
+    return math.floor(abs(value) + 0.5) * (1 if value >= 0 else -1)

@@ -1,0 +1,93 @@
+"""The images of a .lst, insightface's or im2rec's, where they lie; with the boxes and landmarks that it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dataprep.errors import SourceError
+from dataprep.records.lists import Dialect, Entry, iterate_list, recognise_list
+from dataprep.samples import Box, Sample
+from dataprep.sources.base import bad_line, unsafe_sample
+from dataprep.storage import file_sha256, is_safe
+
+
+class ImageList:
+    """The lines of a list. Paths are taken from `root`, else from the list's own folder; absolute ones as they are.
+
+    An identity is the folder of the image, unless some folder has images of two labels: then it is the label.
+    insightface's first column says which images are aligned; `aligned` says it for im2rec's, which has none.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        root: Path | None = None,
+        dialect: Dialect | None = None,
+        aligned: bool = False,
+        limit: int | None = None,
+    ) -> None:
+        self._file, self._root = file, (root or file.parent).absolute()
+        self._limit = limit
+        if not file.is_file():
+            raise SourceError(f"{file}: no such file")
+        if root is not None and not root.is_dir():
+            raise SourceError(f"--root {root}: no such directory")
+        self._dialect = recognise_list(file, dialect)
+        if aligned and self._dialect == "insightface":
+            raise SourceError(f"{file}: a list in insightface's dialect says of each image whether it is aligned")
+        self._aligned = aligned
+        self._named_by_folder, self._some_aligned = self._survey()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": "lst",
+            "file": str(self._file.absolute()),
+            "root": str(self._root),
+            "dialect": self._dialect,
+            "aligned": self._some_aligned,
+            "limit": self._limit,
+        }
+
+    def digest(self) -> str:
+        return file_sha256(self._file)
+
+    def samples(self) -> Iterator[Sample]:
+        for number, entry in enumerate(iterate_list(self._file, self._dialect)):
+            if self._limit is not None and number >= self._limit:
+                return
+            yield self._sample(entry, f"{self._file.name} entry {number + 1}")
+
+    def _survey(self) -> tuple[bool, bool]:
+        """Whether folders tell people apart, and whether any image is aligned."""
+        labels: dict[str, float] = {}
+        by_folder, aligned = True, False
+        for entry in iterate_list(self._file, self._dialect):
+            folder = PurePosixPath(entry.path).parent.name
+            by_folder = by_folder and bool(folder) and labels.setdefault(folder, entry.labels[0]) == entry.labels[0]
+            aligned = aligned or self._is_aligned(entry)
+        return by_folder, aligned
+
+    def _is_aligned(self, entry: Entry) -> bool:
+        return entry.aligned if self._dialect == "insightface" else self._aligned
+
+    def _sample(self, entry: Entry, where: str) -> Sample:
+        label, path = entry.labels[0], PurePosixPath(entry.path)
+        if not math.isfinite(label):
+            return bad_line(where, f"the label {label} is not a number")
+        identity = path.parent.name if self._named_by_folder else f"{label:g}" if label % 1 else f"{int(label)}"
+        if not self._named_by_folder and label < 0:
+            return bad_line(where, f"the label {label:g} is negative")
+        if not (is_safe(identity) and is_safe(path.stem)):
+            return unsafe_sample(identity, path.stem, where)
+        return Sample(
+            key=f"{identity}/{path.stem}",
+            identity=identity,
+            path=str(self._root / path),
+            aligned=self._is_aligned(entry),
+            box=Box(*entry.box) if entry.box else None,
+            landmarks=entry.landmarks,
+        )

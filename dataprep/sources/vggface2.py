@@ -1,0 +1,126 @@
+"""VGGFace2 (Cao et al. 2018) as released: loosely cropped photos in a folder per person, and tables beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.errors import SourceError
+from dataprep.samples import Box, Sample
+from dataprep.sources.base import unsafe_sample
+from dataprep.sources.folder import PhotoFolder
+from dataprep.sources.vggface2_tables import Coordinates, read_names
+from dataprep.storage import file_sha256, is_safe
+
+SPLITS = ("train", "test", "all")
+_CLASS = re.compile(r"n\d{6,}")
+
+
+class VggFace2:
+    """The photos under ROOT/train/n000002/, ROOT/test/ or, if there is neither, ROOT/n000002/.
+
+    Boxes and landmarks come from `boxes` and `landmarks`, else from loose_bb_*.csv and loose_landmark_*.csv in ROOT or
+    in its folders meta and bb_landmark. Photos without a row have none. After `samples` has run, `account` says what of
+    the tables found no photo. With `names` (identity_meta.csv) an identity is a name and not n000002.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        split: str = "train",
+        boxes: Sequence[Path] = (),
+        landmarks: Sequence[Path] = (),
+        names: Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        if not root.is_dir():
+            raise SourceError(f"{root}: no such directory")
+        self._root, self._split, self._limit, self._names = root.absolute(), split, limit, names
+        self._folders = [root / part for part in ("train", "test") if split in (part, "all") and (root / part).is_dir()]
+        if not self._folders:
+            if not any(_CLASS.fullmatch(path.name) for path in root.iterdir()):
+                raise SourceError(f"{root}: no {'train' if split == 'all' else split}/ and no n000002/ in it")
+            self._folders = [root]
+        whose = "" if self._folders == [root] else split.replace("all", "")
+        self._boxes = _tables(root, boxes, f"loose_bb*{whose}.csv")
+        self._landmarks = _tables(root, landmarks, f"loose_landmark*{whose}.csv")
+        self.account = ""
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": "vggface2",
+            "root": str(self._root),
+            "split": self._split,
+            "boxes": [str(path) for path in self._boxes],
+            "landmarks": [str(path) for path in self._landmarks],
+            "names": str(self._names) if self._names else None,
+            "limit": self._limit,
+        }
+
+    def digest(self) -> str:
+        tables = [*self._boxes, *self._landmarks, *([self._names] if self._names else [])]
+        parts = [PhotoFolder(folder).digest() for folder in self._folders] + [file_sha256(table) for table in tables]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def samples(self) -> Iterator[Sample]:
+        boxes, landmarks = Coordinates(self._boxes, 4), Coordinates(self._landmarks, 10)
+        names = read_names(self._names) if self._names else {}
+        count = with_box = with_landmarks = 0
+        for sample in self._photos():
+            if self._limit is not None and count >= self._limit:
+                break
+            count += 1
+            box, points = boxes.of(sample.key), landmarks.of(sample.key)
+            with_box += box is not None
+            with_landmarks += points is not None
+            found = replace(
+                sample,
+                box=None if box is None else _box(box),
+                landmarks=None if points is None else tuple((x, y) for x, y in points.reshape(5, 2).tolist()),
+            )
+            yield _renamed(found, names)
+        told = [("boxes", boxes, with_box), ("landmarks", landmarks, with_landmarks)]
+        self.account = "; ".join(
+            f"{what} for {found} of {count} photos, {table.unused} rows for photos that are not there"
+            + (f", {table.malformed} malformed rows" if table.malformed else "")
+            for what, table, found in told
+            if len(table) or table.malformed
+        )
+
+    def _photos(self) -> Iterator[Sample]:
+        for folder in self._folders:
+            for sample in PhotoFolder(folder).samples():
+                if _CLASS.fullmatch(sample.identity) or sample.trouble:
+                    yield sample
+
+
+def _tables(root: Path, given: Sequence[Path], pattern: str) -> list[Path]:
+    missing = [path for path in given if not path.is_file()]
+    if missing:
+        raise SourceError(f"{missing[0]}: no such file")
+    if given:
+        return [path.absolute() for path in given]
+    places = (root, root / "meta", root / "bb_landmark")
+    return sorted(path.absolute() for place in places for path in place.glob(pattern))
+
+
+def _box(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> Box:
+    left, top, width, height = numbers.tolist()
+    return Box(left, top, left + width, top + height)
+
+
+def _renamed(sample: Sample, names: dict[str, str]) -> Sample:
+    name = names.get(sample.identity)
+    if name is None or sample.trouble:
+        return sample
+    photo = sample.key.partition("/")[2]
+    if not is_safe(name):
+        return unsafe_sample(name, photo, sample.key)
+    return replace(sample, key=f"{name}/{photo}", identity=name)
