@@ -39,7 +39,10 @@ _DEVICE = click.option("--device", default="auto", show_default=True, help="cpu,
 @identify.command()
 @click.option("--meta", type=click.Path(path_type=Path), required=True, help="The benchmark's folder of meta files.")
 @click.option(
-    "--features", type=click.Path(path_type=Path), required=True, help="One row per face, in the meta files' order."
+    "--features",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="One row per face, by image name or in the meta files' order.",
 )
 @click.option("--protocol", type=click.Choice(["ijbb", "ijbc"]), help="Default: the one whose files lie in the folder.")
 @click.option("--one-to-many", is_flag=True, help="1:N with both galleries instead of 1:1.")
@@ -64,14 +67,16 @@ def ijb(
     Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
              dataprep identify ijb --meta IJBB/meta --features ijbb.npy --one-to-many --normalise-faces
     """
-    from dataprep.evaluate.identify import score_ijb
+    from dataprep.evaluate.identify import ijb_folder, score_ijb
     from dataprep.evaluate.one_to_one import OneToOne
     from dataprep.evaluate.templates import Pooling
 
     how = Pooling.of(
         pooling, halves=halves, flip=not no_flip, detector_score=not no_detector_score, normalise_faces=normalise_faces
     )
-    target = out or Path(workspace) / "identify" / features.stem
+    target = out or Path(workspace) / "identify" / ijb_folder(
+        meta, features, protocol, how, one_to_many=one_to_many, exclude_missing=exclude_missing
+    )
     found = score_ijb(
         meta, features, target, protocol=protocol, pooling=how, one_to_many=one_to_many,
         exclude_missing=exclude_missing, dim=dim, tick=Ticker(),
@@ -141,11 +146,13 @@ def megaface(
                  --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
                  --refined --noises facescrub_noises.txt megaface_noises.txt
     """
-    from dataprep.evaluate.identify import score_megaface
+    from dataprep.evaluate.identify import megaface_folder, score_megaface
 
     if refined != (noises is not None):
         raise UsageError("--refined and --noises FACESCRUB MEGAFACE belong together")
-    target = out or Path(workspace) / "identify" / (probes.stem + ("-refined" if refined else ""))
+    target = out or Path(workspace) / "identify" / megaface_folder(
+        probes, distractors, size, refined=refined, seed=seed, exclude_missing=exclude_missing
+    )
     found = score_megaface(
         probes, probe_list, distractors, target, distractor_list=distractor_list, size=size,
         probe_noises=noises[0] if noises else None, distractor_noises=noises[1] if noises else None,
@@ -182,9 +189,9 @@ def gallery(
     \b
     Example: dataprep identify gallery --gallery known.parquet --probes unknown.parquet --top 3
     """
-    from dataprep.evaluate.identify import search_gallery
+    from dataprep.evaluate.identify import gallery_folder, search_gallery
 
-    target = out or Path(workspace) / "identify" / probes.stem
+    target = out or Path(workspace) / "identify" / gallery_folder(gallery, probes, top, exclude_missing=exclude_missing)
     found = search_gallery(
         gallery, probes, target, top=top, exclude_missing=exclude_missing, dim=dim, device=device,
         tick=Ticker(),

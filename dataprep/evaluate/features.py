@@ -8,8 +8,8 @@
 * any other suffix, or `dim` given: raw float32, (-1, dim), VGGFace2's dump.
 * a folder, with names: one `.bin` vector for each, `<folder>/<name><suffix>`, as MegaFace's devkit wants them.
 
-Names for a file that has none are taken from a text file beside it (`x.npy`, `x.txt`: one name a line). Files are mapped,
-not loaded, but for Parquet.
+Names for a file that has none are taken from a text file beside it (`x.npy`, `x.npy.names.txt`: one name a line). Files
+are mapped, not loaded; the embeddings of Parquet are unpacked into a temporary file first, a batch at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import tempfile
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,12 @@ Floats = npt.NDArray[np.float64]
 
 HEADER = struct.Struct("<4i")
 CV_32F = 5
+_BATCH_BYTES = 1 << 24  # of embeddings to a batch of Parquet's
+_UNPACKED = 64  # times its size may a Parquet file unpack to, beyond _FREE bytes: embeddings hardly compress
+_FREE = 1 << 26
+# what numpy raises for headers that are cut, damaged or made up, beside the errors it means to raise
+_BAD_NPY = (ValueError, EOFError, OSError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, SyntaxError,
+            tokenize.TokenError)  # fmt: skip
 
 
 class FeatureRows(Protocol):
@@ -232,8 +240,10 @@ def _read_raw(path: Path, dim: int | None) -> Features:
 def _read_npy(path: Path) -> Features:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except _BAD_NPY as error:
         raise RecordError(f"{path}: not a readable .npy, or shorter than its header says ({error})") from None
+    if not isinstance(found, np.memmap):
+        raise RecordError(f"{path}: an .npz of several arrays; features are one array, in an .npy")
     if found.ndim != 2 or found.dtype.kind != "f" or not found.size:
         raise RecordError(f"{path}: {found.dtype} of shape {found.shape}; features are floats of shape (n, d)")
     if not found.flags.c_contiguous:
@@ -249,10 +259,13 @@ def _map(path: Path, rows: int, columns: int, dtype: np.dtype[Any], offset: int)
 
 
 def _names_beside(path: Path, rows: int) -> list[str] | None:
-    beside = path.with_suffix(".txt")
+    beside = path.with_name(path.name + ".names.txt")
     if not beside.is_file():
         return None
-    names = beside.read_text(encoding="utf-8").splitlines()
+    try:
+        names = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{beside}: no readable list of names in UTF-8 ({error})") from None
     if len(names) != rows:
         raise RecordError(f"{beside} holds {len(names)} names for the {rows} rows of {path.name}")
     return names
@@ -263,21 +276,69 @@ def _read_parquet(path: Path) -> Features:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["name", "embedding"]).combine_chunks()
-    except (OSError, ValueError, KeyError) as error:
+        with pq.ParquetFile(path) as opened:
+            rows, width = _parquet_shape(path, opened)
+            names: list[str] = []
+            with tempfile.TemporaryFile() as unpacked:
+                batch = max(1, min(1 << 14, _BATCH_BYTES // (4 * width)))
+                for part in opened.iter_batches(batch, columns=["name", "embedding"]):
+                    names += _names_of(path, part["name"])
+                    unpacked.write(_embeddings_of(path, part["embedding"], width).data)
+                if len(names) != rows:
+                    raise RecordError(f"{path}: {len(names)} rows, where its footer says {rows}")
+                unpacked.flush()
+                mapped = mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         raise RecordError(f"{path}: no readable Parquet file with name and embedding ({error})") from None
-    if set(table.column_names) != {"name", "embedding"}:
+    matrix: npt.NDArray[Any] = np.ndarray((rows, width), np.float32, mapped)
+    return Features(path, matrix, names, mapped=mapped)
+
+
+def _parquet_shape(path: Path, opened: Any) -> tuple[int, int]:
+    """(n, d) by the footer; RecordError for columns of other kinds, and for what unpacks to far more than the file."""
+    import pyarrow as pa
+
+    schema, footer = opened.schema_arrow, opened.metadata
+    if any(schema.names.count(name) != 1 for name in ("name", "embedding")):
         raise RecordError(f"{path}: features in Parquet have the columns name and embedding")
-    if not len(table) or table["name"].null_count or table["embedding"].null_count:
-        raise RecordError(f"{path}: it holds no rows, or rows without a name or an embedding")
-    embedding = pa.concat_arrays(table["embedding"].chunks)
-    values = embedding.flatten()
-    if values.null_count or not pa.types.is_floating(values.type):
-        raise RecordError(f"{path}: the embeddings hold nulls, or {values.type} instead of float32")
-    width = len(values) // len(table)
-    if not pa.types.is_fixed_size_list(embedding.type) and set(embedding.value_lengths().unique().to_pylist()) != {
-        width
-    }:
-        raise RecordError(f"{path}: the embeddings are not equally long")
-    matrix = values.to_numpy(zero_copy_only=False).reshape(len(table), width)
-    return Features(path, matrix, table["name"].to_pylist())
+    name, kind = schema.field("name").type, schema.field("embedding").type
+    name = name.value_type if pa.types.is_dictionary(name) else name
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not (pa.types.is_string(name) or pa.types.is_large_string(name)) or not (
+        lists and pa.types.is_floating(kind.value_type)
+    ):
+        raise RecordError(f"{path}: name is {name} and embedding {kind}; features have strings and lists of float32")
+    groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    values = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == "embedding")
+    unpacked = max(
+        4 * values,
+        sum(column.total_uncompressed_size for column in columns if column.path_in_schema in ("name", "embedding")),
+    )
+    if unpacked > _UNPACKED * path.stat().st_size + _FREE:
+        raise RecordError(
+            f"{path}: {path.stat().st_size} bytes that unpack to {unpacked}: they hold the same values over and over, "
+            "and are no features"
+        )
+    if footer.num_rows < 1 or values < footer.num_rows:
+        raise RecordError(f"{path}: it holds no rows, or rows without values")
+    return footer.num_rows, values // footer.num_rows
+
+
+def _names_of(path: Path, column: Any) -> list[str]:
+    if column.null_count:
+        raise RecordError(f"{path}: it holds rows without a name")
+    names: list[str] = column.to_pylist()
+    return names
+
+
+def _embeddings_of(path: Path, column: Any, width: int) -> Matrix:
+    """(rows of the batch, width) float32."""
+    if column.null_count:
+        raise RecordError(f"{path}: it holds rows without an embedding")
+    values = column.flatten()
+    if values.null_count:
+        raise RecordError(f"{path}: the embeddings hold nulls")
+    if set(column.value_lengths().unique().to_pylist()) != {width}:
+        raise RecordError(f"{path}: the embeddings are empty, or not equally long")
+    return np.ascontiguousarray(values.to_numpy(zero_copy_only=False), np.float32)

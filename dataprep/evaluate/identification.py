@@ -131,5 +131,5 @@ def _ahead(scores: Matrix, probe: Ints, own: Matrix) -> Ints:
 
 
 def _allowed(fpr: float, negatives: int) -> int:
-    """How many negatives may be accepted."""
-    return math.floor(fpr * negatives + 1e-6)
+    """How many negatives may be accepted; the slack is for the rounding of the product, at any number of negatives."""
+    return math.floor(fpr * negatives * (1 + 1e-12))

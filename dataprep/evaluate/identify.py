@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dataprep.errors import RecordError
+from dataprep import __version__
+from dataprep.errors import RecordError, WorkspaceError
 from dataprep.evaluate import megaface
 from dataprep.evaluate.features import FeatureFolder, FeatureRows, Features, read_features, unit_rows
 from dataprep.evaluate.identification import Identification, identify
@@ -20,7 +21,7 @@ from dataprep.evaluate.ijb import find_protocol, meta_files, read_faces, read_su
 from dataprep.evaluate.one_to_many import OneToMany, search_templates
 from dataprep.evaluate.one_to_one import OneToOne, verify_templates
 from dataprep.evaluate.search import nearest
-from dataprep.evaluate.templates import Pooling, pool
+from dataprep.evaluate.templates import Pooling, by_image, pool
 from dataprep.storage import Folder, file_sha256
 
 Tick = Callable[[str, int, int], None]
@@ -53,6 +54,39 @@ class GalleryResult:
     matches: tuple[Match, ...]
 
 
+def ijb_folder(meta: Path, features: Path, protocol: str | None, pooling: Pooling, **asked: bool) -> str:
+    """What a result is called: one name for each way to score these features. `asked`: one_to_many, exclude_missing."""
+    switches = {
+        pooling.kind: pooling.kind != "insightface",
+        "halves": pooling.halves,
+        "noflip": not pooling.flip,
+        "noscore": pooling.kind == "insightface" and not pooling.detector_score,
+        "unit": pooling.normalise_faces,
+        "nomissing": asked["exclude_missing"],
+    }
+    way = "1N" if asked["one_to_many"] else "11"
+    return _joined(features.stem, find_protocol(meta, protocol), way, *(name for name, on in switches.items() if on))
+
+
+def megaface_folder(
+    probes: Path, distractors: Path, size: int | None, *, refined: bool, seed: int, exclude_missing: bool
+) -> str:
+    """What a result is called: one name for each way to search these features."""
+    return _joined(
+        probes.stem, "in", distractors.stem, str(size or ""), f"refined{seed or ''}" if refined else "",
+        "nomissing" if exclude_missing else "",
+    )  # fmt: skip
+
+
+def gallery_folder(gallery: Path, probes: Path, top: int, *, exclude_missing: bool) -> str:
+    """What a result is called: one name for each way to search this gallery."""
+    return _joined(probes.stem, "in", gallery.stem, f"top{top}", "nomissing" if exclude_missing else "")
+
+
+def _joined(*parts: str) -> str:
+    return "-".join(part for part in parts if part)
+
+
 def score_ijb(
     meta: Path,
     features: Path,
@@ -65,14 +99,17 @@ def score_ijb(
     dim: int | None = None,
     tick: Tick = _silent,
 ) -> OneToOne | OneToMany:
-    """IJB-B or IJB-C 1:1, or 1:N, of the features of all faces in the order of the meta files; writes result.json."""
+    """IJB-B or IJB-C 1:1, or 1:N, of the features of all faces; writes result.json.
+
+    Features are found by the name of the image; without names they are in the order of the meta files.
+    """
     pooling = pooling or Pooling()
     protocol = find_protocol(meta, protocol)
     files = meta_files(meta, protocol, one_to_many=one_to_many)
     faces = read_faces(*files[:2])
-    templates = pool(
-        read_features(features, dim), faces, pooling, exclude_missing=exclude_missing, tick=_named(tick, "faces")
-    )
+    rows = by_image(read_features(features, dim), faces.image, exclude_missing=exclude_missing)
+    templates = pool(rows, faces, pooling, exclude_missing=exclude_missing, tick=_named(tick, "faces"))
+    del rows
     found: OneToOne | OneToMany
     if one_to_many:
         *galleries, probes = (read_subjects(path, path.stem) for path in files[2:])
@@ -111,7 +148,7 @@ def score_megaface(
     refined = probe_noises is not None and distractor_noises is not None
     if (probe_noises is None) != (distractor_noises is None):
         raise RecordError("the refined protocol needs both noise lists, that of the probes and that of the distractors")
-    listed = megaface.read_list(probe_list)
+    listed = megaface.read_list(probe_list, people=True)
     others = megaface.read_list(distractor_list) if distractor_list is not None else None
     searched = _rows(distractors, others.names if others else None, suffix, dim)
     opened = _rows(probes, listed.names, suffix, dim)
@@ -154,7 +191,7 @@ def search_gallery(
     tick: Tick = _silent,
 ) -> GalleryResult:
     """The `top` gallery photos for each probe, a photo of the probe's own name not among them; writes matches.csv and
-    result.json. The identity is the first folder of a name."""
+    result.json. The identity is the folder that a photo is in."""
     listed, asked = read_features(gallery, dim), read_features(probes, dim)
     for features in (listed, asked):
         if features.names is None:
@@ -169,20 +206,20 @@ def search_gallery(
         tick=_named(tick, "gallery photos"),
     )  # fmt: skip
     matches: list[Match] = []
-    people = {megaface.first_folder(name) for name in names}
+    people = {megaface.own_folder(name) for name in names}
     per_person = _photos(names)
     with_mate = right = 0
     for row, scores, columns in zip(kept.tolist(), found.scores.tolist(), found.rows.tolist(), strict=True):
         name = wanted[row]
-        identity = megaface.first_folder(name)
+        identity = megaface.own_folder(name)
         best = [(s, names[c]) for s, c in zip(scores, columns, strict=True) if c >= 0 and names[c] != name][:top]
         matches += [
-            Match(probe=name, rank=i, match=match, identity=megaface.first_folder(match), score=score)
+            Match(probe=name, rank=i, match=match, identity=megaface.own_folder(match), score=score)
             for i, (score, match) in enumerate(best, 1)
         ]
         if identity in people and (name not in per_person[identity] or len(per_person[identity]) > 1):
             with_mate += 1
-            right += bool(best) and megaface.first_folder(best[0][1]) == identity
+            right += bool(best) and megaface.own_folder(best[0][1]) == identity
     result = GalleryResult(
         probes=len(kept),
         gallery=found.compared,
@@ -203,7 +240,7 @@ def search_gallery(
 def _photos(names: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name in names:
-        found.setdefault(megaface.first_folder(name), set()).add(name)
+        found.setdefault(megaface.own_folder(name), set()).add(name)
     return found
 
 
@@ -227,6 +264,26 @@ def _named(tick: Tick, what: str) -> Callable[[int, int], None]:
     return lambda done, total: tick(what, done, total)
 
 
+def _version(name: str) -> str | None:
+    """None for what is not installed under this name, as a build for another device may not be."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _extracted_with(features: Path) -> dict[str, Any] | None:
+    """The model's sha256, its input and the flip, where `extract` left its .json beside the features."""
+    try:
+        found = Folder(features.parent).get_json(f"{features.name}.json")
+    except (WorkspaceError, OSError):
+        return None
+    identity = found.get("identity") if isinstance(found, dict) else None
+    if not isinstance(identity, dict) or "model_sha256" not in identity:
+        return None
+    return {name: identity.get(name) for name in ("model_sha256", "input", "flip")}
+
+
 def _save(target: Path, protocol: str, inputs: Sequence[Path], found: Any, **more: Any) -> None:
     Folder(target).put_json(
         "result.json",
@@ -236,7 +293,8 @@ def _save(target: Path, protocol: str, inputs: Sequence[Path], found: Any, **mor
                 str(path): file_sha256(path) if path.is_file() else "a folder; its files are not hashed"
                 for path in inputs
             },
-            "versions": {name: importlib.metadata.version(name) for name in ("numpy", "torch")},
+            "models": {str(path): about for path in inputs if (about := _extracted_with(path)) is not None},
+            "versions": {"dataprep": __version__, **{name: _version(name) for name in ("numpy", "torch")}},
             **asdict(found),
             **more,
         },

@@ -28,11 +28,12 @@ GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faces:
-    """One row per face: its template and media numbers, and the detector's score."""
+    """One row per face: its template and media numbers, the detector's score, and the image's name."""
 
     template: Ints32
     media: Ints32
     score: Matrix
+    image: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.template)
@@ -119,7 +120,12 @@ def read_faces(tid_mid: Path, scores: Path) -> Faces:
     bad = ~np.isfinite(score) | (score < 0)
     if bad.any():
         raise RecordError(f"{scores}: line {int(bad.argmax()) + 1}: score: {score[bad][0]} is no detector score")
-    return Faces(template=faces["template"].to_numpy(), media=faces["media"].to_numpy(), score=score)
+    return Faces(
+        template=faces["template"].to_numpy(),
+        media=faces["media"].to_numpy(),
+        score=score,
+        image=tuple(faces["image"].to_pylist()),
+    )
 
 
 def read_template_pairs(path: Path) -> TemplatePairs:
@@ -140,12 +146,15 @@ def read_subjects(path: Path, name: str) -> Subjects:
     templates, subjects = [], []
     with _opened(path) as stream:
         lines = csv.reader(stream)
-        next(lines, None)
-        for number, line in enumerate(lines, 2):
-            if len(line) < 2:
-                raise RecordError(f"{path}: line {number}: {len(line)} fields; it begins with template and subject")
-            templates.append(_number(path, number, "template", line[0]))
-            subjects.append(_number(path, number, "subject", line[1]))
+        try:
+            next(lines, None)
+            for number, line in enumerate(lines, 2):
+                if len(line) < 2:
+                    raise RecordError(f"{path}: line {number}: {len(line)} fields; it begins with template and subject")
+                templates.append(_number(path, number, "template", line[0]))
+                subjects.append(_number(path, number, "subject", line[1]))
+        except csv.Error as error:
+            raise RecordError(f"{path}: line {lines.line_num}: no CSV ({error})") from None
     if not templates:
         raise RecordError(f"{path}: no templates are listed")
     unique, first, inverse = np.unique(np.array(templates, np.int32), return_index=True, return_inverse=True)

@@ -32,29 +32,36 @@ class Listed:
     identities: tuple[str, ...]
 
 
-def read_list(path: Path) -> Listed:
-    """A list of the devkit's (`{"path": [...], "id": [...]}`), or one relative path a line.
+def read_list(path: Path, *, people: bool = False) -> Listed:
+    """A list of the devkit's (`{"path": [...], "id": [...]}`), a JSON array of paths, or one relative path a line.
 
-    Without `id` the identity is the first folder of the name. Raises RecordError for lists that are none.
+    Without `id` the identity is the folder that the file is in, as the devkit takes it. Raises RecordError for lists
+    that are none and, with `people`, for one whose files all lie in one folder.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not a readable list ({error})") from None
-    if not text.lstrip().startswith("{"):
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not text.lstrip().startswith(("{", "[")):
+        names = [line.strip() for line in text.split("\n") if line.strip()]
         found: dict[str, Any] = {"path": names}
     else:
         try:
-            found = json.loads(text)
-        except ValueError as error:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{path}: not JSON ({error})") from None
+        found = parsed if isinstance(parsed, dict) else {"path": parsed}
     names = found.get("path", [])
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise RecordError(f'{path}: "path" must be a list of names, and not empty')
-    identities = found.get("id", [first_folder(name) for name in names])
+    identities = found.get("id", [own_folder(name) for name in names])
     if not isinstance(identities, list) or len(identities) != len(names):
         raise RecordError(f'{path}: "id" must name one identity for each of the {len(names)} paths')
+    if people and "id" not in found and len(names) > 1 and len(set(identities)) == 1:
+        raise RecordError(
+            f"{path}: all {len(names)} files lie in a folder {identities[0]!r}, so that they would show one person: "
+            'name people with "id", or keep each in a folder of their own'
+        )
     if len(set(names)) != len(names):
         raise RecordError(f"{path}: {len(names) - len(set(names))} names stand there more than once")
     return Listed(names=tuple(names), identities=tuple(map(str, identities)))
@@ -63,7 +70,7 @@ def read_list(path: Path) -> Listed:
 def read_noises(path: Path) -> frozenset[str]:
     """Names, one a line, `#` before comments; of lines with tabs the second column, as remove_noises.py reads them."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not a readable noise list ({error})") from None
     columns = [line.strip().split("\t") for line in lines if line.strip() and not line.startswith("#")]
@@ -108,6 +115,6 @@ def extended(matrix: Matrix, noise: Bools | None = None) -> Matrix:
     return np.concatenate([matrix, last], axis=1)
 
 
-def first_folder(name: str) -> str:
-    """The identity of a photo: the first folder of its name."""
-    return name.lstrip("/").split("/")[0]
+def own_folder(name: str) -> str:
+    """The identity of a photo: the folder it is in; without a folder, the photo itself."""
+    return name.strip("/").split("/")[-2:][0]

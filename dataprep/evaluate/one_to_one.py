@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def verify_templates(
     positives = int(same.sum())
     if positives in (0, len(same)):
         raise RecordError(f"{len(same)} pairs of one kind only are left; there is nothing to tell apart")
-    scores = pair_scores(templates.vectors, left, right, tick)
+    scores, same = pair_scores(templates.vectors, left, right, same, tick)
     del left, right
     tar, nearest = tar_at_fars(scores, same)
     return OneToOne(
@@ -79,49 +80,81 @@ def verify_templates(
 
 
 def pair_scores(
-    vectors: Floats, left: Ints, right: Ints, tick: Callable[[int, int], None] = lambda done, total: None
-) -> Floats:
-    """The product of rows `left[i]` and `right[i]`, rounded to 12 decimals.
+    vectors: Floats,
+    left: Ints,
+    right: Ints,
+    same: Bools,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Floats, Bools]:
+    """The products of rows `left[i]` and `right[i]`, rounded to 12 decimals, and `same`, both in the order of the rows.
 
     Where the pairs are dense among the templates they name (IJB-C: 15.7 of 69 million), whole blocks of the product are
-    made and the pairs read off: many times faster than to fetch two rows for every pair. Memory: 128 MB beside the scores.
+    made and the pairs read off: many times faster than to fetch two rows for every pair. Memory: 256 MB beside the scores.
     """
     one, left = _renumbered(left, len(vectors))
     other, right = _renumbered(right, len(vectors))
-    scores = np.empty(len(left))
-    if len(one) * len(other) > 64 * len(left):
+    packed = _packed(left, right, same, len(one), len(other))
+    del left, right
+    packed.sort()  # as one number a pair, three times faster than to sort places by pair and labels after them
+    same, packed = (packed & packed.dtype.type(1)).astype(np.bool_), packed >> packed.dtype.type(1)
+    scores = np.empty(len(packed))
+    if len(one) * len(other) > 64 * len(packed):
         step = max(1, _BLOCK_BYTES // (16 * vectors.shape[1]))
-        for begin in range(0, len(left), step):
+        for begin in range(0, len(packed), step):
             some = slice(begin, begin + step)
-            scores[some] = np.einsum("ij,ij->i", vectors[one[left[some]]], vectors[other[right[some]]])
-            tick(min(begin + step, len(left)), len(left))
-        return np.round(scores, _DECIMALS, out=scores)
-    order = None if (left[1:] >= left[:-1]).all() else np.argsort(left, kind="stable")
-    ends = np.cumsum(np.bincount(left, minlength=len(one)))
-    rights = np.ascontiguousarray(vectors[other].T)
+            lefts, rights = np.divmod(packed[some].astype(np.int64), len(other))
+            scores[some] = np.einsum("ij,ij->i", vectors[one[lefts]], vectors[other[rights]])
+            tick(min(begin + step, len(packed)), len(packed))
+        return np.round(scores, _DECIMALS, out=scores), same
+    columns = np.ascontiguousarray(vectors[other].T)
     step = max(1, _BLOCK_BYTES // (8 * len(other)))
+    firsts = np.arange(0, len(one), step)
+    begins: list[int] = [*np.searchsorted(packed, (firsts * len(other)).astype(packed.dtype)).tolist(), len(packed)]
 
-    def score(first: int) -> int:
-        begin, end = int(ends[first - 1]) if first else 0, int(ends[min(first + step, len(one)) - 1])
-        pair: slice | Ints = slice(begin, end) if order is None else order[begin:end]
-        block = vectors[one[first : first + step]] @ rights
-        scores[pair] = np.round(block.ravel().take((left[pair] - first) * len(other) + right[pair]), _DECIMALS)
-        return end
+    def score(block: int) -> int:
+        first, some = int(firsts[block]), slice(begins[block], begins[block + 1])
+        product = vectors[one[first : first + step]] @ columns
+        within = packed[some] - packed.dtype.type(first * len(other))
+        scores[some] = np.round(product.ravel().take(within, mode="clip"), _DECIMALS)
+        return begins[block + 1]
 
     # one thread reads pairs off its block while the other's product is made
     with ThreadPoolExecutor(2) as threads:
-        for done in threads.map(score, range(0, len(one), step)):
-            tick(done, len(left))
-    return scores
+        for done in threads.map(score, range(len(firsts))):
+            tick(done, len(packed))
+    return scores, same
+
+
+def _packed(left: Ints, right: Ints, same: Bools, rows: int, columns: int) -> Any:
+    """(left * columns + right) * 2 + same, in 32 bits where that suffices."""
+    kind = np.uint64 if 2 * rows * columns > np.iinfo(np.uint32).max else np.uint32
+    packed: Any = left.astype(kind)
+    packed *= kind(columns)
+    packed += right.astype(kind)
+    packed <<= kind(1)
+    packed |= same
+    return packed
 
 
 def tar_at_fars(scores: Floats, same: Bools) -> tuple[dict[str, float], dict[str, float]]:
     """TAR at FAR by the conservative and by insightface's rule."""
-    false, true = _curve(scores, same)
-    fars = [far for far in FARS if far * false[-1] >= 1]
-    exact = _rates(false, true)
-    nearest = _rates(*_without_intermediate(false, true))
+    positives = int(same.sum())
+    total = len(same) - positives, positives
+    false, true = _curve(*_head(scores, same, *total))
+    fars = [far for far in FARS if far * total[0] >= 1]
+    exact = _rates(false, true, *total)
+    nearest = _rates(*_without_intermediate(false, true), *total)
     return {f"{far:g}": tar_at(*exact, far) for far in fars}, {f"{far:g}": nearest_tar(*nearest, far) for far in fars}
+
+
+def _head(scores: Floats, same: Bools, negatives: int, positives: int) -> tuple[Floats, Bools]:
+    """The pairs down to more than twice the highest FAR: no rule looks below, where all points are farther from every
+    rate than FAR 0 is. A fifth of IJB-C's millions is sorted much faster than all."""
+    count = int(2 * max(FARS) * negatives) + positives + 2
+    if count >= len(scores):
+        return scores, same
+    kept = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
+    return scores[kept], same[kept]
 
 
 def _curve(scores: Floats, same: Bools) -> tuple[Ints, Ints]:
@@ -136,9 +169,9 @@ def _curve(scores: Floats, same: Bools) -> tuple[Ints, Ints]:
     return ends + 1 - true, true
 
 
-def _rates(false: Ints, true: Ints) -> tuple[Floats, Floats]:
+def _rates(false: Ints, true: Ints, negatives: int, positives: int) -> tuple[Floats, Floats]:
     """(FAR, TAR) from (0, 0) on."""
-    return np.concatenate([[0.0], false / false[-1]]), np.concatenate([[0.0], true / true[-1]])
+    return np.concatenate([[0.0], false / negatives]), np.concatenate([[0.0], true / positives])
 
 
 def nearest_tar(fpr: Floats, tpr: Floats, far: float) -> float:

@@ -10,7 +10,8 @@ Both end with a vector of length one, so that the product of two is their cosine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ from dataprep.evaluate.features import Bools, FeatureRows, Floats, Ints, Matrix,
 from dataprep.evaluate.ijb import Faces, Ints32
 
 _CHUNK = 8192  # faces; 32 MB of 1024 float32, and as much again while they are added up
+_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,56 @@ class Templates:
         place[self.number[self.present] - first] = np.flatnonzero(self.present)
         outside = (numbers < first) | (numbers > self.number[-1])
         return np.asarray(place[np.where(outside, len(place) - 1, numbers - first)])
+
+
+class FaceFeatures:
+    """The features of a benchmark's faces, in its order, out of a file in another; zeros for faces that it lacks."""
+
+    def __init__(self, features: FeatureRows, images: Sequence[str], rows: Ints) -> None:
+        self.path, self.dim, self.names = features.path, features.dim, images
+        self._features, self._rows = features, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: Ints) -> Matrix:
+        chosen = self._rows[rows]
+        found = self._features.take(np.maximum(chosen, 0))
+        return found if (chosen >= 0).all() else np.where(chosen[:, None] < 0, np.float32(0), found)
+
+    def release(self) -> None:
+        self._features.release()
+
+
+def by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: bool = False) -> FeatureRows:
+    """Row i is the feature of `images[i]`, found by its name; features without names are in that order already.
+
+    Names are compared without the image's suffix, and without folders if the file has others than the benchmark. Raises
+    RecordError for a name that stands there twice and, unless `exclude_missing`, for images without a feature.
+    """
+    if features.names is None:
+        return features
+    rows: Ints | None = None
+    for key in (_stem, lambda name: _stem(name.rpartition("/")[2])):
+        place = {key(name): row for row, name in enumerate(features.names)}
+        if len(place) == len(features.names) and len({key(image) for image in images}) == len(set(images)):
+            rows = np.array([place.get(key(image), -1) for image in images], np.int64)
+            if (rows >= 0).all():
+                break
+    if rows is None:
+        raise RecordError(f"{features.path}: a name stands there twice; features of faces are found by name")
+    missing = int((rows < 0).sum())
+    if missing == len(rows) or (missing and not exclude_missing):
+        remedy = "--exclude-missing leaves such faces out, and counts them"
+        raise RecordError(
+            f"{features.path} has no feature for {missing} of the {len(rows)} faces of the benchmark, the first is "
+            f"{images[int((rows < 0).argmax())]!r}; {'it is of other images' if missing == len(rows) else remedy}"
+        )
+    return FaceFeatures(features, images, rows)
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name)
 
 
 def pool(

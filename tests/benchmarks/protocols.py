@@ -158,7 +158,10 @@ def drawn_meta(given: argparse.Namespace) -> tuple[Faces, np.ndarray, np.ndarray
     media = np.cumsum(generator.random(len(template)) < 0.4).astype(np.int32)
     score = generator.uniform(0.5, 1, len(template)).astype(np.float32)
     others = given.templates - given.galleries
-    chosen = np.sort(generator.choice(given.galleries * others, given.pairs, replace=False, shuffle=False))
+    # in no order: a list that is sorted already would hide what it costs to bring the pairs into one
+    chosen = generator.permutation(
+        generator.choice(given.galleries * others, given.pairs, replace=False, shuffle=False)
+    )
     left = (chosen // others + 1).astype(np.int32)
     right = (chosen % others + given.galleries + 1).astype(np.int32)
     same = generator.random(given.pairs) < 0.00125

@@ -10,6 +10,8 @@ import pytest
 from conftest import Run
 
 from dataprep.evaluate.dumps import write_features, write_vector
+from dataprep.evaluate.identify import _version, gallery_folder, ijb_folder, megaface_folder
+from dataprep.evaluate.templates import Pooling
 
 POINTS = "1 2 3 4 5 6 7 8 9 10"
 
@@ -45,19 +47,23 @@ def ijb(tmp_path: Path) -> Path:
 def test_ijb_both_ways(dataprep: Run, ijb: Path, tmp_path: Path) -> None:
     out = dataprep("identify", "ijb", "--meta", ijb, "--features", tmp_path / "faces.npy").stdout
     assert "1800 pairs, 60 of the same person; 90 templates" in out
-    saved = json.loads((tmp_path / "ws/identify/faces/result.json").read_text())
+    saved = json.loads((tmp_path / "ws/identify/faces-ijbb-11/result.json").read_text())
     assert saved["tar_at_far"]["0.01"] > 0.9
     assert f"TAR {saved['tar_at_far']['0.1']:.2%} at FAR 0.1" in out
     assert saved["protocol"].startswith("ijbb 1:1; insightface: one embedding a face, face norms kept")
     digest = hashlib.sha256((tmp_path / "faces.npy").read_bytes()).hexdigest()
     assert saved["inputs"][str(tmp_path / "faces.npy")] == digest
-    assert set(saved["versions"]) == {"numpy", "torch"}
+    assert set(saved["versions"]) == {"dataprep", "numpy", "torch"}
+    assert saved["models"] == {}
+    about = {"model_sha256": "ab" * 32, "input": None, "flip": "sum"}
+    (tmp_path / "faces.npy.json").write_text(json.dumps({"identity": {**about, "chunk": 1024}}))
     out = dataprep(
         "identify", "ijb", "--meta", ijb, "--features", tmp_path / "faces.npy", "--one-to-many", "--out", tmp_path / "n"
     ).stdout
     assert "30 mated, 30 not" in out
     saved = json.loads((tmp_path / "n/result.json").read_text())
     assert saved["rank"]["1"] > 0.9
+    assert saved["models"] == {str(tmp_path / "faces.npy"): about}
     assert [g["name"] for g in saved["galleries"]] == ["ijbb_1N_gallery_S1", "ijbb_1N_gallery_S2"]
 
 
@@ -75,6 +81,57 @@ def test_ijb_halves_are_added_and_zero_faces_excluded(dataprep: Run, ijb: Path, 
     assert "row 60 is all zeros" in dataprep(*ask, tmp_path / "zero.npy", code=1).stderr
     out = dataprep(*ask, tmp_path / "zero.npy", "--exclude-missing").stdout
     assert "1770 pairs" in out
+    assert "excluded: 30 pairs (1 of the same person), 1 templates, 2 faces" in out
+
+
+def test_a_library_that_is_not_installed_has_no_version() -> None:
+    assert _version("numpy") == np.__version__
+    assert _version("no-such-library-at-all") is None
+
+
+def test_every_way_to_score_has_a_folder_of_its_own(tmp_path: Path, ijb: Path) -> None:
+    one = tmp_path / "faces.npy"
+    switches = [
+        {},
+        {"halves": True},
+        {"halves": True, "flip": False},
+        {"detector_score": False},
+        {"normalise_faces": True},
+    ]
+    names = {
+        ijb_folder(ijb, one, None, pooling, one_to_many=many, exclude_missing=missing)
+        for pooling in (*(Pooling.of("insightface", **on) for on in switches), Pooling.of("vggface2"))
+        for many in (False, True)
+        for missing in (False, True)
+    }
+    assert len(names) == 6 * 2 * 2
+    names = {
+        megaface_folder(one, Path(other), size, refined=refined, seed=seed, exclude_missing=missing)
+        for other in ("d.npy", "e.npy")
+        for size in (None, 10, 100)
+        for refined, seed in ((False, 0), (True, 0), (True, 1))
+        for missing in (False, True)
+    }
+    assert len(names) == 2 * 3 * 3 * 2
+    assert gallery_folder(one, one, 5, exclude_missing=False) == "faces-in-faces-top5"
+
+
+def test_ijb_features_with_names_are_placed_by_them(dataprep: Run, ijb: Path, tmp_path: Path) -> None:
+    """As `extract loose_crop/` writes them: in the order of names, not of the meta files, and without what failed."""
+    rows = np.load(tmp_path / "faces.npy")
+    ask = ("identify", "ijb", "--meta", ijb, "--out", tmp_path / "o", "--features")
+    dataprep(*ask, tmp_path / "faces.npy")
+    expected = json.loads((tmp_path / "o/result.json").read_text())["tar_at_far"]
+    names = sorted(f"loose_crop/{i}.png" for i in range(1, len(rows) + 1))
+    order = [int(Path(name).stem) - 1 for name in names]
+    write_features(tmp_path / "named.parquet", rows[order], names)
+    dataprep(*ask, tmp_path / "named.parquet")
+    assert json.loads((tmp_path / "o/result.json").read_text())["tar_at_far"] == expected
+    kept = [i for i, row in enumerate(order) if row not in (60, 61)]  # both faces of template 31
+    write_features(tmp_path / "fewer.parquet", rows[order][kept], [names[i] for i in kept])
+    said = dataprep(*ask, tmp_path / "fewer.parquet", code=1).stderr
+    assert "no feature for 2 of the 180 faces of the benchmark, the first is '61.jpg'; --exclude-missing" in said
+    out = dataprep(*ask, tmp_path / "fewer.parquet", "--exclude-missing").stdout
     assert "excluded: 30 pairs (1 of the same person), 1 templates, 2 faces" in out
 
 
@@ -123,7 +180,7 @@ def test_a_gallery_is_searched(dataprep: Run, tmp_path: Path) -> None:
     ask = ("identify", "gallery", "--gallery", tmp_path / "g.parquet", "--probes", tmp_path / "g.parquet", "--top", "2")
     out = dataprep(*ask).stdout
     assert "rank-1 100.00% of 2 probes" in out
-    with open(tmp_path / "ws/identify/g/matches.csv") as stream:
+    with open(tmp_path / "ws/identify/g-in-g-top2/matches.csv") as stream:
         lines = list(csv.DictReader(stream))
     assert [(line["probe"], line["match"]) for line in lines[:4]] == [
         ("a/1.jpg", "a/2.jpg"), ("a/1.jpg", "b/1.jpg"), ("a/2.jpg", "a/1.jpg"), ("a/2.jpg", "b/1.jpg"),

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataprep.errors import RecordError
+from dataprep.evaluate import features
 from dataprep.evaluate.dumps import write_features, write_vector
 from dataprep.evaluate.features import (
     FeatureFolder,
@@ -87,7 +88,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     write_features(tmp_path / "y.npy", MATRIX)
     with pytest.raises(RecordError, match="4 values, not of 5"):
         read_features(tmp_path / "y.npy", 5)
-    (tmp_path / "y.txt").write_text("a\n")
+    (tmp_path / "y.npy.names.txt").write_text("a\n")
     with pytest.raises(RecordError, match="1 names for the 3 rows"):
         read_features(tmp_path / "y.npy")
 
@@ -97,6 +98,92 @@ def test_parquet_with_nulls_or_ragged_embeddings_is_refused(tmp_path: Path) -> N
         pq.write_table(pa.table({"name": ["a", "b"], "embedding": embeddings}), tmp_path / f"{name}.parquet")
         with pytest.raises(RecordError, match=name):
             read_features(tmp_path / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("names", "embeddings", "said"),
+    [
+        (["a"], ["text"], "embedding string"),
+        (["a"], [7], "embedding int64"),
+        (["a"], [0.5], "embedding double"),
+        (["a"], [{"x": 0.5}], "embedding struct"),
+        (["a"], [[1, 2]], "embedding list"),
+        ([1], [[1.0, 2.0]], "name is int64"),
+        (["a", None], [[1.0], [2.0]], "without a name"),
+        (["a", "b"], [[1.0, 2.0], [1.0, None]], "hold nulls"),
+    ],
+)
+def test_parquet_columns_of_other_kinds_are_named(tmp_path: Path, names: list, embeddings: list, said: str) -> None:
+    pq.write_table(pa.table({"name": names, "embedding": embeddings}), tmp_path / "x.parquet")
+    with pytest.raises(RecordError, match=said):
+        read_features(tmp_path / "x.parquet")
+
+
+def test_parquet_without_rows_or_values_is_refused(tmp_path: Path) -> None:
+    for width, rows in ((0, 2), (4, 0)):
+        column = pa.array([[0.5] * width] * rows, pa.list_(pa.float32()))
+        pq.write_table(
+            pa.table([pa.array(["a"] * rows, pa.string()), column], ["name", "embedding"]), tmp_path / "x.parquet"
+        )
+        with pytest.raises(RecordError, match=r"no rows|embeddings are empty"):
+            read_features(tmp_path / "x.parquet")
+
+
+def test_parquet_that_unpacks_to_far_more_than_the_file_is_refused(tmp_path: Path) -> None:
+    column = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1 << 25, np.float32)), 1 << 15)
+    table = pa.table([pa.array(["a"] * (1 << 10)), column], ["name", "embedding"])
+    pq.write_table(table, tmp_path / "x.parquet", compression="zstd")
+    assert (tmp_path / "x.parquet").stat().st_size < 1 << 18
+    with pytest.raises(RecordError, match="unpack to 134217728"):
+        read_features(tmp_path / "x.parquet")
+
+
+def test_parquet_is_read_a_batch_at_a_time_and_its_memory_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_BATCH_BYTES", 7 * 4 * 32)
+    rows = np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32)
+    column = pa.array(list(rows.astype(np.float64)), pa.list_(pa.float64()))
+    names = [f"{i}.jpg" for i in range(100)]
+    table = pa.table({"other": list(range(100)), "embedding": column, "name": names})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=30)
+    found = read_features(tmp_path / "x.parquet")
+    assert found.names == names
+    assert found.mapped is not None
+    found.release()
+    assert found.take(np.array([99, 3])).tolist() == rows[[99, 3]].tolist()
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'descr': '<f4', 'fortran_order': False, 'shape': (", b"{" * 90, b"{1: 2}", b"[" * 5000,
+               b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 4), }",
+               b"{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 4), }",
+               b"{'descr': 7, 'fortran_order': False, 'shape': (4, 4), }",
+               b"{'descr': ['<f4', 3], 'fortran_order': False, 'shape': (4, 4), }"],
+)  # fmt: skip
+def test_odd_headers_of_npy_are_refused(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64))
+    with pytest.raises(RecordError, match=r"x\.npy"):
+        read_features(tmp_path / "x.npy")
+
+
+def test_an_npz_under_the_name_of_an_npy_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=MATRIX)
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(RecordError, match="npz of several arrays"):
+        read_features(tmp_path / "x.npy")
+
+
+def test_names_beside_a_file_are_its_own_and_in_utf8(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", MATRIX)
+    (tmp_path / "x.txt").write_text("the images it was made of\n")
+    assert read_features(tmp_path / "x.npy").names is None
+    beside = tmp_path / "x.npy.names.txt"
+    beside.write_bytes("a\u2028b\r\nc\r\nd".encode())
+    assert read_features(tmp_path / "x.npy").names == ["a\u2028b", "c", "d"]
+    beside.write_bytes(b"\xe4\nb\nc\n")
+    with pytest.raises(RecordError, match=r"x\.npy\.names\.txt: no readable list of names in UTF-8"):
+        read_features(tmp_path / "x.npy")
 
 
 def test_other_float_widths_are_read_as_float32(tmp_path: Path) -> None:

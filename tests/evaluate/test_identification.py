@@ -7,7 +7,7 @@ import pytest
 from dataprep.errors import ModelError, RecordError
 from dataprep.evaluate import identification, search
 from dataprep.evaluate.features import Features
-from dataprep.evaluate.identification import Identification, identify, same_person
+from dataprep.evaluate.identification import Identification, _allowed, identify, same_person
 from dataprep.evaluate.megaface import Listed, extended, noisy, read_list, read_noises, refined_probes
 from dataprep.evaluate.search import nearest
 
@@ -108,6 +108,11 @@ def test_a_positive_that_ties_with_the_first_refused_negative_is_refused(monkeyp
     monkeypatch.setattr(identification, "FPRS", (0.25, 0.5, 0.75))
     found = identify(unit([[1, 0], [4, 3]]), ["a", "a"], features([[4, -3], [1, 0]]))
     assert found.tar_at_fpr == {"0.25": 0.0, "0.5": 0.0, "0.75": 1.0}
+
+
+def test_a_rate_allows_only_whole_negatives() -> None:
+    assert [_allowed(1e-6, n) for n in (999_999, 1_000_000, 2_999_999_999, 3_000_000_000)] == [0, 1, 2999, 3000]
+    assert [_allowed(1e-3, 29_000), _allowed(0.29, 100)] == [29, 29]
 
 
 def test_a_score_that_rounds_to_minus_zero_ties_with_zero() -> None:
@@ -237,11 +242,21 @@ def test_lists_and_noises_are_read(tmp_path: Path) -> None:
     path.write_text(json.dumps({"path": ["A/a_1.png", "B/b_2.png"], "id": ["A", 7]}))
     assert read_list(path) == Listed(names=("A/a_1.png", "B/b_2.png"), identities=("A", "7"))
     path.write_text(json.dumps({"path": ["534/x/1.jpg"]}))
-    assert read_list(path).identities == ("534",)
+    assert read_list(path).identities == ("x",)
+    path.write_text(json.dumps(["facescrub/A/1.png", "facescrub/B/2.png", "3.png"]))
+    assert read_list(path, people=True).identities == ("A", "B", "3.png")
+    path.write_text("a\u2028b/1.png\nc/2.png\n")
+    assert read_list(path).names == ("a\u2028b/1.png", "c/2.png")
+    path.write_text("faces/A_1.png\nfaces/B_1.png\n")
+    assert len(read_list(path).names) == 2  # distractors may lie in one folder
+    with pytest.raises(RecordError, match="all 2 files lie in a folder 'faces'"):
+        read_list(path, people=True)
     path.write_text("A/a_1.png\n\nB/b_2.png\n")
     assert read_list(path) == Listed(names=("A/a_1.png", "B/b_2.png"), identities=("A", "B"))
     for text, said in {
         "{": "not JSON",
+        "[" * 200_000: "not JSON",
+        '["a", 1]': "must be a list of names",
         '{"path": []}': "must be a list of names",
         '{"path": ["a"], "id": []}': "one identity for each of the 1",
         "a\na\n": "1 names stand there more than once",

@@ -16,7 +16,7 @@ from dataprep.evaluate.ijb import (
     read_template_pairs,
 )
 from dataprep.evaluate.one_to_many import search_templates
-from dataprep.evaluate.one_to_one import pair_scores, tar_at_fars, verify_templates
+from dataprep.evaluate.one_to_one import _packed, pair_scores, tar_at_fars, verify_templates
 from dataprep.evaluate.templates import Templates
 
 POINTS = "46.060 62.026 87.785 60.323 68.851 77.656 52.162 99.875 86.450 98.648"
@@ -128,6 +128,13 @@ def test_galleries_may_repeat_a_template_but_not_change_its_subject(tmp_path: Pa
             read_subjects(path, "g")
 
 
+def test_a_field_that_no_csv_holds_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.csv"
+    path.write_text("T,S\n7,3\n" + "8" * 200_000 + ",3\n")
+    with pytest.raises(RecordError, match=r"gallery\.csv: line 3: no CSV"):
+        read_subjects(path, "g")
+
+
 @pytest.mark.parametrize("block", [1 << 26, 4096])
 @pytest.mark.parametrize("dense", [True, False])
 def test_pair_scores_are_the_products_however_they_are_made(
@@ -140,10 +147,22 @@ def test_pair_scores_are_the_products_however_they_are_made(
     left, right = generator.integers(0, 300, (2, count))
     if not dense:
         left, right = np.arange(0, 280) % 299, np.arange(1, 281) % 300
-    expected = np.round((vectors[left] * vectors[right]).sum(axis=1), 12)
-    assert np.abs(pair_scores(vectors, left, right) - expected).max() < 3e-12
-    order = np.argsort(left, kind="stable")
-    assert np.abs(pair_scores(vectors, left[order], right[order]) - expected[order]).max() < 3e-12
+    same = generator.random(len(left)) < 0.3
+    order = np.lexsort((same, right, left))
+    expected = np.round((vectors[left] * vectors[right]).sum(axis=1), 12)[order]
+    for given in (np.arange(len(left)), order, order[::-1]):
+        scores, labels = pair_scores(vectors, left[given], right[given], same[given])
+        assert np.abs(scores - expected).max() < 3e-12
+        assert (np.round(scores, 12) == scores).all()
+        assert labels.tolist() == same[order].tolist()
+
+
+def test_pairs_are_packed_into_as_many_bits_as_they_need() -> None:
+    left, right, same = np.array([0, 69_999]), np.array([1, 69_998]), np.array([True, False])
+    assert _packed(left, right, same, 70_000, 70_000).tolist() == [3, 2 * (69_999 * 70_000 + 69_998)]
+    assert _packed(left, right, same, 70_000, 70_000).dtype == np.uint64
+    assert _packed(left[:1], right[:1], same[:1], 1 << 15, 1 << 16).dtype == np.uint64
+    assert _packed(left[:1], right[:1], same[:1], 1 << 15, (1 << 16) - 1).dtype == np.uint32
 
 
 def theirs(scores: np.ndarray, same: np.ndarray, far: float) -> float:
@@ -166,6 +185,20 @@ def test_tar_at_far_is_scikit_learns_by_both_rules_with_ties(decimals: int) -> N
         assert exact[far] == tpr[fpr <= float(far)].max()
         assert nearest[far] == theirs(scores, same, float(far))
     assert exact != nearest
+
+
+@pytest.mark.parametrize("top", [0, 10, 50, 59, 60])
+def test_tar_at_far_is_scikit_learns_where_long_runs_are_of_one_kind(top: int) -> None:
+    """All positives but the last ones above every negative: roc_curve leaves out what lies between."""
+    scores = np.arange(20_000, 0, -1.0)
+    same = np.zeros(20_000, np.bool_)
+    same[:top] = True
+    same[20_000 - (60 - top) :] = True
+    exact, nearest = tar_at_fars(scores, same)
+    fpr, tpr, _ = roc_curve(same, scores, drop_intermediate=False)
+    for far in exact:
+        assert exact[far] == tpr[fpr <= float(far)].max()
+        assert nearest[far] == theirs(scores, same, float(far))
 
 
 def test_one_to_one_by_hand_with_a_tie() -> None:

@@ -8,7 +8,7 @@ from dataprep.errors import RecordError, UsageError
 from dataprep.evaluate import templates as module
 from dataprep.evaluate.features import Features
 from dataprep.evaluate.ijb import Faces
-from dataprep.evaluate.templates import Pooling, pool
+from dataprep.evaluate.templates import Pooling, by_image, pool
 
 
 def faces(template: list[int], media: list[int], score: list[float] | None = None) -> Faces:
@@ -116,6 +116,24 @@ def test_an_excluded_face_does_not_count_in_the_average_of_its_media() -> None:
     listed = faces([1, 1, 1], [7, 7, 8])
     found = pool(features([[0, 0], [1, 0], [0, 1]]), listed, Pooling(), exclude_missing=True)
     assert found.vectors[0] == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_features_are_found_by_the_names_of_the_images() -> None:
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for names, images in [
+        (["10.png", "1.png", "2.png"], ["1.jpg", "2.jpg", "10.jpg"]),
+        (["crop/10", "crop/1", "crop/2"], ["1.jpg", "2.jpg", "10.jpg"]),
+        (["b/1.jpg", "a/1.jpg", "a/2.jpg"], ["a/1.jpg", "a/2.jpg", "b/1.jpg"]),
+    ]:
+        found = by_image(Features(Path("x"), rows, names), images)
+        assert found.take(np.arange(3)).tolist() == rows[[1, 2, 0]].tolist()
+        assert found.names == images
+    found = by_image(Features(Path("x"), rows, ["3.jpg", "1.jpg", "4.jpg"]), ["1.jpg", "2.jpg"], exclude_missing=True)
+    assert found.take(np.arange(2)).tolist() == [[2, 3], [0, 0]]
+    with pytest.raises(RecordError, match="of other images"):
+        by_image(Features(Path("x"), rows, ["a", "b", "c"]), ["1.jpg"], exclude_missing=True)
+    with pytest.raises(RecordError, match="stands there twice"):
+        by_image(Features(Path("x"), rows, ["1.jpg", "1.png", "2.jpg"]), ["1.jpg", "2.jpg"])
 
 
 def test_features_that_do_not_fit_the_faces_are_named() -> None:
