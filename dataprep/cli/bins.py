@@ -73,6 +73,10 @@ def _tell(path: Path, found: BinReport) -> None:
     click.echo(f"  {2 * found.pairs} images ({kept}), {found.distinct} of them distinct")
     for form, count in found.forms.items():
         click.echo(f"  {count} of {form}")
+    if found.refolded:
+        click.echo(
+            f"  {found.refolded} pairs come into another fold than in the list: a .bin is read as ten folds of one length"
+        )
     if found.one_kind:
         click.echo(
             f"  fold {', '.join(map(str, found.one_kind))} of ten holds pairs of one kind only: the ten-fold protocols "

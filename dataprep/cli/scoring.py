@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dataprep.cli.models import default_pack
 from dataprep.cli.ticker import Ticker
@@ -68,24 +70,29 @@ def test(
              dataprep test --model backbone.onnx --set pairs.txt --images lfw-112 --protocol face_pytorch
              dataprep test --features lfw.parquet --set lfw.bin
     """
-    from dataprep.evaluate.scoring import Scoring, score_features, score_model
+    from dataprep.evaluate.scoring import Scoring, check_target, score_features, score_model
     from dataprep.evaluate.sets import find_set, open_set
 
     if model is not None and features is not None:
         raise UsageError("--model and --features exclude each other: features are scored without a model")
+    if features is not None:
+        _refuse("--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch")
     path = default_pack(workspace) / "holdout.bin" if pairs is None else find_set(pairs, Path(workspace))
     chosen = open_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
-    given = features or model
-    label = path.stem if protocol == "insightface" else f"{path.stem}-{protocol}"
-    target = out or Path(workspace) / "models" / (given.stem if given and name == "default" else name) / "test" / label
+    found = features or model or Path(workspace) / "models" / name / "model.pt"
+    label = "-".join(part for part in (path.stem, "" if protocol == "insightface" else protocol, flip) if part)
+    if name == "default" and (features or model):  # model.onnx says less than the folder it is in
+        name = found.absolute().parent.name if found.stem == "model" else found.stem
+    target = out or Path(workspace) / "models" / name / "test" / label
     how = Scoring(
         protocol=protocol, flip=flip, batch=batch, device=device, input=_input(mean, std, order),
         skip_missing=skip_missing, baselines=baselines, plots=plots, leaks=leaks, trained_on=trained_on,
     )  # fmt: skip
+    if out is None:
+        check_target(target, found, chosen, how)
     if features is not None:
         result = score_features(features, chosen, target, how)
     else:
-        found = model or Path(workspace) / "models" / name / "model.pt"
         result = score_model(found, chosen, target, how, tick=Ticker())
     _tell(path, result)
     pictures = "roc.png, det.png, scores.png and wrong.png" if plots else "roc.png"
@@ -196,6 +203,14 @@ def _input(mean: str | None, std: str | None, order: str | None) -> Input | None
     return Input(mean=_three(mean, "--mean"), std=_three(std, "--std"), order=order or "RGB")
 
 
+def _refuse(given: str, *options: str) -> None:
+    """UsageError for options that were typed and mean nothing beside `given`."""
+    context = click.get_current_context()
+    typed = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if typed:
+        raise UsageError(f"--{typed[0].replace('_', '-')} means nothing with {given}: leave it out")
+
+
 def _three(text: str | None, option: str) -> tuple[float, float, float]:
     """One number for all channels, or three; 127.5 by default."""
     try:
@@ -203,6 +218,8 @@ def _three(text: str | None, option: str) -> tuple[float, float, float]:
         first, second, third = numbers * 3 if len(numbers) == 1 else numbers
     except ValueError:
         raise UsageError(f"{option} {text}: one number or three separated by commas are needed") from None
+    if not all(map(math.isfinite, (first, second, third))):
+        raise UsageError(f"{option} {text}: the numbers must be finite")
     if option == "--std" and min(first, second, third) <= 0:
         raise UsageError(f"{option} {text}: the numbers must be above 0")
     return first, second, third

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinReport:
-    """What a .bin holds: how images are kept (bytes or ndarray), their forms as `112x112 jpeg`, and folds of one kind."""
+    """What a .bin holds: how images are kept (bytes or ndarray), their forms as `112x112 jpeg`, and folds of one kind.
+    `refolded` pairs come into another fold than the list they were built from has them in."""
 
     pairs: int
     positives: int
@@ -32,24 +33,28 @@ class BinReport:
     forms: dict[str, int]
     one_kind: list[int]
     sha256: str
+    refolded: int = 0
 
 
 def build_bin(chosen: VerificationSet, out: Path) -> BinReport:
-    """insightface's lfw2pack and its siblings: the files' bytes as they are, in the order of the pairs.
+    """insightface's lfw2pack and its siblings: the files' bytes as they are, in the order of the pairs, fold by fold.
 
+    A .bin keeps no folds, its readers take ten consecutive stretches: pairs that this moves are counted.
     Raises RecordError for a file that is no image, or for none at all.
     """
     if not len(chosen):
         raise RecordError(f"{chosen.path}: no pairs are left")
-    sides = np.stack([chosen.left, chosen.right], axis=1).ravel().tolist()
+    order = np.argsort(chosen.fold, kind="stable")
+    refolded = int((chosen.fold[order] != consecutive_folds(len(chosen))).sum())
+    sides = np.stack([chosen.left[order], chosen.right[order]], axis=1).ravel().tolist()
     read: dict[int, bytes] = {}
     for i in sides:
         if i not in read:
             read[i] = chosen.images[i]
             if identify(read[i]) not in _SUFFIXES:
                 raise RecordError(f"{chosen.path}: {chosen.names[i]} is no image; --skip-missing does not hide that")
-    write_bin(out, [read[i] for i in sides], chosen.same.tolist())
-    return show_bin(out)
+    write_bin(out, [read[i] for i in sides], chosen.same[order].tolist())
+    return replace(show_bin(out), refolded=refolded)
 
 
 def unpack_bin(path: Path, out: Path) -> Path:

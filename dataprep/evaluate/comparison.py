@@ -31,10 +31,12 @@ def find_results(runs: Sequence[Path]) -> list[dict[str, Any]]:
             try:
                 content = json.loads(file.read_bytes())
                 scores = content["verification"]
-                float(scores["accuracy"]), float(scores["accuracy_std"]), dict(scores["tar_at_far"])
+                rates = {f"{float(far):g}": float(tar) for far, tar in dict(scores["tar_at_far"]).items()}
+                numbers = {name: float(scores[name]) for name in ("accuracy", "accuracy_std")}
+                content["verification"] = {**numbers, "tar_at_far": rates}
                 content["_row"] = str(content.get("name") or Path(content["model"]).stem)
                 content["_set"] = str(content.get("set_name") or Path(content["set"]).stem)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if run.is_file():
                     raise RecordError(f"{file} is no result of `dataprep test` ({error})") from None
                 continue  # a folder may hold results of other kinds too
@@ -77,7 +79,7 @@ def tabulate(results: Sequence[dict[str, Any]]) -> Table:
         if result.get("skipped_pairs"):
             notes.append(f"{label} on {result['_set']}: {result['skipped_pairs']} pairs were left out")
     for name in sets:
-        versions = {result.get("set_sha256") for result in results if result["_set"] == name}
+        versions = {str(result.get("set_sha256")) for result in results if result["_set"] == name}
         if len(versions) > 1:
             notes.append(
                 f"{name}: {len(versions)} different files of this name; its column does not compare like with like"

@@ -55,7 +55,7 @@ def write_parquet(path: Path, parts: Iterable[tuple[Sequence[str], Matrix]], wid
 
 
 def write_npy(path: Path, parts: Iterable[tuple[Sequence[str] | None, Matrix]], rows: int, width: int) -> None:
-    """The rows of all parts as one array, and their names, if they have any, in a .txt beside it, which is written last."""
+    """The rows of all parts as one array, and their names, if they have any, in <name>.names.txt beside it, written last."""
     every: list[str] = []
     with Folder(path.parent).writing(path.name) as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
@@ -68,4 +68,4 @@ def write_npy(path: Path, parts: Iterable[tuple[Sequence[str] | None, Matrix]], 
 
 def _put_names(path: Path, names: Sequence[str] | None) -> None:
     if names is not None:
-        Folder(path.parent).put(path.with_suffix(".txt").name, "".join(f"{name}\n" for name in names).encode())
+        Folder(path.parent).put(f"{path.name}.names.txt", "".join(f"{name}\n" for name in names).encode())

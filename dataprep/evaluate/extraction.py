@@ -32,7 +32,9 @@ from dataprep.storage import Folder, file_sha256
 if TYPE_CHECKING:
     from dataprep.models.files import Input
 
-FORMS = ("parquet", "npy", "npy-per-image", "megaface")
+_FILES = ("npy-per-image", "megaface")
+FORMS = ("parquet", "npy", *_FILES)
+_LIST = ".files.txt"  # beside a folder of files: which of them are the extraction's
 
 Tick = Callable[[int, int, int], None]
 
@@ -70,26 +72,23 @@ def extract(
 ) -> Extracted:
     """Embed every image of `source` into `out`; `about` says what with (the model's sha256, its input).
 
-    `form` is parquet or npy (names in a .txt beside it), or, with `out` as a folder, npy-per-image (VGGFace2-pytorch's
+    `form` is parquet or npy (names in <out>.names.txt), or, with `out` as a folder, npy-per-image (VGGFace2-pytorch's
     `<name>.npy`) or megaface (`<name with suffix>_<algorithm>.bin`). A kill costs at most `chunk` images. Raises
-    ModelError if `out` or its parts are of another extraction, unless `fresh`; RecordError if no image can be embedded.
+    ModelError if `out` or its parts are of another extraction, unless `fresh`; RecordError if no image can be embedded, or
+    if names cannot be placed under `out`.
     """
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
-    identity = {
-        "source": source.digest,
-        "images": len(source),
-        "flip": flip,
-        "form": form,
-        "algorithm": algorithm,
-        "chunk": chunk,
-        **about,
-    }
+    _check_form(out, form)
+    if form in _FILES:
+        _placed(source.names, form, algorithm)  # before anything is embedded
+    # What the parts are made with. The batch is not among it: another one changes rounding alone, and a run that ended for
+    # want of memory must be able to go on with a smaller one.
+    made = {"source": source.digest, "images": len(source), "flip": flip, "chunk": chunk, **about}
+    identity = {**made, "form": form, "algorithm": algorithm}
     parts = Folder(out.parent / f".{out.name}.parts")
     if not fresh and (done := _finished(out, parts, identity)) is not None:
         return done
     with locked(parts.path, "the output"):
-        _begin(parts, identity, fresh=fresh)
+        _begin(out, parts, made, fresh=fresh)
         embedded = _embed_all(source, embedder, parts, flip, batch, chunk, tick)
         return _finish(out, parts, source, identity, form, algorithm, embedded)
 
@@ -105,20 +104,28 @@ def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> Extracted |
     finished = Folder(out.parent).get_json(f"{out.name}.json")
     if finished is not None and out.exists():
         _check_same(out, finished["identity"], identity)
+        gone = [name for name in _listed(out) if not (out / name).is_file()]
+        if gone:
+            raise ModelError(f"{out / gone[0]} is gone, one of {len(gone)} of this extraction: --fresh makes them anew")
         return Extracted(images=finished["images"], failed=finished["failed"], width=finished["width"], fresh=0)
     if out.exists() and parts.get_json("extraction.json") is None:
         raise ModelError(f"{out} is there already and is not of this extraction: --fresh overwrites it")
     return None
 
 
-def _begin(parts: Folder, identity: dict[str, Any], *, fresh: bool) -> None:
+def _begin(out: Path, parts: Folder, made: dict[str, Any], *, fresh: bool) -> None:
     begun = None if fresh else parts.get_json("extraction.json")
     if begun is not None:
-        _check_same(parts.path, begun, identity)
+        _check_same(parts.path, begun, made)
         return
+    if fresh:  # what says that `out` is finished goes first, so that a run which is killed can be gone on with
+        (out.parent / f"{out.name}.json").unlink(missing_ok=True)
+        for name in _listed(out):
+            (out / name).unlink(missing_ok=True)
+        (out.parent / f"{out.name}{_LIST}").unlink(missing_ok=True)
     for name in parts.names("*.npz"):
         (parts / name).unlink()
-    parts.put_json("extraction.json", identity)
+    parts.put_json("extraction.json", made)
 
 
 def _embed_all(source: Source, embedder: Embedder, parts: Folder, flip: str, batch: int, chunk: int, tick: Tick) -> int:
@@ -243,7 +250,9 @@ def _finish(
     elif form == "npy":
         write_npy(out, chunks(), rows, width)
     else:
-        _write_files(out, chunks(), form, algorithm)
+        placed = _placed([source.names[p] for p in range(len(source)) if p not in failures], form, algorithm)
+        Folder(out.parent).put(f"{out.name}{_LIST}", "".join(f"{target}\n" for target in placed.values()).encode())
+        _write_files(out, chunks(), placed)
     beside = Folder(out.parent)
     table = "".join(f"{source.names[p]}\t{reason}\n" for p, reason in sorted(failures.items()))
     if table:
@@ -257,16 +266,52 @@ def _finish(
     return result
 
 
-def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], form: str, algorithm: str) -> None:
+def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], placed: dict[str, str]) -> None:
     """A file for each image. Each appears whole; the .json beside the folder says that all are there."""
     for names, features in chunks:
         for name, feature in zip(names, features, strict=True):
-            relative = PurePosixPath(name)
-            if relative.is_absolute() or ".." in relative.parts:
-                raise RecordError(f"{name}: a name outside of the source's folder cannot be placed under {out}")
-            target = out / (str(relative.with_suffix(".npy")) if form == "npy-per-image" else f"{name}_{algorithm}.bin")
-            if form == "npy-per-image":
+            target = out / placed[name]
+            if target.suffix == ".npy":
                 with Folder(target.parent).writing(target.name) as stream:
                     np.save(stream, feature)
             else:
                 write_vector(target, feature)
+
+
+def _check_form(out: Path, form: str) -> None:
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
+    suffix = out.suffix.removeprefix(".")
+    if (form not in _FILES and suffix != form) or (form in _FILES and suffix in FORMS):
+        wanted = "a folder" if form in _FILES else f"a .{form}"
+        raise UsageError(f"--out {out}: the form {form} is {wanted}; readers go by the suffix")
+    if out.exists() and out.is_dir() != (form in _FILES):
+        raise UsageError(f"--out {out} is there and is {'a folder' if out.is_dir() else 'a file'}: name another")
+
+
+def _placed(names: Sequence[str], form: str, algorithm: str) -> dict[str, str]:
+    """The file under the output of each image. RecordError for a name that leads out of it, or two that meet."""
+    placed: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise RecordError(f"{name}: a name outside of the source's folder cannot be placed under the output")
+        target = str(
+            path.with_suffix(".npy") if form == "npy-per-image" else path.with_name(f"{path.name}_{algorithm}.bin")
+        )
+        if taken.setdefault(target, name) != name or name in placed:
+            raise RecordError(
+                f"{taken[target]} and {name} would both become {target}: rename one, or take --form parquet"
+            )
+        placed[name] = target
+    return placed
+
+
+def _listed(out: Path) -> list[str]:
+    """The files under `out` that an earlier extraction wrote."""
+    try:
+        names = (out.parent / f"{out.name}{_LIST}").read_text("utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name and not name.startswith("/") and ".." not in PurePosixPath(name).parts]

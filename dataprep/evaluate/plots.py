@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dataprep.errors import RecordError
 from dataprep.evaluate.curves import Bools, Floats, equal_error, roc
 from dataprep.evaluate.embed import decode_faces
 from dataprep.evaluate.protocols import Scored
@@ -121,11 +122,15 @@ def _draw_pair(figure: Figure, chosen: VerificationSet, scored: Scored, pair: in
     values, label, _ = _shown_scores(scored)
     sides = int(chosen.left[pair]), int(chosen.right[pair])
     figure.text(*_share(figure, left, bottom + _ROW - 0.2), f"pair {pair + 1}: {label} {values[pair]:.3f}", fontsize=8)
-    for place, (i, face) in enumerate(zip(sides, decode_faces([chosen.images[i] for i in sides]), strict=True)):
+    for place, i in enumerate(sides):
         x = left + 2.4 * place
         width, height = _share(figure, 1.4, 1.4)
         axes = figure.add_axes((*_share(figure, x, bottom + 0.25), width, height))
-        axes.imshow(face, interpolation="antialiased")
+        try:
+            axes.imshow(decode_faces([chosen.images[i]])[0], interpolation="antialiased")
+        except RecordError:  # the scores are of features then, and the picture is not worth an error
+            axes.imshow(np.full((1, 1, 3), 0.85))
+            axes.text(0, 0, "cannot\nbe read", ha="center", va="center", fontsize=7)
         axes.axis("off")
         axes.set_anchor("W")
         figure.text(*_share(figure, x, bottom + 0.09), _short_name(chosen.names[i]), fontsize=7)

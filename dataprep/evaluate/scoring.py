@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataprep import __version__
-from dataprep.errors import RecordError
+from dataprep.errors import RecordError, UsageError
 from dataprep.evaluate.embed import TorchEmbedder, embed_images, embed_pairs, open_model
 from dataprep.evaluate.features import read_features
 from dataprep.evaluate.intervals import METHODS
@@ -87,6 +90,7 @@ def score_model(
                 "pairs out and says so"
             )
         kept = chosen.without(bad) if bad else chosen
+        kept.check_folds()
         scored = score_pairs(embedded[kept.left], embedded[kept.right], kept.same, kept.fold, how.protocol)
     except RecordError as error:
         raise RecordError(f"{chosen.path}: {error}") from None
@@ -122,15 +126,59 @@ def score_features(features: Path, chosen: VerificationSet, target: Path, how: S
         left, right, kept = features_of_pairs(opened, chosen, skip_missing=how.skip_missing)
         bad = unusable(left) | unusable(right)
         if bad.any() and how.skip_missing:
-            rows = {int(i): "no direction: zero or not finite" for side, rows in
-                    ((left, kept.left), (right, kept.right)) for i in rows[unusable(side)]}  # fmt: skip
-            left, right, kept = left[~bad], right[~bad], kept.without(rows)
+            void = {
+                int(i): "no direction: zero or not finite"
+                for side, positions in ((left, kept.left), (right, kept.right))
+                for i in positions[unusable(side)]
+            }
+            # by pair, not by image: without names a photo that is in several pairs has a row for each
+            left, right, kept = left[~bad], right[~bad], kept.only(~bad, void)
+        kept.check_folds()
         scored = score_pairs(left, right, kept.same, kept.fold, how.protocol)
     except RecordError as error:
         raise RecordError(f"{chosen.path}: {error}") from None
-    described = {"features": str(features), "features_sha256": file_sha256(features)}
+    described = {"features": str(features), "features_sha256": file_sha256(features), **_made_with(features)}
     unknown = Leaks(unknown=("features do not say what their model was trained on",))
     return _report(target, features.stem, kept, scored, how, "as in the file", described, ("numpy",), {}, unknown)
+
+
+def check_target(target: Path, given: Path, chosen: VerificationSet, how: Scoring) -> None:
+    """Raises UsageError if `target` holds the result of another model or file of features, set or way of scoring: results
+    of files of one name must not overwrite each other. The same file made anew may."""
+    found = Folder(target).get_json("result.json")
+    if not isinstance(found, dict):
+        return
+    earlier: dict[str, Any] = {
+        "model": str(found.get("model") or found.get("features")),
+        "set": str(found.get("set")),
+        "protocol": found.get("protocol"),
+        "flip": found.get("flip"),
+        "input": found.get("input"),
+    }
+    flip = "as in the file" if "model" not in found else how.flip or FLIPS.get(how.protocol)
+    now: dict[str, Any] = {
+        "model": str(given),
+        "set": str(chosen.path),
+        "protocol": how.protocol,
+        "flip": flip,
+        "input": None if how.input is None else json.loads(json.dumps(asdict(how.input))),
+    }
+    for name in ("model", "set"):
+        earlier[name], now[name] = os.path.abspath(earlier[name]), os.path.abspath(now[name])
+    changed = [name for name in earlier if earlier[name] != now[name]]
+    if changed:
+        raise UsageError(
+            f"{target}/result.json is of another {' and '.join(changed)} ({earlier[changed[0]]}): --out names another folder"
+        )
+
+
+def _made_with(features: Path) -> dict[str, Any]:
+    """What the .json that `extract` puts beside its output says of the model and the images."""
+    beside = Folder(features.parent).get_json(f"{features.name}.json")
+    identity = beside.get("identity") if isinstance(beside, dict) else None
+    if not isinstance(identity, dict):
+        return {}
+    return {"model_sha256": identity.get("model_sha256"), "extracted": identity}
 
 
 def _report(
@@ -150,12 +198,6 @@ def _report(
         verification=found, baselines=simple, leaks=leaks, skipped=kept.skipped, skipped_pairs=kept.skipped_pairs
     )
     folder = Folder(target)
-    curves = {f"{title} ({found.accuracy:.2%})": (scored.distance, kept.same)}
-    draw_roc(folder / "roc.png", curves)
-    if how.plots:
-        draw_det(folder / "det.png", curves)
-        draw_scores(folder / "scores.png", scored, kept.same)
-        draw_wrong(folder / "wrong.png", kept, scored)
     folder.put_json(
         "result.json",
         {
@@ -168,11 +210,25 @@ def _report(
             "set_name": kept.name,
             "set_sha256": kept.sha256,
             "interval_methods": METHODS,
-            "versions": {"dataprep": __version__, **{name: importlib.metadata.version(name) for name in libraries}},
+            "versions": {"dataprep": __version__, **{name: _version(name) for name in libraries}},
             **asdict(result),
         },
     )
+    curves = {f"{title} ({found.accuracy:.2%})": (scored.distance, kept.same)}
+    draw_roc(folder / "roc.png", curves)
+    if how.plots:
+        draw_det(folder / "det.png", curves)
+        draw_scores(folder / "scores.png", scored, kept.same)
+        draw_wrong(folder / "wrong.png", kept, scored)
     return result
+
+
+def _version(library: str) -> str:
+    """Of a library by its distribution, or, as that can go by another name (onnxruntime-gpu), by the module itself."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(library), "__version__", "unknown"))
 
 
 def _baselines(embedder: Any, kept: VerificationSet, how: Scoring) -> dict[str, float]:

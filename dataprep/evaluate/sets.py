@@ -26,7 +26,8 @@ class VerificationSet:
     """Distinct images, and pairs of them by position.
 
     `names[i]` is image i's path in the list, or its number in the .bin as `bins unpack` counts (00001 ...);
-    `identities[i]` whose face it is, where the form of the set tells. `skipped` names what was left out and why.
+    `identities[i]` whose face it is, where the form of the set tells. `folds` is how many the whole set has, whatever was
+    left out since. `skipped` names what was left out and why.
     """
 
     name: str
@@ -39,6 +40,7 @@ class VerificationSet:
     right: Ints
     same: Bools
     fold: Ints
+    folds: int
     skipped: tuple[str, ...] = ()
     skipped_pairs: int = 0
 
@@ -48,6 +50,10 @@ class VerificationSet:
     def without(self, bad: dict[int, str]) -> VerificationSet:
         """The set without the pairs of some images, given by position with the reason; the other pairs keep their fold."""
         keep = ~(np.isin(self.left, list(bad)) | np.isin(self.right, list(bad)))
+        return self.only(keep, bad)
+
+    def only(self, keep: Bools, bad: dict[int, str]) -> VerificationSet:
+        """The set with some of its pairs; `bad` says of which images, and why, the others were left out."""
         return replace(
             self,
             left=self.left[keep],
@@ -57,6 +63,17 @@ class VerificationSet:
             skipped=(*self.skipped, *(f"{self.names[i]}: {reason}" for i, reason in sorted(bad.items()))),
             skipped_pairs=self.skipped_pairs + int((~keep).sum()),
         )
+
+    def check_folds(self) -> None:
+        """Raises RecordError if pairs were left out and a fold has none of a kind any more: that is another score."""
+        for fold in range(self.folds if self.skipped_pairs else 0):
+            kinds = self.same[self.fold == fold]
+            if not len(kinds) or kinds.all() or not kinds.any():
+                left = "no pairs" if not len(kinds) else f"no {'negative' if kinds.all() else 'positive'} pairs"
+                raise RecordError(
+                    f"fold {fold + 1} of {self.folds} has {left} left: {self.skipped_pairs} were left out for "
+                    f"{len(self.skipped)} images, {self.skipped[0]} first; bring those back"
+                )
 
 
 class FileImages(Sequence[bytes]):
@@ -116,13 +133,14 @@ def open_set(
         right=np.array([place[name] for name in pairs.right], np.int64),
         same=pairs.same,
         fold=pairs.fold,
+        folds=int(pairs.fold.max(initial=-1)) + 1,
     )
     return chosen.without({place[name]: "no such file" for name in missing}) if missing else chosen
 
 
 def find_set(text: str, workspace: Path) -> Path:
     """The path that `--set` means: a file, or one of the field's names (lfw, cfp_fp, ...) looked up in the workspace."""
-    if Path(text).exists():
+    if Path(text).is_file():
         return Path(text)
     name = text.lower().replace("-", "_")
     name = {"agedb30": "agedb_30", "agedb": "agedb_30"}.get(name, name)
@@ -165,6 +183,7 @@ def _open_bin(path: Path) -> VerificationSet:
             first[image] = len(first)
             names.append(name)
     position = np.array([first[image] for image in images], np.int64)
+    folds = consecutive_folds(len(same))
     return VerificationSet(
         name=path.stem,
         path=path,
@@ -175,7 +194,8 @@ def _open_bin(path: Path) -> VerificationSet:
         left=position[0::2],
         right=position[1::2],
         same=same,
-        fold=consecutive_folds(len(same)),
+        fold=folds,
+        folds=int(folds.max()) + 1,
     )
 
 
@@ -201,7 +221,7 @@ def features_of_pairs(
         if len(features) != 2 * len(chosen):
             raise RecordError(
                 f"{features.path}: {len(features)} rows without names; the {len(chosen)} pairs of {chosen.path} take "
-                f"{2 * len(chosen)} in the order of the pairs, or a {features.path.stem}.txt with a name a line"
+                f"{2 * len(chosen)} in the order of the pairs, or a {features.path.name}.names.txt with a name a line"
             )
         return features.matrix[0::2], features.matrix[1::2], chosen
     place: dict[str, int] = {}

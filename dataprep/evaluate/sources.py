@@ -48,7 +48,7 @@ def _folder(path: Path) -> Source:
 
 def _list(path: Path, root: Path) -> Source:
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise RecordError(f"{path}: neither a .bin nor a list of paths in UTF-8") from None
     names = [line.strip() for line in lines if line.strip()]
@@ -59,6 +59,11 @@ def _list(path: Path, root: Path) -> Source:
 
 def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> Source:
     """The digest covers names, sizes and times of change: reading every image twice would double the work."""
+    for name in names:
+        if not name.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in name):
+            raise RecordError(f"{name!a}: the name is no UTF-8, which feature files keep names in; rename the file")
+        if any(ord(c) < 32 for c in name):
+            raise RecordError(f"{name!a}: the name holds a control character; rename the file")
     digest = hashlib.sha256()
     for file, name in zip(files, names, strict=True):
         try:

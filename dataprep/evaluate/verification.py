@@ -129,6 +129,8 @@ def check_pairs(distance: Floats, same: Bools, folds: Ints) -> None:
     if not np.isfinite(distance).all():
         raise RecordError("some distances are not finite; the embeddings hold NaN or infinity")
     count = int(folds.max(initial=-1)) + 1
+    if count == 1 and len(same) > 1:
+        raise RecordError("all pairs are in one fold; a fold is scored at the threshold that the others choose")
     if len(same) < 2 * count or count < 2:
         raise RecordError(f"{len(same)} pairs are too few for ten folds; a verification set has hundreds")
     for fold in range(count):
@@ -162,9 +164,12 @@ def _validation(distance: Floats, same: Bools, folds: Ints, target: float) -> tu
         here = folds == fold
         far = (below.sum(axis=0) - below[fold]) / int(((folds != fold) & ~same).sum())
         threshold = 0.0
-        above = int(np.argmax(far >= target))
-        if far[above] >= target and above > 0:
-            # theirs: scipy's interp1d(far, thresholds, kind="slinear"), between the neighbours of the target
+        above = int(np.searchsorted(far, target, side="right"))
+        if above == len(far):
+            threshold = float(VALIDATION_THRESHOLDS[-1]) if far[-1] == target else 0.0
+        elif above > 0:
+            # theirs: scipy's interp1d(far, thresholds, kind="slinear"), a spline of degree 1; among thresholds whose FAR is
+            # the target exactly it takes the last
             share = (target - far[above - 1]) / (far[above] - far[above - 1])
             threshold = VALIDATION_THRESHOLDS[above - 1] + share * float(np.diff(VALIDATION_THRESHOLDS)[above - 1])
         validation.append(float((distance[here & same] < threshold).mean()))

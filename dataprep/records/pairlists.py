@@ -18,7 +18,7 @@ from dataprep.errors import RecordError
 from dataprep.records.pairs import Pairs, consecutive_folds
 
 _SAME = {"1": True, "+1": True, "true": True, "same": True, "0": False, "-1": False, "false": False, "different": False}
-_HEADER = re.compile(r"\s*(\d+)(?:\s+(\d+))?\s*")
+_HEADER = re.compile(r"\s*(\d{1,9})(?:\s+(\d{1,9}))?\s*")
 
 
 def read_pairs(path: Path) -> Pairs:
@@ -27,7 +27,7 @@ def read_pairs(path: Path) -> Pairs:
     Lists without folds of their own get ten consecutive ones. Raises RecordError with the number of a bad line.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: a name may hold U+2028
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -78,7 +78,7 @@ def _pairs_txt(lines: Sequence[tuple[int, str]], header: re.Match[str]) -> Pairs
 
 
 def _photo(name: str, index: str, number: int) -> str:
-    if not index.strip().isdecimal():
+    if not index.strip().isdecimal() or len(index) > 9:
         raise RecordError(f"line {number}: {index[:40]!r} is not the number of a photo")
     return f"{name}/{name}_{int(index):04d}"
 
@@ -101,7 +101,7 @@ def _lines(lines: Sequence[tuple[int, str]]) -> Pairs:
 def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
     """left,right,same[,fold]; a first line of column names may put them in another order."""
     columns = ["left", "right", "same", "fold"]
-    first = [field.strip().lower() for field in next(csv.reader([lines[0][1]]))]
+    first = [field.strip().lower() for field in _fields(*lines[0])]
     named = {"left", "right", "same"} <= set(first)
     if named or len(first) < 3 or first[2] not in _SAME:
         if not named:
@@ -110,7 +110,7 @@ def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
     place = {name: columns.index(name) for name in ("left", "right", "same", "fold") if name in columns}
     left, right, same, fold = [], [], [], []
     for number, line in lines:
-        fields = [field.strip() for field in next(csv.reader([line]))]
+        fields = [field.strip() for field in _fields(number, line)]
         if len(fields) <= max(place["left"], place["right"], place["same"]):
             raise RecordError(f"line {number}: too few columns in {line[:80]!r}")
         left.append(fields[place["left"]])
@@ -123,6 +123,13 @@ def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
     order = {name: i for i, name in enumerate(sorted(set(fold), key=lambda name: (len(name), name)))}
     folds = np.array([order[name] for name in fold], np.int64) if given else consecutive_folds(len(left))
     return Pairs(left=tuple(left), right=tuple(right), same=np.array(same, bool), fold=folds)
+
+
+def _fields(number: int, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise RecordError(f"line {number}: no CSV ({error}): {line[:80]!r}") from None
 
 
 def _same(word: str, number: int) -> bool:

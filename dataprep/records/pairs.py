@@ -164,7 +164,8 @@ def read_bin(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     """
     images, same = _open_bin(path)
     try:
-        found = [_image(image) for image in images]
+        copies: dict[int, bytes] = {}  # a few bytes of pickle can name one large array again and again
+        found = [_image(image, copies) for image in images]
         truth = _truth(same)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from None
@@ -191,11 +192,14 @@ def _open_bin(path: str | Path) -> tuple[list[Any], Any]:
     return loaded[0], loaded[1]
 
 
-def _image(element: Any) -> bytes:
-    if isinstance(element, bytes | bytearray):
-        return bytes(element)
-    if isinstance(element, Array):
-        return element.tobytes()
+def _image(element: Any, copies: dict[int, bytes]) -> bytes:
+    data = element.data if isinstance(element, Array) else element
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, bytearray):
+        if id(data) not in copies:
+            copies[id(data)] = bytes(data)
+        return copies[id(data)]
     raise RecordError(f"an image in it is a {type(element).__name__}; images are bytes or arrays of bytes")
 
 

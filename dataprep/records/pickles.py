@@ -39,10 +39,13 @@ _PLAIN = re.compile(r"[biu][1248]")
 
 
 class Array:
-    """What a pickled numpy array stands for: a type of whole numbers or truth values, a shape and the bytes."""
+    """What a pickled numpy array stands for: a type of whole numbers or truth values, a shape and the bytes.
+
+    `data` is as it stands in the pickle: several arrays may share it."""
 
     def __init__(self, *arguments: Any) -> None:
-        self._dtype, self._shape, self._data = np.dtype("u1"), (0,), b""
+        self._dtype, self._shape = np.dtype("u1"), (0,)
+        self.data: bytes | bytearray = b""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, _, data = state
@@ -56,14 +59,11 @@ class Array:
             raise RecordError(f"an array in it has the shape {str(shape)[:60]}")
         if math.prod(sides) * dtype.plain.itemsize != len(data):
             raise RecordError(f"an array in it claims the shape {str(sides)[:60]} and holds {len(data)} bytes")
-        self._dtype, self._shape, self._data = dtype.plain, sides, bytes(data)
-
-    def tobytes(self) -> bytes:
-        return self._data
+        self._dtype, self._shape, self.data = dtype.plain, sides, data
 
     def values(self) -> npt.NDArray[Any]:
         """The elements in a row; a transposed array of more than one column is not expected here."""
-        return np.frombuffer(self._data, self._dtype)
+        return np.frombuffer(self.data, self._dtype)
 
 
 class _Dtype:

@@ -77,6 +77,24 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
         json.loads((ws / f"models/{name}/test/lfw/result.json").read_text())["verification"] for name in ("m", "f")
     )
     assert of_features == of_model
+    saved = json.loads((ws / "models/f/test/lfw/result.json").read_text())
+    assert saved["model_sha256"] == json.loads((ws / "models/m/test/lfw/result.json").read_text())["model_sha256"]
+    assert saved["extracted"]["flip"] == "sum"
+    dataprep("test", "--features", tmp_path / "f.parquet", "--set", "lfw")  # the same again
+    (tmp_path / "b").mkdir()
+    (tmp_path / "f.parquet").rename(tmp_path / "b/f.parquet")
+    code, _, err = typed("test", "--features", tmp_path / "b/f.parquet", "--set", "lfw")
+    assert code == 2
+    assert "result.json is of another model" in err
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").symlink_to(made / "m.pt")
+        typed_of = ("--model", tmp_path / name / "model.pt", "--set", "lfw")
+        for flip in ((), ("--flip", "none")):
+            dataprep("test", *typed_of, *flip)
+    assert {str(path.relative_to(ws / "models")) for path in ws.glob("models/*/test/lfw*")} >= {
+        "one/test/lfw", "two/test/lfw", "one/test/lfw-none", "two/test/lfw-none",
+    }  # fmt: skip
     table = dataprep("compare", ws / "models")
     assert table.splitlines()[0].split()[:3] == ["model", "protocol", "flip"]
     assert dataprep("compare", ws / "models", "--markdown").startswith("| model |")
@@ -93,6 +111,12 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
         (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--mean", "1,2"], 2, "one number or three"),
         (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--std", "0"], 2, "above 0"),
         (["test", "--features", "/no.npy", "--model", "x.pt"], 2, "exclude each other"),
+        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--std", "inf"], 2, "must be finite"),
+        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--mean", "1,nan,1"], 2, "must be finite"),
+        (["test", "--features", "/no.npy", "--flip", "sum"], 2, "--flip means nothing with --features"),
+        (["test", "--features", "/no.npy", "--baselines"], 2, "--baselines means nothing"),
+        (["test", "--features", "/no.npy", "--leaks", "off"], 2, "--leaks means nothing"),
+        (["test", "--features", "/no.npy", "--mean", "1"], 2, "--mean means nothing"),
         (["test", "--features", "/no.npy", "--set", "{made}/pairs.txt"], 1, "/no.npy"),
         (["extract", "/no", "--out", "x.npy", "--model", "{made}/m.pt"], 1, "no such folder, list, pack or .bin"),
         (["bins", "show", "{made}/m.pt"], 1, "m.pt"),

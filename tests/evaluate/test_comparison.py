@@ -7,6 +7,10 @@ import pytest
 from dataprep.errors import RecordError
 from dataprep.evaluate.comparison import as_markdown, as_text, find_results, tabulate
 
+ODD = json.dumps(
+    {"name": "a", "set_name": "b", "verification": {"accuracy": 1, "accuracy_std": 0, "tar_at_far": {"low": 1}}}
+)
+
 
 def result(folder: Path, name: str, kind: str, accuracy: float, **more: Any) -> None:
     folder.mkdir(parents=True)
@@ -57,7 +61,7 @@ def test_what_does_not_compare_is_said(tmp_path: Path) -> None:
 def test_runs_without_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"holds no result\.json"):
         find_results([tmp_path])
-    for content in ("{}", "[]", "junk", '{"verification": 3}'):
+    for content in ("{}", "[]", "junk", '{"verification": 3}', "[" * 100_000, ODD):
         (tmp_path / "result.json").write_text(content)
         with pytest.raises(RecordError, match="is no result of `dataprep test`"):
             find_results([tmp_path / "result.json"])

@@ -4,13 +4,14 @@ import signal
 import struct
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run, command, environment
 
-from dataprep.errors import ModelError, RecordError
+from dataprep.errors import DataprepError, ModelError, RecordError, UsageError
 from dataprep.evaluate.extraction import extract
 from dataprep.evaluate.features import read_features
 from dataprep.evaluate.sources import open_source
@@ -93,6 +94,14 @@ def test_lists_bins_and_packs_keep_their_order(folder: Path, tmp_path: Path) -> 
     assert dump.names[5] == "2/5.jpg"
 
 
+def test_a_list_beside_the_output_of_its_name_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    listed = "\n".join(names_of(folder)[::-1]) + "\n\n"
+    (tmp_path / "x.txt").write_text(listed)
+    extract(open_source(tmp_path / "x.txt", root=folder), Corner(), tmp_path / "x.npy", about={}, form="npy")
+    assert (tmp_path / "x.txt").read_text() == listed
+    assert read_features(tmp_path / "x.npy").names == names_of(folder)[::-1]
+
+
 def test_flips_are_fused_as_asked(folder: Path, tmp_path: Path) -> None:
     source = open_source(folder)
     plain, added, joined = (
@@ -118,6 +127,92 @@ def test_a_file_for_each_image_as_vggface2_and_megaface_want_them(folder: Path, 
     data = (tmp_path / "mega" / f"{name}_r100.bin").read_bytes()
     assert struct.unpack("<4i2f", data) == (2, 1, 4, 5, *expected)
     assert len(list((tmp_path / "mega").rglob("*.bin"))) == 23
+
+
+def test_names_that_cannot_be_placed_are_refused_before_anything_is_embedded(folder: Path, tmp_path: Path) -> None:
+    (folder / "p0/00.jpg").write_bytes(face(1))
+    idle = Corner()
+    with pytest.raises(RecordError, match=r"p0/00\.jpg and p0/00\.png would both become p0/00\.npy"):
+        extract(open_source(folder), idle, tmp_path / "npy", about={}, form="npy-per-image")
+    (tmp_path / "list.txt").write_text("../in/p0/00.png\n")
+    with pytest.raises(RecordError, match=r"\.\./in/p0/00\.png: a name outside"):
+        extract(open_source(tmp_path / "list.txt", root=folder), idle, tmp_path / "x", about={}, form="megaface")
+    assert idle.seen == 0
+    assert extract(open_source(folder), idle, tmp_path / "mega", about={}, form="megaface").images == 24
+
+
+def test_a_fresh_extraction_leaves_no_files_of_the_old_one_and_a_lost_file_is_noticed(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "npy"
+    extract(open_source(folder), Corner(), out, about={"model": 1}, form="npy-per-image")
+    (out / "mine.npy").write_bytes(b"mine")
+    (folder / "p0/00.png").unlink()
+    extract(open_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image", fresh=True)
+    made = {str(Path(name).with_suffix(".npy")) for name in names_of(folder)}
+    assert {str(path.relative_to(out)) for path in out.rglob("*.npy")} == {*made, "mine.npy"}
+    (out / "p1/01.npy").unlink()
+    with pytest.raises(ModelError, match=r"p1/01\.npy is gone, one of 1 .*--fresh"):
+        extract(open_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image")
+
+
+def test_a_fresh_extraction_that_is_interrupted_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    class Dies(Corner):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            if self.seen >= 12:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    out, source = tmp_path / "x.parquet", open_source(folder)
+    extract(source, Corner(), out, about={"model": 1}, batch=4, chunk=4)
+    with pytest.raises(KeyboardInterrupt):
+        extract(source, Dies(), out, about={"model": 2}, batch=4, chunk=4, fresh=True)
+    assert extract(source, Corner(), out, about={"model": 2}, batch=4, chunk=4).fresh == 11
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_bytes(face(1) + b" "), lambda path: os.utime(path, (1, 1))])
+def test_a_source_that_changed_is_another_one(folder: Path, tmp_path: Path, change: Callable[[Path], object]) -> None:
+    out = tmp_path / "x.parquet"
+    extract(open_source(folder), Corner(), out, about={})
+    change(folder / "p0/00.png")
+    with pytest.raises(ModelError, match="another source"):
+        extract(open_source(folder), Corner(), out, about={})
+    extract(open_source(folder), Corner(), out, about={}, fresh=True)
+    with pytest.raises(ModelError, match="another chunk"):
+        extract(open_source(folder), Corner(), out, about={}, chunk=5)
+    (folder / "p0/00.png").unlink()
+    with pytest.raises(ModelError, match="another images and source"):
+        extract(open_source(folder), Corner(), out, about={})
+
+
+@pytest.mark.parametrize("name", [b"\xe9.png", b"a\nb.png"])
+def test_a_file_whose_name_no_list_can_hold_is_named(folder: Path, name: bytes) -> None:
+    Path(os.fsdecode(os.fsencode(folder / "p0") + b"/" + name)).write_bytes(face(1))
+    with pytest.raises(RecordError, match="rename the file") as error:
+        open_source(folder)
+    str(error.value).encode()
+
+
+def test_a_form_under_the_suffix_of_another_is_refused(folder: Path, tmp_path: Path) -> None:
+    source = open_source(folder)
+    for name, form in (("x.parquet", "npy"), ("x.npy", "parquet"), ("x", "npy"), ("x.npy", "megaface")):
+        with pytest.raises(UsageError, match="readers go by the suffix"):
+            extract(source, Corner(), tmp_path / name, about={}, form=form)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="is there and is a file"):
+        extract(source, Corner(), tmp_path / "file", about={}, form="megaface")
+
+
+def test_two_extractions_into_one_output_exclude_each_other(folder: Path, tmp_path: Path) -> None:
+    out, source = tmp_path / "x.parquet", open_source(folder)
+
+    class Nested(Corner):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            with pytest.raises(DataprepError, match="the output"):
+                extract(source, Corner(), out, about={})
+            return super().__call__(images)
+
+    assert extract(source, Nested(), out, about={}).images == 23
 
 
 def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from dataprep.evaluate.bins import build_bin, show_bin, unpack_bin
 from dataprep.evaluate.dumps import write_npy, write_parquet
 from dataprep.evaluate.features import read_features
 from dataprep.evaluate.protocols import score_pairs
-from dataprep.evaluate.scoring import Scoring, score_features
-from dataprep.evaluate.sets import features_of_pairs, find_set, open_set
+from dataprep.evaluate.scoring import Scoring, _version, score_features
+from dataprep.evaluate.sets import VerificationSet, features_of_pairs, find_set, open_set
 from dataprep.imaging.photo import encode_jpeg, encode_png
 from dataprep.records.pairs import read_bin, write_bin
 
@@ -70,6 +72,14 @@ def test_sets_are_found_by_name_in_the_workspace(tmp_path: Path) -> None:
         find_set("other", tmp_path)
 
 
+def test_a_folder_of_a_sets_name_is_not_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bins").mkdir()
+    (tmp_path / "bins/lfw.bin").write_bytes(b"")
+    (tmp_path / "lfw").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_set("lfw", tmp_path) == tmp_path / "bins/lfw.bin"
+
+
 def test_a_bin_built_from_pairs_holds_the_files_bytes_and_unpacks_to_them(
     faces: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -92,6 +102,27 @@ def test_a_bin_built_from_pairs_holds_the_files_bytes_and_unpacks_to_them(
     assert [again.images[i] for i in again.left] == images[0::2]
     with pytest.raises(RecordError, match="is there already"):
         unpack_bin(tmp_path / "lfw.bin", tmp_path / "out")
+
+
+def test_the_folds_of_a_csv_are_those_of_its_bin(faces: Path, tmp_path: Path) -> None:
+    rows = [(f"P{i % 4}/P{i % 4}_0001", f"P{i % 4}/P{i % 4}_0002", 1, i % 10) for i in range(20)]
+    rows += [(f"P{i % 4}/P{i % 4}_0001", f"P{(i + 1) % 4}/P{(i + 1) % 4}_0003", 0, i % 10) for i in range(20)]
+
+    def listed(rows: list[tuple[str, str, int, int]]) -> Path:
+        (tmp_path / "p.csv").write_text("left,right,same,fold\n" + "".join(f"{a},{b},{s},{f}\n" for a, b, s, f in rows))
+        return tmp_path / "p.csv"
+
+    chosen = open_set(listed(rows), images=faces)
+    assert build_bin(chosen, tmp_path / "x.bin").refolded == 0
+    built = open_set(tmp_path / "x.bin")
+
+    def by_fold(found: VerificationSet) -> list[tuple[int, bytes, bytes, bool]]:
+        sides = [[found.images[i] for i in side] for side in (found.left, found.right)]
+        return sorted(zip(found.fold.tolist(), *sides, found.same.tolist(), strict=True))
+
+    assert by_fold(built) == by_fold(chosen)
+    assert build_bin(open_set(listed(rows[:-1]), images=faces), tmp_path / "x.bin").refolded == 0
+    assert build_bin(open_set(listed(rows[1:]), images=faces), tmp_path / "x.bin").refolded == 9
 
 
 def test_a_bin_of_pages_and_one_kind_folds_is_seen(tmp_path: Path) -> None:
@@ -153,6 +184,50 @@ def test_features_that_are_missing_or_void_are_an_error_or_a_counted_exclusion(t
     assert json.loads((tmp_path / "out/result.json").read_text())["skipped_pairs"] == 3
 
 
+@pytest.mark.parametrize("fold", [4, 9])
+def test_a_fold_that_skipping_empties_is_an_error_and_not_left_away(tmp_path: Path, fold: int) -> None:
+    features, path = dumped(tmp_path)
+    chosen, names = open_set(path), [f"{i + 1:05d}" for i in range(400)]
+    gone = [*range(40 * fold, 40 * fold + 40)]
+    write_parquet(tmp_path / "f.parquet", [(list(np.delete(names, gone)), np.delete(features, gone, axis=0))], 8)
+    with pytest.raises(RecordError, match=rf"fold {fold + 1} of 10 has no pairs left: 20 were left out for 40 images"):
+        score_features(tmp_path / "f.parquet", chosen, tmp_path / "out", Scoring(skip_missing=True))
+    features[gone[::4]] = np.nan
+    write_parquet(tmp_path / "g.parquet", [(names, features)], 8)
+    with pytest.raises(RecordError, match=rf"fold {fold + 1} of 10 has no positive pairs left"):
+        score_features(tmp_path / "g.parquet", chosen, tmp_path / "out", Scoring(skip_missing=True))
+
+
+def test_rows_without_names_of_photos_that_are_in_several_pairs_are_left_out_by_pair(tmp_path: Path) -> None:
+    features, _ = dumped(tmp_path)
+    images = [f"image {i // 4 if i % 2 == 0 else i}".encode() for i in range(400)]  # each left one in two pairs
+    write_bin(tmp_path / "x.bin", images, [i % 2 == 0 for i in range(200)])
+    features[20] = np.nan
+    np.save(tmp_path / "rows.npy", features)
+    chosen = open_set(tmp_path / "x.bin")
+    result = score_features(tmp_path / "rows.npy", chosen, tmp_path / "out", Scoring(skip_missing=True))
+    assert (result.skipped_pairs, result.verification.pairs) == (1, 199)
+    rest = np.arange(200) != 10
+    expected = score_pairs(features[0::2][rest], features[1::2][rest], chosen.same[rest], chosen.fold[rest])
+    assert result.verification == expected.verification
+
+
+def test_the_result_does_not_depend_on_its_pictures(tmp_path: Path) -> None:
+    features, path = dumped(tmp_path)
+    np.save(tmp_path / "rows.npy", features)
+    score_features(tmp_path / "rows.npy", open_set(path), tmp_path / "a", Scoring(plots=True))  # its images are none
+    assert (tmp_path / "a/wrong.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "b/roc.png").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"roc\.png"):
+        score_features(tmp_path / "rows.npy", open_set(path), tmp_path / "b")
+    assert (tmp_path / "b/result.json").is_file()
+
+
+def test_a_library_under_the_name_of_another_distribution_has_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "renamed", SimpleNamespace(__version__="1.2"))
+    assert (_version("renamed"), _version("numpy"), _version("absent")) == ("1.2", np.__version__, "unknown")
+
+
 def test_features_need_no_images(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="12 of 12 images"):
         open_set(pairs, images=tmp_path / "nowhere")
@@ -176,7 +251,7 @@ def test_feature_files_that_lie_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", features.ravel())
     (tmp_path / "junk.parquet").write_bytes(b"junk")
     np.save(tmp_path / "named.npy", features)
-    (tmp_path / "named.txt").write_text("one\ntwo\n")
+    (tmp_path / "named.npy.names.txt").write_text("one\ntwo\n")
     for name, said in (
         ("short.npy", "shorter than its header says"),
         ("flat.npy", "of shape"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.interpolate import BSpline
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import KFold
 
@@ -35,14 +36,13 @@ def insightface_accuracy(distance: np.ndarray, same: np.ndarray) -> np.ndarray:
 
 
 def insightface_validation(distance: np.ndarray, same: np.ndarray, target: float) -> tuple[np.ndarray, np.ndarray]:
-    """calculate_val, likewise; theirs interpolates with scipy's interp1d (slinear), which refuses equal rates today."""
+    """calculate_val, likewise; theirs interpolates with scipy's interp1d (slinear), which refuses equal rates
+    today: the spline that it made of them is written out."""
     thresholds = np.arange(0, 4, 0.001)
     val, far = [], []
     for train, test in KFold(n_splits=10, shuffle=False).split(distance):
         rates = np.array([np.mean(distance[train][~same[train]] < t) for t in thresholds])
-        above = np.searchsorted(rates, target)  # as interp1d's linear kind finds its interval
-        slope = (thresholds[above] - thresholds[above - 1]) / (rates[above] - rates[above - 1])
-        threshold = slope * (target - rates[above - 1]) + thresholds[above - 1]
+        threshold = BSpline([rates[0], *rates, rates[-1]], thresholds, k=1)(target)
         val.append(np.mean(distance[test][same[test]] < threshold))
         far.append(np.mean(distance[test][~same[test]] < threshold))
     return np.array(val), np.array(far)
@@ -57,6 +57,16 @@ def test_accuracy_and_validation_are_insightfaces(seed: int, pairs: int) -> None
     assert found.accuracy == pytest.approx(accuracy.mean(), abs=1e-12)
     assert found.accuracy_std == pytest.approx(accuracy.std(), abs=1e-12)
     validation, far = insightface_validation(distance, same, 1e-3)
+    assert found.validation == pytest.approx(validation.mean(), abs=1e-12)
+    assert found.validation_far == pytest.approx(far.mean(), abs=1e-12)
+
+
+def test_validation_is_insightfaces_where_thresholds_have_the_very_rate_that_is_asked_for() -> None:
+    generator = np.random.default_rng(0)
+    same = np.arange(20_000) % 2 == 0  # nine folds hold 9,000 negatives: nine of them are 1e-3
+    distance = np.clip(np.where(same, generator.normal(0.5, 0.2, 20_000), generator.normal(1.5, 0.3, 20_000)), 0, 4)
+    validation, far = insightface_validation(distance, same, 1e-3)
+    found = verification.verify(distance, same)
     assert found.validation == pytest.approx(validation.mean(), abs=1e-12)
     assert found.validation_far == pytest.approx(far.mean(), abs=1e-12)
 
@@ -89,6 +99,8 @@ def test_sets_that_cannot_be_folded_are_named() -> None:
     distance, same = scores(100)
     with pytest.raises(RecordError, match="one kind only"):
         verification.verify(distance, np.arange(100) < 50)
+    with pytest.raises(RecordError, match="all pairs are in one fold"):
+        verification.verify(distance, same, np.zeros(100, np.int64))
     distance[3] = math.nan
     with pytest.raises(RecordError, match="not finite"):
         verification.verify(distance, same)

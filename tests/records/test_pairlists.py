@@ -43,6 +43,13 @@ def test_csv_is_read_by_position_and_by_header(tmp_path: Path) -> None:
     assert read_pairs(written(tmp_path, "left,right,same\na,b,1\n", "q.csv")).left == ("a",)
 
 
+def test_a_name_may_hold_what_unicode_calls_a_line_end(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes("a\u2028b.jpg,c.jpg,1\r\nd.jpg,e.jpg,0\r\n".encode())
+    pairs = read_pairs(tmp_path / "p.csv")
+    assert pairs.left == ("a\u2028b.jpg", "d.jpg")
+    assert pairs.same.tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -57,6 +64,9 @@ def test_csv_is_read_by_position_and_by_header(tmp_path: Path) -> None:
         ("a,b,c,d\n", "line 1: columns left,right,same"),
         ("left,right,same,fold\na,b,1,1\nc,d,0,\n", "1 of 2 lines name their fold"),
         ("left,right,same\na,b\n", "line 2: too few columns"),
+        ("left,right,same\n" + "a" * 200_000 + ",b,1\n", "line 2: no CSV"),
+        ("9" * 5000 + "\n", "line 1: `left right label`"),
+        (f"1\t1\nAnn\t1\t{'9' * 5000}\nAnn\t1\tBob\t2\n", "line 2: '9999.* is not the number"),
     ],
 )
 def test_bad_lists_are_answered_with_the_line(tmp_path: Path, text: str, said: str) -> None:

@@ -1,5 +1,6 @@
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,33 @@ def test_hostile_pickles_are_refused_before_they_cost_anything(tmp_path: Path, n
     with pytest.raises(RecordError, match=said) as found:
         read_bin(tmp_path / "bad.bin")
     assert "bad.bin" in str(found.value)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_one_array_named_many_times_is_kept_once(tmp_path: Path, wrapped: bool) -> None:
+    shared = bytearray(1 << 20)
+    image = b"h\x01"
+    if wrapped:  # an array of its own each time, of the same bytes
+        image = b"cnumpy.core.numeric\n_frombuffer\n(h\x01cnumpy\ndtype\n(U\x02u1tRJ" + struct.pack("<i", 1 << 20)
+        image += b"\x85U\x01CtR"
+    data = b"\x80\x05](\x96" + struct.pack("<Q", len(shared)) + shared + b"q\x01" + image * 199 + b"e](" + b"\x88" * 100
+    (tmp_path / "x.bin").write_bytes(data + b"e\x86.")
+    tracemalloc.start()
+    try:
+        images, _ = read_bin(tmp_path / "x.bin")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(images) == 200
+    assert all(image == shared for image in images)
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+def test_truth_values_of_either_byte_order_are_read(tmp_path: Path, order: str) -> None:
+    truth = np.array([1, 0], f"{order}i4")
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES, truth), protocol=2))
+    assert read_bin(tmp_path / "x.bin")[1].tolist() == [True, False]
 
 
 def test_deep_nesting_does_no_harm(tmp_path: Path) -> None:
