@@ -236,7 +236,7 @@ def nms_minimum(boxes: Floats, scores: Floats, threshold: float) -> Ints:
     """Suppression by intersection over the smaller box, areas with `+ 1`; equal scores keep the *last*."""
     left, top, right, bottom = boxes.T
     area = (right - left + 1) * (bottom - top + 1)
-    rest = np.argsort(scores)
+    rest = np.argsort(scores, kind="stable")
     kept = []
     while len(rest):
         best, rest = rest[-1], rest[:-1]
