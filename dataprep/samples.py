@@ -45,8 +45,8 @@ class Sample:
     `path`: a file, or the record at byte `offset` of a .rec. An `aligned` one is a face as a pack holds it, not a photo
     to look for faces in. `box` is the published face box, in the frame that `box_frame` names: `stored` is the pixel
     grid of the file as it is, `upright` the grid after the EXIF turn. `landmarks` are the published ones in that frame:
-    five (x, y) in the field's order (imaging/geometry.py), whole numbers being centres of pixels. `trouble` is set when
-    the source's line itself is unusable.
+    five (x, y) in the field's order (imaging/geometry.py), whole numbers being centres of pixels. `hash` is the published
+    one of the photo's bytes as `algorithm:hex`. `trouble` is set when the source's line itself is unusable.
     """
 
     key: str
@@ -58,6 +58,7 @@ class Sample:
     box: Box | None = None
     box_frame: BoxFrame = "stored"
     landmarks: Landmarks | None = None
+    hash: str = ""
     trouble: Reason | None = None
     detail: str = ""
 

@@ -174,7 +174,8 @@ def _schema() -> Any:
             ("offset", pa.int64()),
             ("aligned", pa.bool_()),
             ("box", pa.list_(pa.float64())),
-            ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5; older plans lack the column
+            ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5
+            ("hash", pa.string()),  # older plans lack this column and the one before
         ]
     )
 
@@ -192,6 +193,7 @@ def _columns(sample: Sample) -> dict[str, Any]:
         "detail": sample.detail,
         "box": list(sample.box) if sample.box else None,
         "landmarks": [value for point in sample.landmarks for value in point] if sample.landmarks else None,
+        "hash": sample.hash,
     }
 
 
