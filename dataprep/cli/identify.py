@@ -1,4 +1,4 @@
-"""identify ijb, megaface, gallery."""
+"""identify ijb, megaface, devkit, gallery."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def ijb(
     Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
              dataprep identify ijb --meta IJBB/meta --features ijbb.npy --one-to-many --normalise-faces
     """
-    from dataprep.evaluate.identify import ijb_folder, score_ijb
+    from dataprep.evaluate.identify import check_target, ijb_folder, score_ijb
     from dataprep.evaluate.one_to_one import OneToOne
     from dataprep.evaluate.templates import Pooling
 
@@ -77,6 +77,8 @@ def ijb(
     target = out or Path(workspace) / "identify" / ijb_folder(
         meta, features, protocol, how, one_to_many=one_to_many, exclude_missing=exclude_missing
     )
+    if out is None:
+        check_target(target, features)
     found = score_ijb(
         meta, features, target, protocol=protocol, pooling=how, one_to_many=one_to_many,
         exclude_missing=exclude_missing, dim=dim, tick=Ticker(),
@@ -109,28 +111,27 @@ def ijb(
     click.echo(f"  {target}/result.json")
 
 
+def _megaface_features(function: Callable[..., Any]) -> Callable[..., Any]:
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--suffix", default=".bin", show_default=True,
+                     help="Of the files in folders, after the name: _ALGO.bin."),
+        click.option("--seed", default=0, show_default=True, help="Of the noise on the centres of noisy probes."),
+        click.option("--noises", type=path, nargs=2, metavar="FACESCRUB MEGAFACE",
+                     help="facescrub_noises.txt and megaface_noises.txt."),
+        click.option("--distractor-list", type=path, help="Their list; needed for a folder, and for noises."),
+        click.option("--distractors", type=path, required=True, help="Features of MegaFace: a file or a folder."),
+        click.option("--probe-list", type=path, required=True, help="The devkit's JSON list, or a path a line."),
+        click.option("--probes", type=path, required=True, help="Features of FaceScrub's photos: a file or a folder."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 @identify.command()
-@click.option(
-    "--probes",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Features of FaceScrub's photos: a file or a folder.",
-)
-@click.option(
-    "--probe-list", type=click.Path(path_type=Path), required=True, help="The devkit's JSON list, or a path a line."
-)
-@click.option(
-    "--distractors", type=click.Path(path_type=Path), required=True, help="Features of MegaFace: a file or a folder."
-)
-@click.option(
-    "--distractor-list", type=click.Path(path_type=Path), help="Their list; needed for a folder, and for noises."
-)
+@_megaface_features
 @click.option("--size", type=click.IntRange(1), help="Only the first so many distractors.")
 @click.option("--refined", is_flag=True, help="The refined protocol (@R); needs --noises.")
-@click.option("--noises", type=click.Path(path_type=Path), nargs=2, metavar="FACESCRUB MEGAFACE",
-              help="facescrub_noises.txt and megaface_noises.txt.")  # fmt: skip
-@click.option("--suffix", default=".bin", show_default=True, help="Of the files in folders, after the name: _ALGO.bin.")
-@click.option("--seed", default=0, show_default=True, help="Of the noise on the centres of noisy probes.")
 @_DEVICE
 @_shared
 @click.pass_obj
@@ -146,17 +147,18 @@ def megaface(
                  --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
                  --refined --noises facescrub_noises.txt megaface_noises.txt
     """
-    from dataprep.evaluate.identify import megaface_folder, score_megaface
+    from dataprep.evaluate.identify import check_target, megaface_folder, score_megaface
 
     if refined != (noises is not None):
         raise UsageError("--refined and --noises FACESCRUB MEGAFACE belong together")
     target = out or Path(workspace) / "identify" / megaface_folder(
         probes, distractors, size, refined=refined, seed=seed, exclude_missing=exclude_missing
     )
+    if out is None:
+        check_target(target, probes, distractors)
     found = score_megaface(
         probes, probe_list, distractors, target, distractor_list=distractor_list, size=size,
-        probe_noises=noises[0] if noises else None, distractor_noises=noises[1] if noises else None,
-        suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device, tick=Ticker(),
+        noises=noises, suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device, tick=Ticker(),
     )  # fmt: skip
     click.echo(
         f"{found.probes} probes of {found.identities} people, {found.searches} searches, {found.distractors} distractors"
@@ -169,6 +171,36 @@ def megaface(
     for fpr, tar in found.tar_at_fpr.items():
         click.echo(f"  TAR {tar:.2%} at FPR {fpr} ({found.positives} positives, {found.negatives} negatives)")
     click.echo(f"  {target}/result.json")
+
+
+@identify.command()
+@_megaface_features
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--algorithm", default="dataprep", show_default=True, help="What the file names end in.")
+@click.option("--dim", type=click.IntRange(1), help="Values in a row of raw float32 features.")
+def devkit(
+    probes: Path, probe_list: Path, distractors: Path, distractor_list: Path | None, noises: tuple[Path, Path] | None,
+    suffix: str, seed: int, out: Path, algorithm: str, dim: int | None,
+) -> None:  # fmt: skip
+    """Write features for MegaFace's own devkit, as insightface's remove_noises.py does: a file a photo, one value more.
+
+    \b
+    Example: dataprep identify devkit --probes facescrub.parquet --probe-list facescrub_features_list.json \\
+                 --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
+                 --noises facescrub_noises.txt megaface_noises.txt --out feature_out_clean
+    """
+    from dataprep.evaluate.contest import open_contest, write_for_devkit
+
+    contest = open_contest(
+        probes, probe_list, distractors, distractor_list=distractor_list, noises=noises, suffix=suffix, seed=seed,
+        zeros=True, dim=dim,
+    )  # fmt: skip
+    ticker = Ticker()
+    write_for_devkit(contest, out, algorithm=algorithm, tick=lambda done, total: ticker("files", done, total))
+    click.echo(
+        f"{out}: {len(contest.probes)} probes ({contest.noisy_probes} noisy), {len(contest.distractors)} distractors of "
+        f"{contest.distractors.dim + 1} values"
+    )
 
 
 @identify.command()
@@ -189,9 +221,11 @@ def gallery(
     \b
     Example: dataprep identify gallery --gallery known.parquet --probes unknown.parquet --top 3
     """
-    from dataprep.evaluate.identify import gallery_folder, search_gallery
+    from dataprep.evaluate.identify import check_target, gallery_folder, search_gallery
 
     target = out or Path(workspace) / "identify" / gallery_folder(gallery, probes, top, exclude_missing=exclude_missing)
+    if out is None:
+        check_target(target, gallery, probes)
     found = search_gallery(
         gallery, probes, target, top=top, exclude_missing=exclude_missing, dim=dim, device=device,
         tick=Ticker(),

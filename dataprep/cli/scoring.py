@@ -154,10 +154,11 @@ def compare(runs: tuple[Path, ...], markdown: bool) -> None:
     """Print the results of several models side by side; RUNS are result.json files or folders with some.
 
     \b
-    Example: dataprep compare workspace/models
+    Example: dataprep compare workspace/models workspace/identify
              dataprep compare a/result.json b/result.json --markdown
     """
-    from dataprep.evaluate.comparison import as_markdown, as_text, find_results, tabulate
+    from dataprep.evaluate.comparison import as_markdown, as_text, tabulate
+    from dataprep.evaluate.results import find_results
 
     table = tabulate(find_results(runs))
     click.echo(as_markdown(table) if markdown else as_text(table))

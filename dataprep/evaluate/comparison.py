@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from dataprep.errors import RecordError
+from dataprep.evaluate.results import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,74 +17,33 @@ class Table:
     notes: tuple[str, ...]
 
 
-def find_results(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """The result.json files that `runs` are, or lie in at any depth. Raises RecordError for a run without one."""
-    found: dict[Path, dict[str, Any]] = {}
-    for run in runs:
-        files = [run] if run.is_file() else sorted(run.rglob("result.json"))
-        if not files:
-            raise RecordError(f"{run} holds no result.json: `dataprep test` writes one")
-        for file in files:
-            try:
-                content = json.loads(file.read_bytes())
-                scores = content["verification"]
-                rates = {f"{float(far):g}": float(tar) for far, tar in dict(scores["tar_at_far"]).items()}
-                numbers = {name: float(scores[name]) for name in ("accuracy", "accuracy_std")}
-                content["verification"] = {**numbers, "tar_at_far": rates}
-                content["_row"] = str(content.get("name") or Path(content["model"]).stem)
-                content["_set"] = str(content.get("set_name") or Path(content["set"]).stem)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                if run.is_file():
-                    raise RecordError(f"{file} is no result of `dataprep test` ({error})") from None
-                continue  # a folder may hold results of other kinds too
-            found[file.resolve()] = {**content, "_file": str(file)}
-    if not found:
-        raise RecordError(f"{', '.join(map(str, runs))}: no result of `dataprep test` is there")
-    return list(found.values())
+def tabulate(results: Sequence[Scored]) -> Table:
+    """A row for each model, a column for each figure of each set: first the sets' accuracies, then the rates.
 
-
-def tabulate(results: Sequence[dict[str, Any]]) -> Table:
-    """A row for each model (and protocol, and way of fusing flips), a column for each set's accuracy, then TAR at FAR."""
-    keys = {name: _keys(results, name) for name in ("protocol", "flip")}
-    told = [name for name, values in keys.items() if len(values) > 1]
-    hashes: dict[str, set[str]] = {}
-    for result in results:
-        hashes.setdefault(_row(result), set()).add(_digest(result))
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
-    columns: dict[str, None] = {}
-    sets = list(dict.fromkeys(result["_set"] for result in results))
-    rates = sorted(
-        {far for result in results for far in result["verification"]["tar_at_far"]}, key=lambda far: -float(far)
-    )
-    for name in sets:
-        columns[name] = None
-    for name in sets:
-        for far in rates:
-            columns[f"{name} TAR@{float(far):.0e}".replace("e-0", "e-")] = None
-    notes = [f"{name}: {' / '.join(values)}" for name, values in keys.items() if len(values) == 1]
-    for result in results:
-        row = _row(result)
-        label = row if len(hashes[row]) == 1 else f"{row} ({_digest(result)[:8]})"
-        cells = rows.setdefault((label, *(str(result.get(name, "")) for name in told)), {})
-        scores = result["verification"]
-        if result["_set"] in cells:
-            notes.append(f"{result['_file']}: {label} on {result['_set']} stands in the table already; left out")
+    What differs between results on one set beside the model (protocol, flip) is part of the row's name.
+    """
+    notes = _shared_traits(results)
+    names = _row_names(results)
+    rows: dict[str, dict[tuple[str, str], str]] = {}
+    for result, name in zip(results, names, strict=True):
+        cells = rows.setdefault(name, {})
+        if any(kind == result.set for kind, _ in cells):
+            notes.append(f"{result.file}: {name} on {result.set} stands in the table already; left out")
             continue
-        cells[result["_set"]] = f"{scores['accuracy']:.2%} ± {scores['accuracy_std']:.2%}"
-        for far, tar in scores["tar_at_far"].items():
-            cells[f"{result['_set']} TAR@{float(far):.0e}".replace("e-0", "e-")] = f"{tar:.2%}"
-        if result.get("skipped_pairs"):
-            notes.append(f"{label} on {result['_set']}: {result['skipped_pairs']} pairs were left out")
-    for name in sets:
-        versions = {str(result.get("set_sha256")) for result in results if result["_set"] == name}
+        cells.update({(result.set, figure): text for figure, text in result.cells.items()})
+        notes += [f"{name} on {result.set}: {note}" for note in result.notes]
+    sets = list(dict.fromkeys(result.set for result in results))
+    for kind in sets:
+        versions = {result.set_digest for result in results if result.set == kind}
         if len(versions) > 1:
             notes.append(
-                f"{name}: {len(versions)} different files of this name; its column does not compare like with like"
+                f"{kind}: {len(versions)} different files of this name; its column does not compare like with like"
             )
-    used = [column for column in columns if any(column in cells for cells in rows.values())]
+    columns = [(kind, figure) for kind in sets for figure in _figures(results, kind)]
+    columns.sort(key=lambda column: column[1] != "")  # stable: the accuracies come first
     return Table(
-        header=("model", *told, *used),
-        rows=tuple((*key, *(cells.get(column, "-") for column in used)) for key, cells in rows.items()),
+        header=("model", *(f"{kind} {figure}".strip() for kind, figure in columns)),
+        rows=tuple((name, *(cells.get(column, "-") for column in columns)) for name, cells in rows.items()),
         notes=tuple(notes),
     )
 
@@ -110,13 +66,47 @@ def as_markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
 
 
-def _row(result: dict[str, Any]) -> str:
-    return str(result["_row"])
+def _shared_traits(results: Sequence[Scored]) -> list[str]:
+    """What holds for all results on a set, once for all sets that it holds for."""
+    said: dict[str, list[str]] = {}
+    for kind in dict.fromkeys(result.set for result in results):
+        for trait, values in _traits(results, kind).items():
+            if len(values) == 1:
+                said.setdefault(f"{trait}: {values[0]}", []).append(kind)
+    return [f"{', '.join(kinds)}: {text}" for text, kinds in said.items()]
 
 
-def _digest(result: dict[str, Any]) -> str:
-    return str(result.get("model_sha256") or result.get("features_sha256") or "")
+def _row_names(results: Sequence[Scored]) -> list[str]:
+    """The model, the traits that tell its results apart, and its digest where several models have one name.
+
+    A result that knows its model by the digest only takes the name under which another result knows it.
+    """
+    known = {result.digest: result.model for result in reversed(results) if result.named}
+    models = [result.model if result.named else known.get(result.digest, result.model) for result in results]
+    digests: dict[str, set[str]] = {}
+    for result, model in zip(results, models, strict=True):
+        digests.setdefault(model, set()).add(result.digest)
+    names = []
+    for result, model in zip(results, models, strict=True):
+        told = [
+            result.traits[trait] for trait, values in _traits(results, result.set).items()
+            if len(values) > 1 and trait in result.traits
+        ]  # fmt: skip
+        if len(digests[model]) > 1:
+            told.insert(0, result.digest[:8])
+        names.append(f"{model} ({', '.join(told)})" if told else model)
+    return names
 
 
-def _keys(results: Sequence[dict[str, Any]], name: str) -> list[str]:
-    return sorted({str(result.get(name, "?")) for result in results})
+def _traits(results: Sequence[Scored], kind: str) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for result in results:
+        if result.set == kind:
+            for trait, value in result.traits.items():
+                found.setdefault(trait, set()).add(value)
+    return {trait: sorted(values) for trait, values in found.items()}
+
+
+def _figures(results: Sequence[Scored], kind: str) -> list[str]:
+    """The figures of a set in their own order, as far as the results on it agree on one."""
+    return list(dict.fromkeys(figure for result in results if result.set == kind for figure in result.cells))

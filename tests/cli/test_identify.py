@@ -10,6 +10,7 @@ import pytest
 from conftest import Run
 
 from dataprep.evaluate.dumps import write_features, write_vector
+from dataprep.evaluate.features import read_vector
 from dataprep.evaluate.identify import _version, gallery_folder, ijb_folder, megaface_folder
 from dataprep.evaluate.templates import Pooling
 
@@ -171,6 +172,50 @@ def test_megaface_plain_and_refined(dataprep: Run, faces: Path) -> None:
     assert "names none of the photos" in said
     (faces / "probes/P2/P2_1.png_net.bin").unlink()
     assert "P2/P2_1.png_net.bin: No such file" in dataprep(*ask, code=1).stderr
+
+
+def test_the_devkit_gets_the_refined_files(dataprep: Run, faces: Path) -> None:
+    ask = (
+        "identify", "devkit", "--probes", faces / "probes", "--suffix", "_net.bin", "--probe-list", faces / "probes.json",
+        "--distractors", faces / "distractors.parquet", "--algorithm", "r50", "--out", faces / "clean",
+    )  # fmt: skip
+    noises = ("--noises", faces / "fs_noises.txt", faces / "mf_noises.txt")
+    assert "24 probes (1 noisy), 300 distractors of 17 values" in dataprep(*ask, *noises).stdout
+    probe = read_vector(faces / "clean/facescrub/P1/P1_0.png_r50.bin")
+    own = read_vector(faces / "probes/P1/P1_0.png_net.bin")
+    assert probe[:-1] == pytest.approx(own / np.linalg.norm(own), abs=1e-6)
+    assert probe[-1] == 0
+    last = {i: read_vector(faces / f"clean/megaface/{i % 7}/album/{i}.jpg_r50.bin")[-1] for i in range(300)}
+    assert [i for i, value in last.items() if value] == [0, 7]
+    assert last[7] == 100
+    assert len(list((faces / "clean").rglob("*.bin"))) == 324
+    # what was written scores as the refined protocol does: the devkit's distances are those of 17 values
+    names = json.loads((faces / "probes.json").read_text())["path"]
+    probes = np.stack([read_vector(faces / f"clean/facescrub/{name}_r50.bin") for name in names]).astype(np.float64)
+    others = np.stack([read_vector(path) for path in (faces / "clean/megaface").rglob("*.bin")]).astype(np.float64)
+    far = np.linalg.norm(probes[:, None] - others[None], axis=2)
+    near = np.linalg.norm(probes[:, None] - probes[None], axis=2)
+    people = [name.split("/")[0] for name in names]
+    ranks = [
+        (far[i] <= near[i, j]).sum() for i, one in enumerate(people) for j, other in enumerate(people)
+        if i != j and one == other
+    ]  # fmt: skip
+    dataprep("identify", "megaface", *ask[2:10], "--refined", *noises, "--out", faces / "m")
+    assert json.loads((faces / "m/result.json").read_text())["rank"]["1"] == np.mean(np.array(ranks) < 1)
+    (faces / "probes.json").write_text(json.dumps({"path": [*names[:23], "../up.png"], "id": people}))
+    (faces / "up.png_net.bin").write_bytes((faces / "probes/P1/P1_0.png_net.bin").read_bytes())
+    assert "may be written" in dataprep(*ask, code=1).stderr
+
+
+def test_a_result_of_other_features_is_not_written_over(dataprep: Run, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_features(tmp_path / folder / "g.parquet", np.eye(2), ["a/1.jpg", "b/1.jpg"])
+    ask = ("identify", "gallery", "--probes", tmp_path / "one/g.parquet", "--gallery")
+    dataprep(*ask, tmp_path / "one/g.parquet")
+    dataprep(*ask, tmp_path / "one/g.parquet")
+    assert "--out names another folder" in dataprep(*ask, tmp_path / "two/g.parquet", code=2).stderr
+    dataprep(*ask, tmp_path / "two/g.parquet", "--out", tmp_path / "other")
 
 
 def test_a_gallery_is_searched(dataprep: Run, tmp_path: Path) -> None:

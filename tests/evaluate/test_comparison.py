@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from dataprep.errors import RecordError
-from dataprep.evaluate.comparison import as_markdown, as_text, find_results, tabulate
+from dataprep.evaluate.comparison import as_markdown, as_text, tabulate
+from dataprep.evaluate.results import find_results
 
 ODD = json.dumps(
     {"name": "a", "set_name": "b", "verification": {"accuracy": 1, "accuracy_std": 0, "tar_at_far": {"low": 1}}}
@@ -35,7 +36,7 @@ def test_models_are_rows_and_sets_are_columns(tmp_path: Path) -> None:
         ("mobile|net", "-", "99.00% ± 0.31%", "-", "-", "90.00%", "50.00%"),
     )
     assert "mobile|net on lfw: 3 pairs were left out" in table.notes
-    assert "protocol: insightface" in table.notes
+    assert "cfp_fp, lfw: protocol: insightface" in table.notes
     lines = as_markdown(table).splitlines()
     assert lines[0].startswith("| model | cfp_fp | lfw |")
     assert lines[1] == "| --- |" + " ---: |" * 6
@@ -49,8 +50,9 @@ def test_what_does_not_compare_is_said(tmp_path: Path) -> None:
     result(tmp_path / "b", "r50", "lfw", 0.98, model_sha256="other weights")
     result(tmp_path / "c", "r100", "lfw", 0.97, set_sha256="another lfw", protocol="face_pytorch")
     table = tabulate(find_results([tmp_path / name for name in "abc"]))
-    assert table.header[:2] == ("model", "protocol")
-    assert [row[0] for row in table.rows] == ["r50 (sha of r)", "r50 (other we)", "r100"]
+    assert [row[0] for row in table.rows] == [
+        "r50 (sha of r, insightface)", "r50 (other we, insightface)", "r100 (face_pytorch)",
+    ]  # fmt: skip
     assert any("2 different files of this name" in note for note in table.notes)
     result(tmp_path / "d", "r50", "lfw", 0.5)
     again = tabulate(find_results([tmp_path / "a", tmp_path / "d"]))
@@ -58,12 +60,55 @@ def test_what_does_not_compare_is_said(tmp_path: Path) -> None:
     assert any("stands in the table already" in note for note in again.notes)
 
 
+def identified(folder: Path, features: str, protocol: str, **figures: Any) -> None:
+    folder.mkdir(parents=True)
+    content = {
+        "features": [f"{features}.npy"], "inputs": {f"{features}.npy": f"sha of {features}", "lists.txt": "sha of lists"},
+        "models": {}, "protocol": protocol, "rank": {"1": 0.9, "10": 0.95, "5": 0.93}, **figures,
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(content))
+
+
+def test_templates_and_identification_stand_beside_verification(tmp_path: Path) -> None:
+    result(tmp_path / "lfw", "r50", "lfw", 0.9978, model_sha256="weights")
+    known = {"models": {"a.npy": {"model_sha256": "weights"}}}
+    identified(
+        tmp_path / "11", "a", "ijbc 1:1; media mean", tar_at_far={"1e-06": 0.8, "0.0001": 0.96}, pairs_excluded=2,
+        faces_excluded=0, **known,
+    )  # fmt: skip
+    identified(
+        tmp_path / "1n", "a", "ijbc 1:N; media mean", tpir_at_fpir_ijb_1n={"0.01": 0.7}, probes_excluded=0,
+        gallery_templates_excluded=0, **known,
+    )  # fmt: skip
+    for name, refined in (("a", " refined (@R)"), ("b", " refined (@R)"), ("c", "")):
+        identified(
+            tmp_path / f"mega-{name}", name, f"MegaFace{refined}, cosine", tar_at_fpr={"1e-06": 0.5},
+            distractors=1_000_000, probes_excluded=0, distractors_excluded=0, **(known if name == "a" else {}),
+        )  # fmt: skip
+    table = tabulate(find_results([tmp_path]))
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    assert list(cells) == ["r50", "b", "c"]  # features of known weights are the model's
+    assert cells["r50"] == {
+        "model": "r50", "lfw": "99.78% ± 0.31%", "lfw TAR@1e-3": "90.00%", "lfw TAR@1e-5": "50.00%",
+        "IJB-C 1:1 TAR@1e-4": "96.00%", "IJB-C 1:1 TAR@1e-6": "80.00%",
+        "IJB-C 1:N rank-1": "90.00%", "IJB-C 1:N rank-5": "93.00%", "IJB-C 1:N rank-10": "95.00%",
+        "IJB-C 1:N TPIR@1e-2": "70.00%",
+        "MegaFace refined (@R) 1,000,000 rank-1": "90.00%", "MegaFace refined (@R) 1,000,000 rank-5": "93.00%",
+        "MegaFace refined (@R) 1,000,000 rank-10": "95.00%", "MegaFace refined (@R) 1,000,000 TAR@1e-6": "50.00%",
+        "MegaFace 1,000,000 rank-1": "-", "MegaFace 1,000,000 rank-5": "-", "MegaFace 1,000,000 rank-10": "-",
+        "MegaFace 1,000,000 TAR@1e-6": "-",
+    }  # fmt: skip
+    assert cells["c"]["MegaFace 1,000,000 rank-1"] == "90.00%"
+    assert "r50 on IJB-C 1:1: 2 pairs were left out" in table.notes
+    assert "IJB-C 1:1, IJB-C 1:N: protocol: media mean" in table.notes
+
+
 def test_runs_without_results_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"holds no result\.json"):
         find_results([tmp_path])
     for content in ("{}", "[]", "junk", '{"verification": 3}', "[" * 100_000, ODD):
         (tmp_path / "result.json").write_text(content)
-        with pytest.raises(RecordError, match="is no result of `dataprep test`"):
+        with pytest.raises(RecordError, match="is no result of `dataprep test` or `identify`"):
             find_results([tmp_path / "result.json"])
-        with pytest.raises(RecordError, match="no result of `dataprep test` is there"):
+        with pytest.raises(RecordError, match="no result of `dataprep test` or `identify` is there"):
             find_results([tmp_path])

@@ -1,0 +1,120 @@
+"""Reading result.json: what `test` and `identify` found, reduced to what a table shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import RecordError
+
+_BENCHMARKS = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The figures of one file, as they are printed, under what they are called after the name of the set.
+
+    `digest` is the model's sha256, or the features' if no model is known; `set_digest` tells sets of one name apart.
+    `traits` are what else decides the figures: protocol and flip. Without `named`, `model` is that of a file of features.
+    """
+
+    file: Path
+    model: str
+    named: bool
+    digest: str
+    set: str
+    set_digest: str
+    traits: Mapping[str, str]
+    cells: Mapping[str, str]
+    notes: Sequence[str] = field(default=())
+
+
+def find_results(runs: Sequence[Path]) -> list[Scored]:
+    """The result.json files that `runs` are, or lie in at any depth. Raises RecordError for a run without one."""
+    found: dict[Path, Scored] = {}
+    for run in runs:
+        files = [run] if run.is_file() else sorted(run.rglob("result.json"))
+        if not files:
+            raise RecordError(f"{run} holds no result.json: `dataprep test` and `dataprep identify` write them")
+        for file in files:
+            try:
+                found[file.resolve()] = _read(file)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                if run.is_file():
+                    raise RecordError(f"{file} is no result of `dataprep test` or `identify` ({error})") from None
+                continue  # a folder may hold results of other kinds too
+    if not found:
+        raise RecordError(f"{', '.join(map(str, runs))}: no result of `dataprep test` or `identify` is there")
+    return list(found.values())
+
+
+def _read(file: Path) -> Scored:
+    content = json.loads(file.read_bytes())
+    return _verified(file, content) if "verification" in content else _identified(file, content)
+
+
+def _verified(file: Path, content: Mapping[str, Any]) -> Scored:
+    scores = content["verification"]
+    name = str(content.get("name") or Path(content["model"]).stem)
+    skipped = content.get("skipped_pairs")
+    return Scored(
+        file=file,
+        model=name,
+        named=True,
+        digest=str(content.get("model_sha256") or content.get("features_sha256") or ""),
+        set=str(content.get("set_name") or Path(content["set"]).stem),
+        set_digest=str(content.get("set_sha256")),
+        traits={trait: str(content.get(trait, "?")) for trait in ("protocol", "flip")},
+        cells={
+            "": f"{float(scores['accuracy']):.2%} ± {float(scores['accuracy_std']):.2%}",
+            **_rates("TAR@", scores["tar_at_far"]),
+        },
+        notes=[f"{skipped} pairs were left out"] if skipped else [],
+    )
+
+
+def _identified(file: Path, content: Mapping[str, Any]) -> Scored:
+    """IJB 1:1, IJB 1:N or MegaFace. The model's name is not known, only its features and, from `extract`, its hash."""
+    features, inputs = [str(path) for path in content["features"]], content["inputs"]
+    benchmark, _, protocol = content["protocol"].partition("; " if "tar_at_fpr" not in content else ", ")
+    name, _, way = benchmark.partition(" ")
+    if "tpir_at_fpir_ijb_1n" in content:
+        cells = {**_ranks(content["rank"]), **_rates("TPIR@", content["tpir_at_fpir_ijb_1n"])}
+        left_out = [
+            (content["probes_excluded"], "probes"),
+            (content["gallery_templates_excluded"], "gallery templates"),
+        ]
+    elif "tar_at_fpr" in content:
+        cells = {**_ranks(content["rank"]), **_rates("TAR@", content["tar_at_fpr"])}
+        left_out = [(content["probes_excluded"], "probes"), (content["distractors_excluded"], "distractors")]
+        way = f"{way} {content['distractors']:,}".strip()
+    else:
+        cells = _rates("TAR@", content["tar_at_far"])
+        left_out = [(content["pairs_excluded"], "pairs"), (content["faces_excluded"], "faces")]
+    lists = sorted(str(sha256) for path, sha256 in inputs.items() if path not in features)
+    models = {str(about["model_sha256"]) for about in content.get("models", {}).values()}
+    return Scored(
+        file=file,
+        model=Path(features[0]).stem,
+        named=False,
+        digest=models.pop() if len(models) == 1 else str(inputs[features[0]]),
+        set=f"{_BENCHMARKS.get(name, name)} {way}".strip(),
+        set_digest=hashlib.sha256("\n".join(lists).encode()).hexdigest(),
+        traits={"protocol": protocol},
+        cells=cells,
+        notes=[f"{count} {what} were left out" for count, what in left_out if count],
+    )
+
+
+def _ranks(shares: Mapping[str, Any]) -> dict[str, str]:
+    return {f"rank-{rank}": f"{float(shares[rank]):.2%}" for rank in sorted(shares, key=int)}
+
+
+def _rates(what: str, rates: Mapping[str, Any]) -> dict[str, str]:
+    """By falling false accept rate."""
+    known = sorted(((float(rate), float(share)) for rate, share in dict(rates).items()), reverse=True)
+    return {f"{what}{rate:.0e}".replace("e-0", "e-"): f"{share:.2%}" for rate, share in known}
