@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from dataprep.samples import Row, Sample
 from dataprep.stages.base import Item, MapStage, Photo, local_photo
 from dataprep.stages.download import Download
 
-_BATCH = 16  # photos that are in memory, and in the detector, together
+_BATCH = 16  # photos that are in memory, and in the detector, together,
+_BATCH_PIXELS = 50_000_000  # unless they have more pixels than this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,22 @@ def _process(task: Task) -> None:
     board.set(task.slot, len(order))
 
 
+def batched(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Iterator[tuple[int, list[Item]]]:
+    """Items in batches of `size`, or fewer if their photos have more than `pixels` pixels, each with the first position."""
+    first, batch, left = 0, list[Item](), pixels
+    for position, item in items:
+        count = item.photo.pixel_count
+        if batch and (len(batch) == size or count > left):
+            yield first, batch
+            batch, left = [], pixels
+        if not batch:
+            first = position
+        batch.append(item)
+        left -= count
+    if batch:
+        yield first, batch
+
+
 def _ready(link: Link) -> MapStage[Any]:
     if link.fingerprint not in _prepared:
         assert isinstance(link.stage, MapStage)
@@ -152,20 +169,17 @@ class _Inputs:
             self._payloads.close()
 
     def batches(self, size: int) -> Iterator[list[Item]]:
-        batch: list[Item] = []
+        for position, batch in batched(self._items(), size=size, pixels=_BATCH_PIXELS):
+            self.position = position
+            yield batch
+
+    def _items(self) -> Iterator[tuple[int, Item]]:
         for position, sample in enumerate(self.samples):
             if self._earlier:
                 last = self._rows[self._earlier[-1].name].get(sample.key)
                 if last is None or last.reason is not None:
                     continue
-            batch.append(self._item(sample))
-            if len(batch) == size:
-                self.position = position + 1 - size
-                yield batch
-                batch = []
-        if batch:
-            self.position = len(self.samples) - len(batch)
-            yield batch
+            yield position, self._item(sample)
 
     def _item(self, sample: Sample) -> Item:
         rows = {name: ledger[sample.key] for name, ledger in self._rows.items() if sample.key in ledger}

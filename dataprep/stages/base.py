@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dataprep.errors import ImagingError, Reason, RecordError
-from dataprep.imaging.photo import Header, Pixels, decode
+from dataprep.imaging.photo import Header, Pixels, decode, read_header
 from dataprep.params import StageParams, fingerprint
 from dataprep.records.recordio import RecordReader, unpack_image
 from dataprep.samples import Row, Sample
@@ -77,6 +77,15 @@ class Photo:
     @property
     def header(self) -> Header:
         return self._decode()[1]
+
+    @property
+    def pixel_count(self) -> int:
+        """By its header, nothing decoded; 0 if it cannot be read: whoever decodes it is told why."""
+        try:
+            header = read_header(self.data, max_pixels=self._max_pixels)
+        except (OSError, ImagingError):
+            return 0
+        return header.width * header.height
 
     def _decode(self) -> tuple[Pixels, Header]:
         if self._decoded is None:
