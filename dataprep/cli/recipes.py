@@ -43,7 +43,7 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     changes = {name: BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
     source = dict(loaded.get("source") or {})
     if not values["dry_run"]:
-        sources.add_source(ctx.obj, _source(ctx.obj, source))
+        sources.plan_source(ctx.obj, str(source.pop("kind", None)), source)
     elif not (Path(ctx.obj) / "dataprep.json").exists():
         click.echo(f"{source.get('kind')} would be planned, then every stage run")
         return
@@ -114,54 +114,6 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
         place[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise UsageError(f"--set {setting}: {value!r} is not a YAML value") from None
-
-
-def _source(workspace: str, options: dict[str, Any]) -> Any:
-    from dataprep.sources.archive import fetch_lists
-    from dataprep.sources.folder import PhotoFolder
-    from dataprep.sources.lst import ImageList
-    from dataprep.sources.rec import RecPack
-    from dataprep.sources.synth.photos import Synth, draw_folder
-    from dataprep.sources.urls import Urls
-    from dataprep.sources.vggface import ARCHIVE_URL, VggFace
-    from dataprep.sources.vggface2 import VggFace2
-
-    kind = options.pop("kind", None)
-    try:
-        if kind == "vggface":
-            lists = options.pop("lists", None)
-            path = (
-                Path(lists) if lists else fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / Path(ARCHIVE_URL).name)
-            )
-            return VggFace(path, **options)
-        if kind == "urls":
-            return Urls(Path(options.pop("table")), **options)
-        if kind == "folder":
-            return PhotoFolder(Path(options.pop("root")), **options)
-        if kind == "rec":
-            return RecPack(Path(options.pop("pack")), **options)
-        if kind == "lst":
-            root = options.pop("root", None)
-            return ImageList(Path(options.pop("file")), root=Path(root) if root else None, **options)
-        if kind == "vggface2":
-            for name in ("boxes", "landmarks"):
-                options[name] = _paths(options.get(name))
-            names = options.pop("names", None)
-            return VggFace2(Path(options.pop("root")), names=Path(names) if names else None, **options)
-        if kind == "synth":
-            root = Path(workspace) / "synth" / "recipe"
-            draw_folder(root, **options)
-            return Synth(root)
-    except KeyError as error:
-        raise UsageError(f"source {kind}: {error} is missing; --set source.{str(error)[1:-1]}=... gives it") from None
-    except TypeError as error:
-        raise UsageError(f"source {kind}: {error}") from None
-    raise UsageError(f"unknown source {kind!r}; the kinds are vggface, urls, folder, rec, lst, vggface2, synth")
-
-
-def _paths(given: Any) -> list[Path]:
-    """One path or several."""
-    return [Path(given)] if isinstance(given, str) else [Path(path) for path in given or ()]
 
 
 def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:

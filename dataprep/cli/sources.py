@@ -1,8 +1,9 @@
-"""download and import: how samples come into a workspace."""
+"""download: lists of URLs; and how the samples of any source come into a workspace."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -12,11 +13,17 @@ from dataprep.manifest.workspace import Workspace
 from dataprep.sources.base import Source
 from dataprep.stages.download import DownloadParams
 
-_LIMIT = click.option("--limit", type=click.IntRange(1), help="At most this many photos, in the list's order.")
+_RUN = ("jobs", "dry_run", "strict", "accept_versions")
+
+
+def plan_source(workspace: str, kind: str, options: Mapping[str, Any]) -> None:
+    """Freeze a source's samples into the plan of a workspace, unless they are in it."""
+    from dataprep.sources.kinds import open_source
+
+    add_source(workspace, open_source(kind, options, workspace))
 
 
 def add_source(workspace: str, source: Source) -> None:
-    """Freeze a source's samples into the plan of a workspace, unless they are in it."""
     plan = Workspace(workspace, create=True).plan()
     described, digest = source.describe(), source.digest()
     if plan.knows(described, digest):
@@ -27,11 +34,29 @@ def add_source(workspace: str, source: Source) -> None:
         click.echo(f"{described['kind']}: nothing new, {plan.count} samples in all")
     else:
         click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
+    if source.account:
+        click.echo(source.account)
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--limit, --per-identity, --identities."""
+    for option in (
+        click.option("--limit", type=click.IntRange(1), help="At most this many photos, in the list's order."),
+        click.option("--per-identity", type=click.IntRange(1), help="At most this many photos of one person."),
+        click.option(
+            "--identities", metavar="N|FILE|NAME,NAME",
+            help="Only the first N people, those of a file with a name per line, or these.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
 
 @click.group()
 def download() -> None:
     """Fetch the photos of a published list of URLs: resumable, polite, suspicious.
+
+    A list that has grown is given again: what is planned stays as it is, and only what is new is fetched.
 
     \b
     Example: dataprep download vggface --lists vgg_face_dataset.tar.gz --per-identity 50
@@ -40,155 +65,86 @@ def download() -> None:
 
 
 @download.command()
-@click.option("--lists", type=click.Path(path_type=Path), help="Folder of lists, or vgg_face_dataset.tar.gz.")
-@_LIMIT
-@click.option("--per-identity", type=click.IntRange(1), help="At most this many photos of one person.")
+@click.option("--lists", type=click.Path(), help="Folder of lists, one person's .txt, or vgg_face_dataset.tar.gz.")
+@click.option("--curated-only", is_flag=True, help="Only the lines of the curated set (the last column is 1).")
+@click.option("--frontal-only", is_flag=True, help="Only faces seen from the front (a pose above 2).")
+@selection_options
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
-def vggface(workspace: str, /, lists: Path | None, limit: int | None, per_identity: int | None, **values: Any) -> None:
+def vggface(workspace: str, /, **values: Any) -> None:
     """VGG-Face: 2.6 million URLs of 2,622 people. Without --lists, the official archive of lists is fetched first.
 
     \b
-    Example: dataprep download vggface --limit 1000
+    Example: dataprep download vggface --curated-only --identities 100
     """
-    from dataprep.sources.archive import fetch_lists
-    from dataprep.sources.vggface import ARCHIVE_URL, VggFace
-
-    if lists is None:
-        lists = fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / "vgg_face_dataset.tar.gz")
-    _download(workspace, VggFace(lists, limit=limit, per_identity=per_identity), values)
+    _download(workspace, "vggface", values)
 
 
 @download.command()
-@click.argument("table", type=click.Path(path_type=Path))
-@_LIMIT
+@click.option(
+    "--lists", type=click.Path(), multiple=True, help="facescrub_actors.txt, facescrub_actresses.txt, or their folder."
+)
+@click.option("--ignore-hashes", is_flag=True, help="Also take photos whose bytes are not those of 2014 any more.")
+@selection_options
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
-def urls(workspace: str, /, table: Path, limit: int | None, **values: Any) -> None:
-    """A table of yours: .csv, .tsv or .parquet with the columns url, identity [, left, top, right, bottom, key].
+def facescrub(workspace: str, /, **values: Any) -> None:
+    """FaceScrub: 106,863 faces of 530 actors and actresses. Its authors give the lists on request.
+
+    \b
+    Example: dataprep download facescrub --lists facescrub/
+    """
+    _download(workspace, "facescrub", values)
+
+
+@download.command()
+@click.argument("table")
+@click.option("--format", help="csv, tsv, txt, parquet, json or jsonl, if the name of TABLE does not say it.")
+@click.option("--url-column", help="The column of URLs; else url, image_url or img_url.")
+@click.option("--identity-column", help="The column that says who it is; else identity, person or name.")
+@click.option("--identity", help="All photos are of this one, so no column is needed.")
+@click.option("--key-column", help="The column of names for the photos of a person; else key, else a hash of the URL.")
+@click.option(
+    "--box-column", multiple=True,
+    help="One column with four numbers, or A,B,C,D; else left, top, right, bottom or x1, y1, x2, y2.",
+)  # fmt: skip
+@click.option(
+    "--box-format",
+    type=click.Choice(["ltrb", "ltwh"]),
+    help="What the numbers are: edges (default), or width and height.",
+)
+@click.option("--hash-column", help="A published hash of the photo, in hexadecimal digits: others are dropped.")
+@click.option("--hash-algorithm", help="md5, sha1, sha256, sha384 or sha512; else told by the length.")
+@selection_options
+@params_options(DownloadParams)
+@run_options
+@click.pass_obj
+def urls(workspace: str, /, **values: Any) -> None:
+    """A table of yours: .csv, .tsv, .json, .jsonl (also .gz), .parquet, .txt with a URL per line; a folder of them.
+
+    TABLE may be any fsspec URL. What img2dataset reads or writes is read as well: name the column of identities.
 
     \b
     Example: dataprep download urls photos.csv --per-host 8
+             dataprep download urls 00000.parquet --identity-column caption --hash-column sha256
     """
-    from dataprep.sources.urls import Urls
-
-    _download(workspace, Urls(table, limit=limit), values)
+    _download(workspace, "urls", values)
 
 
-def _download(workspace: str, source: Source, values: dict[str, Any]) -> None:
+def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
+    from dataprep.sources.kinds import open_source
+
     (params,) = given_params(values, DownloadParams)
-    run = {name: values[name] for name in ("jobs", "dry_run", "strict", "accept_versions")}
+    run = {name: values.pop(name) for name in _RUN}
+    options = {name: value for name, value in values.items() if name not in {f.name for f in fields(DownloadParams)}}
+    source = open_source(kind, options, workspace)
     if run["dry_run"]:
         count = sum(1 for _ in source.samples())
-        click.echo(f"{source.describe()['kind']}: {count} samples would be planned, those not yet there downloaded")
+        click.echo(f"{kind}: {count} samples would be planned, those not yet there downloaded")
         return
     from dataprep.cli.runs import run_stages  # `import` runs nothing, and starts faster without
 
     add_source(workspace, source)
     run_stages(workspace, "download", {"download": params}, **run)
-
-
-@click.group("import")
-def import_() -> None:
-    """Take up photos that are on this disk already. They stay where they are.
-
-    \b
-    Example: dataprep import folder lfw/
-    """
-
-
-@import_.command()
-@click.argument("photos", type=click.Path(path_type=Path))
-@click.option("--aligned", is_flag=True, help="They are aligned faces: pack them as they are.")
-@_LIMIT
-@click.pass_obj
-def folder(workspace: str, photos: Path, aligned: bool, limit: int | None) -> None:
-    """A folder per identity with photos in it: LFW, CASIA-WebFace or VGGFace2 as they come, or your own.
-
-    \b
-    Example: dataprep import folder lfw/ && dataprep align
-    """
-    from dataprep.sources.folder import PhotoFolder
-
-    add_source(workspace, PhotoFolder(photos, aligned=aligned, limit=limit))
-
-
-@import_.command()
-@click.argument("pack", type=click.Path(path_type=Path))
-@_LIMIT
-@click.pass_obj
-def rec(workspace: str, pack: Path, limit: int | None) -> None:
-    """The faces of a .rec pack, anyone's, to clean and to pack again. Their bytes stay as they are.
-
-    \b
-    Example: dataprep import rec faces_emore/ && dataprep pack --holdout 0.05
-    """
-    from dataprep.sources.rec import RecPack
-
-    add_source(workspace, RecPack(pack, limit=limit))
-
-
-@import_.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--root", type=click.Path(path_type=Path), help="Where relative paths start; else the list's folder.")
-@click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Whose list it is; else recognised.")
-@click.option("--aligned", is_flag=True, help="An im2rec list's images are aligned faces: pack them as they are.")
-@_LIMIT
-@click.pass_obj
-def lst(workspace: str, /, file: Path, **options: Any) -> None:
-    """The images of a .lst: insightface's, with boxes and landmarks if it has them, or im2rec's.
-
-    People are told apart by the images' folders; by the labels if a folder holds more than one.
-
-    \b
-    Example: dataprep import lst faces.lst --root photos/ && dataprep align
-    """
-    from dataprep.sources.lst import ImageList
-
-    add_source(workspace, ImageList(file, **options))
-
-
-@import_.command("vggface2")
-@click.argument("root", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help="Which.")
-@click.option("--boxes", type=click.Path(path_type=Path), multiple=True, help="loose_bb_*.csv, if not in DIR or meta/.")
-@click.option(
-    "--landmarks", type=click.Path(path_type=Path), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/."
-)
-@click.option("--names", type=click.Path(path_type=Path), help="identity_meta.csv: call people by name, not n000002.")
-@_LIMIT
-@click.pass_obj
-def import_vggface2(workspace: str, /, root: Path, **options: Any) -> None:
-    """VGGFace2 as released: DIR/train/n000002/0001_01.jpg, with its tables of boxes and landmarks.
-
-    Its landmarks are taken as they are; align --landmarks detect finds them anew.
-
-    \b
-    Example: dataprep import vggface2 VGG-Face2/data && dataprep align --size 224 --extend 0.3
-    """
-    from dataprep.sources.vggface2 import VggFace2
-
-    source = VggFace2(root, **options)
-    add_source(workspace, source)
-    if source.account:
-        click.echo(source.account)
-
-
-@import_.command()
-@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
-@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos of each.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
-@click.pass_obj
-def synth(workspace: str, identities: int, photos: int, seed: int) -> None:
-    """Drawn faces with their true boxes: to try everything without anybody's photo.
-
-    \b
-    Example: dataprep import synth && dataprep pack
-    """
-    from dataprep.sources.synth.photos import Synth, draw_folder
-
-    root = Path(workspace) / "synth" / f"seed{seed}-{identities}x{photos}"
-    draw_folder(root, identities=identities, photos=photos, seed=seed)
-    add_source(workspace, Synth(root))

@@ -6,11 +6,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dataprep.errors import Reason, WorkspaceError
 from dataprep.manifest.locks import locked
+from dataprep.manifest.numbering import Numbering
 from dataprep.samples import Box, Sample
 from dataprep.storage import Folder
 
@@ -99,20 +100,8 @@ class Plan:
         )
 
     def _fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Samples that are not planned yet. A key that stands for another photo, here or in the plan, gets a number, so
-        that nothing vanishes."""
-        planned = {_short(s.key): _place(s) for shard in self.shards for s in self.samples(shard)}
-        seen: set[bytes] = set()
-        for sample in samples:
-            place = _place(sample)
-            for number in itertools.count(1):
-                key = sample.key if number == 1 else f"{sample.key}~{number}"
-                short = _short(key)
-                if short not in seen and planned.get(short, place) == place:
-                    break
-            seen.add(short)
-            if short not in planned:
-                yield replace(sample, key=key)
+        """Samples that are not planned yet, under names that no disk takes for the names of others."""
+        return Numbering(sample for shard in self.shards for sample in self.samples(shard)).fresh(samples)
 
     def _write_shard(self, id: str, samples: list[Sample]) -> Shard:
         import pyarrow as pa
@@ -154,15 +143,6 @@ def _groups(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
         while group := list(itertools.islice(kind, size if total < 10_000_000 else 10_000)):
             total += len(group)
             yield group
-
-
-def _short(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=10).digest()
-
-
-def _place(sample: Sample) -> bytes:
-    where = "" if sample.offset is None else sample.offset
-    return _short(f"{sample.url}\0{sample.path}\0{where}\0{sample.detail}")
 
 
 def _schema() -> Any:

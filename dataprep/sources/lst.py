@@ -10,8 +10,8 @@ from typing import Any
 from dataprep.errors import SourceError
 from dataprep.records.lists import Dialect, Entry, iterate_list, recognise_list
 from dataprep.samples import Box, Sample
-from dataprep.sources.base import bad_line, unsafe_sample
-from dataprep.storage import file_sha256, is_safe
+from dataprep.sources.base import bad_line, named_sample
+from dataprep.storage import file_sha256
 
 
 class ImageList:
@@ -28,10 +28,9 @@ class ImageList:
         root: Path | None = None,
         dialect: Dialect | None = None,
         aligned: bool = False,
-        limit: int | None = None,
     ) -> None:
         self._file, self._root = file, (root or file.parent).absolute()
-        self._limit = limit
+        self.account = ""
         if not file.is_file():
             raise SourceError(f"{file}: no such file")
         if root is not None and not root.is_dir():
@@ -49,7 +48,6 @@ class ImageList:
             "root": str(self._root),
             "dialect": self._dialect,
             "aligned": self._some_aligned,
-            "limit": self._limit,
         }
 
     def digest(self) -> str:
@@ -57,8 +55,6 @@ class ImageList:
 
     def samples(self) -> Iterator[Sample]:
         for number, entry in enumerate(iterate_list(self._file, self._dialect)):
-            if self._limit is not None and number >= self._limit:
-                return
             yield self._sample(entry, f"{self._file.name} entry {number + 1}")
 
     def _survey(self) -> tuple[bool, bool]:
@@ -77,15 +73,14 @@ class ImageList:
     def _sample(self, entry: Entry, where: str) -> Sample:
         label, path = entry.labels[0], PurePosixPath(entry.path)
         if not math.isfinite(label):
-            return bad_line(where, f"the label {label} is not a number")
+            return bad_line(where, f"the label {label} is not a number", entry)
         identity = path.parent.name if self._named_by_folder else f"{label:g}" if label % 1 else f"{int(label)}"
         if not self._named_by_folder and label < 0:
-            return bad_line(where, f"the label {label:g} is negative")
-        if not (is_safe(identity) and is_safe(path.stem)):
-            return unsafe_sample(identity, path.stem, where)
-        return Sample(
-            key=f"{identity}/{path.stem}",
-            identity=identity,
+            return bad_line(where, f"the label {label:g} is negative", entry)
+        return named_sample(
+            identity,
+            path.stem,
+            where,
             path=str(self._root / path),
             aligned=self._is_aligned(entry),
             box=Box(*entry.box) if entry.box else None,

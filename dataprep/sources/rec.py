@@ -11,19 +11,19 @@ import numpy as np
 
 from dataprep.records.pack import Pack
 from dataprep.samples import Sample
-from dataprep.sources.base import bad_line, unsafe_sample
-from dataprep.storage import is_safe
+from dataprep.sources.base import bad_line, named_sample
 
 
 class RecPack:
     """The images of a pack in their order, under the names of its .lst and labels.tsv, else under its numbers."""
 
-    def __init__(self, path: str | Path, *, limit: int | None = None) -> None:
-        self._pack, self._limit = Pack(path), limit
+    def __init__(self, path: str | Path) -> None:
+        self._pack = Pack(path)
+        self.account = ""
         self._root = self._pack.path.absolute()
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "rec", "root": str(self._root), "limit": self._limit}
+        return {"kind": "rec", "root": str(self._root)}
 
     def digest(self) -> str:
         """Of the index, the labels, and the names they go by."""
@@ -36,14 +36,13 @@ class RecPack:
         return state.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
-        for position, label in enumerate(self._pack.labels().tolist()[: self._limit]):
+        for position, label in enumerate(self._pack.labels().tolist()):
             if label < 0:
-                yield bad_line(f"image {position}", "the label -1: nobody")
+                yield bad_line(f"image {position}", "the label -1: nobody", position)
                 continue
             identity = self._pack.identity(label)
             path, offset = self._pack.place(position)
-            key = str(PurePosixPath(self._pack.name(position, label)).with_suffix(""))
-            if not all(map(is_safe, key.split("/"))):
-                yield unsafe_sample(identity, key, f"image {position}")
-                continue
-            yield Sample(key=key, identity=identity, path=str(path.absolute()), offset=offset, aligned=True)
+            name = str(PurePosixPath(self._pack.name(position, label)).with_suffix("")).removeprefix(f"{identity}/")
+            yield named_sample(
+                identity, name, f"image {position}", path=str(path.absolute()), offset=offset, aligned=True
+            )

@@ -1,96 +1,197 @@
-"""A table of URLs: .csv, .tsv or .parquet; columns url, identity and, if known, left, top, right, bottom, key."""
+"""URLs in tables: which column is which, and what a row says about a photo.
+
+Names that are guessed, whatever their case: url, image_url, img_url; identity, person, name; key; left, top, right and
+bottom, or x1, y1, x2 and y2. A hash is checked only if its column is named: pictures change where they lie.
+"""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.samples import Box, Sample
-from dataprep.sources.base import bad_line, unsafe_sample
-from dataprep.storage import file_sha256, is_safe
+from dataprep.sources.base import bad_line, named_sample
+from dataprep.sources.tables import FORMATS, Row, Table, shown
+from dataprep.storage import file_sha256, local_copy
 
-_EDGES = ("left", "top", "right", "bottom")
+BOX_FORMATS = ("ltrb", "ltwh")
+_GUESSES = {"url": ("url", "image_url", "img_url"), "identity": ("identity", "person", "name"), "key": ("key",)}
+_EDGES = (("left", "top", "right", "bottom"), ("x1", "y1", "x2", "y2"))
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}  # by hexadecimal digits
+_TEXT = (str, int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Which column is which; what is empty is guessed, but for `hash`. `box` is one column or four; `box_format` says what
+    its numbers are: left, top, right, bottom or left, top, width, height. `constant` is everybody's identity."""
+
+    url: str = ""
+    identity: str = ""
+    key: str = ""
+    box: tuple[str, ...] = ()
+    box_format: str = "ltrb"
+    hash: str = ""
+    hash_algorithm: str = ""
+    constant: str = ""
 
 
 class Urls:
-    """The rows of one table. Without a key column, a row's key is a hash of its URL, so that tables may grow."""
+    """The rows of one table, or of the tables of one format in a folder, as img2dataset writes them.
 
-    def __init__(self, table: Path, *, limit: int | None = None) -> None:
-        self._table, self._limit = table, limit
-        if not table.is_file():
-            raise SourceError(f"{table}: no such file")
-        if table.suffix.lower() not in (".csv", ".tsv", ".parquet"):
-            raise SourceError(f"{table}: a table is .csv, .tsv or .parquet")
+    Without a key column, a row's key is a hash of its URL, so that tables may grow.
+    """
+
+    def __init__(self, table: str | Path, columns: Columns | None = None, *, format: str | None = None) -> None:
+        self._given, self._columns, self._format = str(table), columns or Columns(), format
+        self.account = ""
+        if self._columns.box_format not in BOX_FORMATS:
+            raise SourceError(f"--box-format {self._columns.box_format}: one of {', '.join(BOX_FORMATS)}")
+        if len(self._columns.box) not in (0, 1, 4):
+            raise SourceError("--box-column takes one column with four numbers, or four columns parted by commas")
+        self._tables = [Table(path, format) for path in _files(local_copy(table), self._given, format)]
+        for each in self._tables:
+            _Reader(each, self._columns)  # a column that is missing is told before anything is planned
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "urls", "table": str(self._table), "limit": self._limit}
+        given = {name: getattr(self._columns, name) for name in Columns.__slots__}
+        chosen = {name: list(value) if name == "box" else value for name, value in given.items() if value}
+        return {"kind": "urls", "table": self._given, "format": self._format, "columns": chosen}
 
     def digest(self) -> str:
-        return file_sha256(self._table)
+        return hashlib.sha256("\n".join(file_sha256(table.path) for table in self._tables).encode()).hexdigest()
 
     def samples(self) -> Iterator[Sample]:
-        for number, row in enumerate(self._rows()):
-            if self._limit is not None and number >= self._limit:
-                return
-            yield _sample(row, f"{self._table.name} row {number + 1}")
+        for table in self._tables:
+            reader = _Reader(table, self._columns)
+            for row in table.rows(reader.wanted):
+                yield reader.sample(row)
 
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        if self._table.suffix.lower() == ".parquet":
-            yield from self._parquet()
-            return
-        delimiter = "\t" if self._table.suffix.lower() == ".tsv" else ","
-        try:
-            with open(self._table, encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream, delimiter=delimiter)
-                self._check(reader.fieldnames or [])
-                yield from reader
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise SourceError(f"{self._table}: not a readable table in UTF-8 ({error})") from None
 
-    def _parquet(self) -> Iterator[Mapping[str, Any]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+class _Reader:
+    """How the rows of one table become samples. Raises SourceError that names the option if a column is missing."""
 
-        try:
-            file = pq.ParquetFile(self._table)
-            self._check(file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=4096):
-                yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{self._table}: not a readable Parquet file ({error})") from None
-
-    def _check(self, names: list[str] | Any) -> None:
-        missing = [name for name in ("url", "identity") if name not in names]
-        if missing:
-            raise SourceError(
-                f"{self._table}: the column {missing[0]!r} is missing; its columns are: {', '.join(map(str, names))}"
+    def __init__(self, table: Table, given: Columns) -> None:
+        self._table, self._given = table, given
+        url, key = self._find("url", given.url), self._find("key", given.key)
+        identity = "" if given.constant else self._find("identity", given.identity)
+        if not url:
+            raise self._missing("url", "--url-column COLUMN says which it is")
+        if not identity and not given.constant:
+            raise self._missing(
+                "identity", "--identity-column COLUMN says which it is, --identity NAME that all are one's"
             )
-        edges = [name for name in _EDGES if name in names]
-        if edges and len(edges) < 4:
-            raise SourceError(
-                f"{self._table}: a box needs left, top, right and bottom; only {', '.join(edges)} is there"
-            )
+        box = self._box_columns()
+        hashed = self._find("hash", given.hash)
+        places = [(name,) if name else () for name in (url, identity, key, hashed)] + [box]
+        self.wanted = [name for names in places for name in names]
+        ends = [sum(map(len, places[: i + 1])) for i in range(len(places))]
+        self._places = [slice(end - len(names), end) for end, names in zip(ends, places, strict=True)]
 
-
-def _sample(row: Mapping[str, Any], where: str) -> Sample:
-    url, identity = str(row.get("url") or "").strip(), str(row.get("identity") or "").strip()
-    if not url or not identity:
-        return bad_line(where, "url or identity is empty")
-    name = str(row.get("key") or "").strip() or hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:16]
-    if not (is_safe(identity) and is_safe(name)):
-        return unsafe_sample(identity, name, where)
-    edges = [row.get(name) for name in _EDGES]
-    box = None
-    if any(edge not in (None, "") for edge in edges):
+    def sample(self, row: Row) -> Sample:
+        where = f"{self._table.path.name} {self._table.where} {row.number}"
+        if row.trouble:
+            return bad_line(where, row.trouble, row.content)
+        url, identity, key, digest, edges = (row.values[place] for place in self._places)
         try:
-            box = Box(*(float(str(edge)) for edge in edges))
-        except ValueError:
-            box = None
-        if box is None or not all(map(math.isfinite, box)):
-            return bad_line(where, f"the box {edges} is not four numbers")
-    return Sample(key=f"{identity}/{name}", identity=identity, url=url, box=box, box_frame="stored")
+            link, person = _text(url, "url"), self._given.constant or _text(identity, "identity")
+            if not link or not person:
+                raise ValueError("url or identity is empty")
+            name = _text(key, "key") or hashlib.sha256(link.encode()).hexdigest()[:16]
+            box = parse_box(edges, self._given.box_format)
+            published = parse_hash(_text(digest, "hash"), self._given.hash_algorithm)
+        except ValueError as error:
+            return bad_line(where, str(error), shown(row.values))
+        return named_sample(person, name, where, url=link, box=box, box_frame="stored", hash=published)
+
+    def _find(self, what: str, given: str) -> str:
+        """The column that was named, or one of the names to guess from, or nothing."""
+        names = self._table.columns
+        if given:
+            if given not in names:
+                raise self._missing(given, f"--{what}-column names one")
+            return given
+        lowered = {name.lower(): name for name in reversed(names)}
+        return next((lowered[guess] for guess in _GUESSES.get(what, ()) if guess in lowered), "")
+
+    def _box_columns(self) -> tuple[str, ...]:
+        if self._given.box:
+            return tuple(self._find("box", name) for name in self._given.box)
+        lowered = {name.lower(): name for name in reversed(self._table.columns)}
+        for edges in _EDGES:
+            found = tuple(lowered[edge] for edge in edges if edge in lowered)
+            if len(found) == 4:
+                return found
+            if found and edges is _EDGES[0]:
+                raise SourceError(
+                    f"{self._table.path}: a box needs left, top, right and bottom; only {found[0]} is there"
+                )
+        return ()
+
+    def _missing(self, name: str, remedy: str) -> SourceError:
+        names = ", ".join(self._table.columns[:50]) or "none"
+        shown = names[:1000].encode("utf-8", "replace").decode()
+        return SourceError(f"{self._table.path}: the column {name!r} is missing; its columns are: {shown}; {remedy}")
+
+
+def _files(path: Path, given: str, format: str | None) -> list[Path]:
+    """The table itself; of a folder the tables of the first format that it has, parquet before the text ones."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise SourceError(f"{given}: no such file")
+    for kind in [format] if format else ["parquet", *FORMATS]:
+        found = sorted([*path.glob(f"*.{kind}"), *path.glob(f"*.{kind}.gz")])
+        if found:
+            return found
+    raise SourceError(f"{given}: a folder without tables ({', '.join(FORMATS)})")
+
+
+def _text(values: Sequence[Any], what: str) -> str:
+    """The text of a column that may not be there."""
+    value = values[0] if values else None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, _TEXT):
+        raise ValueError(f"{what} is neither text nor a number")
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def parse_box(values: Sequence[Any], format: str) -> Box | None:
+    """A box from four columns, or from one with a list or `x1,y1,x2,y2`; None where nothing is given."""
+    if len(values) == 1:
+        values = _numbers(values[0])
+    if all(value is None or value == "" for value in values):
+        return None
+    try:
+        left, top, right, bottom = (float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"the box {str(list(values))[:100]} is not four numbers") from None
+    if format == "ltwh":
+        right, bottom = left + right, top + bottom
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        raise ValueError(f"the box {str(list(values))[:100]} is not four numbers")
+    return Box(left, top, right, bottom)
+
+
+def _numbers(value: Any) -> Sequence[Any]:
+    if isinstance(value, str):
+        return re.sub(r"[\[\]()]", "", value).replace(",", " ").split()
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def parse_hash(text: str, algorithm: str) -> str:
+    """`algorithm:hex`, the algorithm being that of the option, the text's own prefix, or told by the length."""
+    if not text:
+        return ""
+    prefix, _, digits = text.lower().rpartition(":")
+    known = _ALGORITHMS.get(len(digits), "")
+    if not re.fullmatch("[0-9a-f]+", digits) or not known or any(n and n != known for n in (prefix, algorithm)):
+        raise ValueError(f"the hash {text[:140]!r} is no {algorithm or 'hash'} in hexadecimal digits")
+    return f"{known}:{digits}"

@@ -6,116 +6,108 @@ the URL is looked for. The detector that drew the boxes knew nothing of EXIF: th
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.samples import Box, Sample
-from dataprep.sources.base import bad_line, unsafe_sample
-from dataprep.storage import is_safe
+from dataprep.sources.archive import Archive
+from dataprep.sources.base import bad_line, named_sample
+from dataprep.sources.selection import Identities
+from dataprep.storage import local_copy, plain
 
 ARCHIVE_URL = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face/vgg_face_dataset.tar.gz"
-_LARGEST_LIST = 16 << 20
+_FRONTAL = 2.0  # poses above are frontal, the others profiles
 
 
 class VggFace:
-    """The lists in a directory (searched as published: `files/*.txt`, else `*.txt`) or in the release's .tar.gz."""
+    """The lists in a directory (searched as published: `files/*.txt`, else `*.txt`), in the release's .tar.gz, or one
+    person's .txt. `curated_only` keeps the lines of the curated set, `frontal_only` those with a frontal pose."""
 
-    def __init__(self, lists: Path, *, limit: int | None = None, per_identity: int | None = None) -> None:
-        self._lists, self._limit, self._per_identity = lists, limit, per_identity
-        if not lists.exists():
+    def __init__(
+        self,
+        lists: str | Path,
+        *,
+        identities: Identities | None = None,
+        curated_only: bool = False,
+        frontal_only: bool = False,
+    ) -> None:
+        self._given, self._lists = str(lists), local_copy(lists)
+        self._identities, self._curated, self._frontal = identities, curated_only, frontal_only
+        self.account = ""
+        if not self._lists.exists():
             raise SourceError(f"{lists}: no such file or directory; --lists takes the folder of lists or the .tar.gz")
 
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "vggface",
-            "lists": str(self._lists),
-            "limit": self._limit,
-            "per_identity": self._per_identity,
+            "lists": self._given,
+            "identities": self._identities.describe() if self._identities else None,
+            "curated_only": self._curated,
+            "frontal_only": self._frontal,
         }
 
     def digest(self) -> str:
         state = hashlib.sha256()
         for name, data in self._files():
-            state.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+            state.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
-        total = 0
+        wanted = self._identities.chooser() if self._identities else None
         for person, data in self._files():
-            for number, sample in enumerate(parse_list(person, data)):
-                if self._per_identity is not None and number >= self._per_identity:
-                    break
-                if self._limit is not None and total >= self._limit:
-                    return
-                total += 1
-                yield sample
+            if wanted is None or wanted(plain(person)):
+                yield from parse_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
+        self.account = wanted.account() if wanted else ""
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         """(person, content) of every list, sorted by person."""
+        if self._lists.is_file() and self._lists.suffix.lower() != ".txt":
+            if not len(self._archive):
+                raise SourceError(f"{self._given}: an archive without files/*.txt; is it vgg_face_dataset.tar.gz?")
+            yield from self._archive.lists()
+            return
+        paths = [self._lists]
         if self._lists.is_dir():
             paths = sorted(self._lists.glob("files/*.txt")) or sorted(self._lists.glob("*/files/*.txt"))
             paths = paths or sorted(self._lists.glob("*.txt"))
-            if not paths:
-                raise SourceError(f"{self._lists}: no lists (*.txt) in it; VGG-Face has one per person, under files/")
-            for path in paths:
+        if not paths:
+            raise SourceError(f"{self._given}: no lists (*.txt) in it; VGG-Face has one per person, under files/")
+        for path in paths:
+            try:
                 yield path.stem, path.read_bytes()
-            return
-        yield from self._archived()
+            except OSError as error:
+                raise SourceError(f"{path}: {error.strerror}") from None
 
-    def _archived(self) -> Iterator[tuple[str, bytes]]:
-        """Read members one by one; nothing is unpacked to the disk, so no name or link in the archive can do harm."""
-        try:
-            with tarfile.open(self._lists, "r:*") as archive:
-                members = sorted(
-                    (m for m in archive if m.isfile() and m.name.endswith(".txt") and "/files/" in f"/{m.name}"),
-                    key=lambda m: Path(m.name).stem,
-                )
-                if not members:
-                    raise SourceError(f"{self._lists}: an archive without files/*.txt; is it vgg_face_dataset.tar.gz?")
-                for member in members:
-                    if member.size > _LARGEST_LIST:
-                        raise SourceError(
-                            f"{self._lists}: {member.name} has {member.size} bytes; a list has about 150,000"
-                        )
-                    stream = archive.extractfile(member)
-                    assert stream is not None
-                    yield Path(member.name).stem, stream.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise SourceError(f"{self._lists}: not a readable archive of lists ({error})") from None
+    @functools.cached_property
+    def _archive(self) -> Archive:
+        return Archive(self._lists, r"(^|/)files/[^/]+\.txt$")
 
 
-def parse_list(person: str, data: bytes) -> Iterator[Sample]:
+def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Iterator[Sample]:
     """The samples of one person's list; lines that make no sense come out as samples with their trouble."""
-    seen: dict[str, int] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         fields = line.split()
         if not fields:
             continue
         where = f"{person}.txt line {number}"
         at = next((i for i, field in enumerate(fields[1:3], 1) if "://" in field), None)
         if at is None or len(fields) < at + 5:
-            yield bad_line(where, f"expected `id url left top right bottom ...`, found {len(fields)} fields")
+            detail = f"expected `id url left top right bottom ...`, found {len(fields)} fields"
+            yield bad_line(where, detail, f"{person} {line}")
             continue
         try:
-            left, top, right, bottom = (float(field) for field in fields[at + 1 : at + 5])
+            left, top, right, bottom, *more = map(float, fields[at + 1 : at + 8])
         except ValueError:
-            yield bad_line(where, f"the box {' '.join(fields[at + 1 : at + 5])!r} is not four numbers")
+            yield bad_line(where, f"{' '.join(fields[at + 1 : at + 8])[:80]!r} are not numbers", f"{person} {line}")
             continue
-        name = fields[0]
-        if not (is_safe(person) and is_safe(name)):
-            yield unsafe_sample(person, name, where)
+        if (curated_only or frontal_only) and len(more) < 3:
+            yield bad_line(where, "no pose, score and curation after the box", f"{person} {line}")
             continue
-        again = seen[name] = seen.get(name, 0) + 1
-        if again > 1:
-            name = f"{name}~{again}"
-        yield Sample(
-            key=f"{person}/{name}",
-            identity=person,
-            url=fields[at],
-            box=Box(left, top, right, bottom),
-            box_frame="stored",
-        )
+        if (curated_only and more[2] != 1) or (frontal_only and not more[0] > _FRONTAL):
+            continue
+        box = Box(left, top, right, bottom)
+        yield named_sample(person, fields[0], where, url=fields[at], box=box, box_frame="stored")

@@ -13,10 +13,9 @@ import numpy as np
 
 from dataprep.errors import SourceError
 from dataprep.samples import Box, Sample
-from dataprep.sources.base import unsafe_sample
-from dataprep.sources.folder import PhotoFolder
-from dataprep.sources.vggface2_tables import Coordinates, read_names
-from dataprep.storage import file_sha256, is_safe
+from dataprep.sources.folder import PhotoFolder, renamed, usable_names
+from dataprep.sources.vggface2_tables import Coordinates, Names, read_names
+from dataprep.storage import file_sha256
 
 SPLITS = ("train", "test", "all")
 _CLASS = re.compile(r"n\d{6,}")
@@ -38,11 +37,10 @@ class VggFace2:
         boxes: Sequence[Path] = (),
         landmarks: Sequence[Path] = (),
         names: Path | None = None,
-        limit: int | None = None,
     ) -> None:
         if not root.is_dir():
             raise SourceError(f"{root}: no such directory")
-        self._root, self._split, self._limit, self._names = root.absolute(), split, limit, names
+        self._root, self._split, self._names = root.absolute(), split, names
         self._folders = [root / part for part in ("train", "test") if split in (part, "all") and (root / part).is_dir()]
         if not self._folders:
             if not any(_CLASS.fullmatch(path.name) for path in root.iterdir()):
@@ -61,7 +59,6 @@ class VggFace2:
             "boxes": [str(path) for path in self._boxes],
             "landmarks": [str(path) for path in self._landmarks],
             "names": str(self._names) if self._names else None,
-            "limit": self._limit,
         }
 
     def digest(self) -> str:
@@ -71,28 +68,37 @@ class VggFace2:
 
     def samples(self) -> Iterator[Sample]:
         boxes, landmarks = Coordinates(self._boxes, 4), Coordinates(self._landmarks, 10)
-        names = read_names(self._names) if self._names else {}
-        count = with_box = with_landmarks = 0
-        for sample in self._photos():
-            if self._limit is not None and count >= self._limit:
-                break
-            count += 1
-            box, points = boxes.of(sample.key), landmarks.of(sample.key)
-            with_box += box is not None
-            with_landmarks += points is not None
-            found = replace(
-                sample,
-                box=None if box is None else _box(box),
-                landmarks=None if points is None else tuple((x, y) for x, y in points.reshape(5, 2).tolist()),
-            )
-            yield _renamed(found, names)
+        listed = read_names(self._names) if self._names else Names({}, 0)
+        names = usable_names(listed.of)
+        count = with_box = with_landmarks = unnamed = 0
+
+        def annotated() -> Iterator[Sample]:
+            nonlocal count, with_box, with_landmarks, unnamed
+            for sample in self._photos():
+                count += 1
+                box, points = boxes.of(sample.key), landmarks.of(sample.key)
+                with_box += box is not None
+                with_landmarks += points is not None
+                unnamed += sample.identity not in names
+                yield replace(
+                    sample,
+                    box=None if box is None else _box(box),
+                    landmarks=None if points is None else tuple((x, y) for x, y in points.reshape(5, 2).tolist()),
+                )
+
+        yield from renamed(annotated(), names)
         told = [("boxes", boxes, with_box), ("landmarks", landmarks, with_landmarks)]
-        self.account = "; ".join(
+        lines = [
             f"{what} for {found} of {count} photos, {table.unused} rows for photos that are not there"
             + (f", {table.malformed} malformed rows" if table.malformed else "")
             for what, table, found in told
             if len(table) or table.malformed
-        )
+        ]
+        if listed.malformed:
+            lines.append(f"{listed.malformed} malformed rows of names")
+        if self._names and unnamed:
+            lines.append(f"no names for the people of {unnamed} photos, who keep their n000001")
+        self.account = "; ".join(lines)
 
     def _photos(self) -> Iterator[Sample]:
         for folder in self._folders:
@@ -114,13 +120,3 @@ def _tables(root: Path, given: Sequence[Path], pattern: str) -> list[Path]:
 def _box(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> Box:
     left, top, width, height = numbers.tolist()
     return Box(left, top, left + width, top + height)
-
-
-def _renamed(sample: Sample, names: dict[str, str]) -> Sample:
-    name = names.get(sample.identity)
-    if name is None or sample.trouble:
-        return sample
-    photo = sample.key.partition("/")[2]
-    if not is_safe(name):
-        return unsafe_sample(name, photo, sample.key)
-    return replace(sample, key=f"{name}/{photo}", identity=name)

@@ -7,18 +7,23 @@ photos, with rows such as `"n000001/0001_01",60,60,79,109`.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import SourceError
 
-# the number of samples is missing in most rows of the copies that went through a spreadsheet
-_NAMES = re.compile(r'^[\s"]*(n\d+)[\s"]*,\s*(.*?)\s*,(?:[\s"]*\d+[\s"]*,)?[\s"]*[01][\s"]*,[\s"]*[mf][\s",]*$')
+# the number of samples is missing in most rows of the copies that went through a spreadsheet; some use ; or tabs
+_BLANK = r"""[\s"']*"""
+_NAMES = re.compile(
+    rf"^{_BLANK}(n\d+){_BLANK}[,;\t]\s*(.*?)\s*[,;\t](?:{_BLANK}\d+{_BLANK}[,;\t])?{_BLANK}[01]{_BLANK}[,;\t]"
+    rf"""{_BLANK}[mf][\s"',;]*$""",
+    re.IGNORECASE,
+)
+_CLASS = re.compile(rf"{_BLANK}n\d{{6}}")
 _NULLS = ["", "nan", "NaN", "NA", "null", "NULL", "None", "-", "?"]
 
 
@@ -53,20 +58,29 @@ class Coordinates:
         return found
 
 
-def read_names(table: Path) -> dict[str, str]:
-    """Class_ID to Name from identity_meta.csv; a name that two classes have gets its class behind it."""
+class Names(NamedTuple):
+    """Class to name, and how many rows begin with a class and say no name."""
+
+    of: dict[str, str]
+    malformed: int
+
+
+def read_names(table: Path) -> Names:
+    """Class_ID to Name from identity_meta.csv, as it stands there."""
     found: dict[str, str] = {}
+    malformed = 0
     try:
-        for line in table.read_bytes().decode("utf-8", "replace").splitlines():
+        for line in table.read_bytes().decode("utf-8-sig", "replace").split("\n"):
             match = _NAMES.match(line)
-            if match:
-                found[match[1]] = match[2].strip(' "')
+            if match and (name := match[2].strip(" \"'\t")):
+                found.setdefault(match[1], name)
+            else:
+                malformed += _CLASS.match(line) is not None
     except OSError as error:
         raise SourceError(f"{table}: {error.strerror}") from None
     if not found:
         raise SourceError(f"{table}: no row like `n000001, 14th_Dalai_Lama, 424, 0, m`; is it identity_meta.csv?")
-    times = Counter(found.values())
-    return {key: f"{name}_{key}" if times[name] > 1 else name for key, name in found.items()}
+    return Names(found, malformed)
 
 
 def _read(table: Path, width: int) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], int]:

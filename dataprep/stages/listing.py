@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from dataprep.errors import Reason, SourceError
 from dataprep.params import StageParams, param
 from dataprep.samples import Row
 from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
+from dataprep.storage import folded, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class ListingParams(StageParams):
             lines = Path(self.exclude).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"--exclude {self.exclude}: {error}") from None
-        return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+        return frozenset(plain(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
 
 
 class Listing(MergeStage[ListingParams]):
@@ -49,7 +50,7 @@ class Listing(MergeStage[ListingParams]):
 
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
         images = Counter(row["identity"] for part in parts for row in part.rows)
-        excluded = self.params.excluded()
+        excluded = _numbered_too(self.params.excluded(), images)
         kept = sorted(name for name, n in images.items() if n >= self.params.min_images and name not in excluded)
         held_out = held_out_identities(kept, self.params.holdout, self.params.seed)
         labels = {name: label for label, name in enumerate(n for n in kept if n not in held_out)}
@@ -75,6 +76,12 @@ class Listing(MergeStage[ListingParams]):
         rows.sort(key=lambda row: (row.identity, row.key))
         context.tick(len(rows))
         return Merged(rows=rows, extra={"identities": len(labels), "held_out": len(held_out)})
+
+
+def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
+    """Also the names that the plan numbered: who asks for `anna` to be left out may be meant by `anna~2`."""
+    forms = {folded(name) for name in excluded}
+    return excluded | {name for name in names if "~" in name and folded(name.rpartition("~")[0]) in forms}
 
 
 def held_out_identities(names: Sequence[str], share: float, seed: int) -> frozenset[str]:

@@ -56,7 +56,7 @@ def test_bad_rows_are_accounted_for(tmp_path: Path) -> None:
         Reason.BAD_LINE,
         Reason.BAD_LINE,
     ]
-    assert "row 4" in samples[3].detail
+    assert "line 5" in samples[3].detail
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_bad_rows_are_accounted_for(tmp_path: Path) -> None:
     [
         ("t.csv", "link,identity\n", "column 'url' is missing"),
         ("t.csv", "url,identity,left\n", "only left is there"),
-        ("t.csv", "url,identity\n\xff", "UTF-8"),
+        ("t.csv", "\xff\xfeu\0r\0l\0\n\0", "UTF-16"),
         ("t.parquet", "junk", "not a readable Parquet"),
-        ("t.xlsx", "", r"\.csv, \.tsv or \.parquet"),
+        ("t.xlsx", "", r"a table is \.csv, \.tsv, \.txt"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from dataprep.errors import Reason, SourceError
 from dataprep.samples import Box
+from dataprep.sources.selection import Identities
 from dataprep.sources.vggface import VggFace, parse_list
 
 LINE = "00000001 http://x.net/a.jpg 119.19 99.49 295.47 275.78 3.00 2.31 1\n"
@@ -30,7 +31,7 @@ def test_ten_columns_negative_coordinates_and_repeated_ids() -> None:
     text = "1 uid7 http://x/a.jpg -3.5 -2 10 20 3 2 1\n\n1 https://x/b.jpg 0 0 1 1 3 2 0\r\n"
     one, two = parse_list("P", text.encode())
     assert (one.url, one.box) == ("http://x/a.jpg", Box(-3.5, -2, 10, 20))
-    assert (two.key, two.url) == ("P/1~2", "https://x/b.jpg")
+    assert (two.key, two.url) == ("P/1", "https://x/b.jpg")  # the plan numbers them
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,7 @@ def test_names_that_would_leave_the_workspace_are_accounted_for(tmp_path: Path) 
 def test_dots_and_other_alphabets_in_names(tmp_path: Path) -> None:
     root = lists(tmp_path, **{"A.J._Buckley": LINE, "Zoë_Ñandú": LINE * 2})
     found = [s.key for s in VggFace(root).samples()]
-    assert found == ["A.J._Buckley/00000001", "Zoë_Ñandú/00000001", "Zoë_Ñandú/00000001~2"]
-    assert len(list(VggFace(root, limit=2).samples())) == 2
-    assert len(list(VggFace(root, per_identity=1).samples())) == 2
+    assert found == ["A.J._Buckley/00000001", "Zoë_Ñandú/00000001", "Zoë_Ñandú/00000001"]
 
 
 def test_the_archive_is_the_folder(tmp_path: Path) -> None:
@@ -88,3 +87,35 @@ def test_the_real_lists(shared: Path) -> None:
     assert len({s.identity for s in samples}) == 11
     assert not [s for s in samples if s.trouble]
     assert any(min(s.box) < 0 for s in samples if s.box)
+
+
+def test_curated_and_frontal_lines_only() -> None:
+    text = b"1 http://x/1 0 0 9 9 3 2 1\n2 http://x/2 0 0 9 9 2 2 1\n3 uid http://x/3 0 0 9 9 4.0 2 0\n"
+    text += b"4 http://x/4 0 0 9 9\n"
+
+    def names(**options: bool) -> list[str]:
+        return [s.detail or s.key for s in parse_list("P", text, **options)]
+
+    assert names() == ["P/1", "P/2", "P/3", "P/4"]
+    missing = "P.txt line 4: no pose, score and curation after the box"
+    assert names(curated_only=True) == ["P/1", "P/2", missing]
+    assert names(frontal_only=True) == ["P/1", "P/3", missing]
+    assert names(curated_only=True, frontal_only=True) == ["P/1", missing]
+
+
+def test_some_people_and_one_persons_list(tmp_path: Path) -> None:
+    root = lists(tmp_path, **{"A": LINE, "B": "bad\n", "Carlos_Sainz_Jr.": LINE})
+    assert [s.identity for s in VggFace(root, identities=Identities.parse("2")).samples()] == ["A", "_unusable"]
+    source = VggFace(root, identities=Identities.parse("Carlos_Sainz_Jr.,D"))
+    assert [s.identity for s in source.samples()] == ["Carlos_Sainz_Jr"]
+    assert source.account == "1 of 2 identities are not in the source: D"
+    assert [s.identity for s in VggFace(root / "files/A.txt").samples()] == ["A"]
+    assert len(list(VggFace(f"file://{root}").samples())) == 3
+
+
+def test_the_real_lists_less_what_is_not_curated_or_frontal(shared: Path) -> None:
+    lines = [
+        line.split() for path in (shared / "vggface/files").glob("*.txt") for line in path.read_text().splitlines()
+    ]
+    assert len(list(VggFace(shared / "vggface", curated_only=True).samples())) == sum(f[8] == "1" for f in lines)
+    assert len(list(VggFace(shared / "vggface", frontal_only=True).samples())) == sum(float(f[6]) > 2 for f in lines)

@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataprep.errors import Reason, SourceError
+from dataprep.errors import SourceError
 from dataprep.samples import Box
+from dataprep.sources.folder import usable_names
 from dataprep.sources.vggface2 import VggFace2
 from dataprep.sources.vggface2_tables import Coordinates, read_names
+from dataprep.storage import is_safe
 
 HEAD = "NAME_ID," + ",".join(f"P{i}{axis}" for i in range(1, 6) for axis in "XY")
 POINTS = "75.81,110.2,103.1,104.9,90,128,82.5,143,105,139"
@@ -48,7 +50,6 @@ def test_photos_get_their_rows_and_both_leftovers_are_told(root: Path) -> None:
 def test_splits_tables_of_ones_own_and_a_flat_folder(root: Path) -> None:
     assert [(s.key, s.box) for s in VggFace2(root, split="test").samples()] == [("n000001/0001_01", Box(5, 6, 12, 14))]
     assert len(list(VggFace2(root, split="all").samples())) == 4
-    assert [s.box for s in VggFace2(root, split="all", limit=1).samples()] == [Box(60, 61, 139, 170)]
     (root / "train/meta").mkdir()
     (root / "train/meta/loose_bb_test.csv").write_text('"n000003/0001_02",5,6,7,8\n')
     assert [s.box for s in VggFace2(root / "train").samples()] == [None, None, Box(5, 6, 12, 14)]
@@ -115,25 +116,56 @@ def test_names_in_both_quotings(tmp_path: Path) -> None:
         'n000003, "Sammy_Davis,_Jr.",1, m\n'
         'n000004, "A_Fine_Frenzy",387,1, m,\n'
     )
-    assert read_names(tmp_path / "m.csv") == {
+    assert read_names(tmp_path / "m.csv").of == {
+        "n000001": "14th_Dalai_Lama",
+        "n000002": "A_Fine_Frenzy",
+        "n000003": "Sammy_Davis,_Jr.",
+        "n000004": "A_Fine_Frenzy",
+    }
+    assert usable_names(read_names(tmp_path / "m.csv").of | {"n000005": "DJ_Clue?"}) == {
         "n000001": "14th_Dalai_Lama",
         "n000002": "A_Fine_Frenzy_n000002",
-        "n000003": "Sammy_Davis,_Jr.",
+        "n000003": "Sammy_Davis,_Jr",
         "n000004": "A_Fine_Frenzy_n000004",
     }
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        'n000001, "Zoë_Šaš",424,0, m,',
+        'n000001," ""Zoë_Šaš""",424,0, m',
+        'n000001," ""Zoë_Šaš""",0, m,',
+        "n000001,Zoë_Šaš,424,0,m",
+        '"n000001","Zoë_Šaš","424","0","M"\r',
+        "n000001;Zoë_Šaš;424;0;m",
+        'n000001\t"Zoë_Šaš"\t424\t0\tm',
+        "\ufeffn000001, 'Zoë_Šaš', 424, 0, m",
+        ' "n000001, ""Zoë_Šaš"",424,0, m,"',
+    ],
+)
+def test_every_quoting_of_a_name(tmp_path: Path, row: str) -> None:
+    (tmp_path / "m.csv").write_text(f"{row}\nn000002,nobody\nn000003,,,,\n", "utf-8", newline="")
+    assert read_names(tmp_path / "m.csv") == ({"n000001": "Zoë_Šaš"}, 2)
+
+
 def test_people_by_name(root: Path) -> None:
     (root / "m.csv").write_text('n000002, "Ann",2,1, f,\nn000003, "../x",1,1, m,\n')
-    samples = list(VggFace2(root, names=root / "m.csv").samples())
-    assert [s.identity for s in samples] == ["Ann", "Ann", "_unusable"]
+    source = VggFace2(root, names=root / "m.csv")
+    samples = list(source.samples())
+    assert [s.identity for s in samples] == ["Ann", "Ann", "n000003"]
+    assert "no names for the people of 1 photos" in source.account
     assert samples[0].key == "Ann/0001_01"
     assert samples[0].box == Box(60, 61, 139, 170)
-    assert samples[2].trouble is Reason.BAD_NAME
 
 
 def test_the_real_names(shared: Path) -> None:
-    names = read_names(shared / "vggface2/identity_meta.csv")
+    names, malformed = read_names(shared / "vggface2/identity_meta.csv")
+    assert malformed == 0
+    usable = usable_names(names)
+    assert names.keys() - usable.keys() == {"n001859"}  # DJ_Clue?
+    assert all(map(is_safe, usable.values()))
+    assert usable["n007413"] == "Robert_Downey_Jr"
     assert len(names) == 9131 == len(set(names.values()))
     assert names["n000106"] == "Agata_Passent"
     assert not any('"' in name or name != name.strip() for name in names.values())

@@ -71,6 +71,7 @@ class Synth:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self.account = ""
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "synth", "root": str(self._root)}

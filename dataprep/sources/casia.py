@@ -1,0 +1,75 @@
+"""CASIA-WebFace (Yi et al. 2014) as unpacked: 10,575 people as folders of digits, 0000045/001.jpg."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import SourceError
+from dataprep.samples import Sample
+from dataprep.sources.folder import PhotoFolder, renamed, usable_names
+from dataprep.storage import file_sha256
+
+_INSIDE = ("CASIA-WebFace", "CASIA-webface", "casia-webface")
+
+
+class Casia:
+    """The photos of ROOT, or of the folder CASIA-WebFace in it. `names` has a line `0000045 Name` for each person, in the
+    form that goes round as names.txt; a name that two folders have gets the folder's digits behind it."""
+
+    def __init__(self, root: Path, *, names: Path | None = None, aligned: bool = False) -> None:
+        if not root.is_dir():
+            raise SourceError(f"{root}: no such directory")
+        inside = next((root / name for name in _INSIDE if (root / name).is_dir()), root)
+        self._folder, self._names = PhotoFolder(inside, aligned=aligned), names
+        self.account = ""
+        if not any(path.name.isdigit() and path.is_dir() for path in inside.iterdir()):
+            raise SourceError(
+                f"{inside}: no folders of digits, such as 0000045/, so it is not CASIA-WebFace; `dataprep import folder` "
+                "takes folders of any name, `import rec` its copy in a .rec"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        return {**self._folder.describe(), "kind": "casia", "names": str(self._names) if self._names else None}
+
+    def digest(self) -> str:
+        parts = [self._folder.digest(), file_sha256(self._names) if self._names else ""]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def samples(self) -> Iterator[Sample]:
+        names, malformed = _read_names(self._names) if self._names else ({}, 0)
+        strangers: Counter[str] = Counter()
+        unnamed: set[str] = set()
+
+        def photos() -> Iterator[Sample]:
+            for sample in self._folder.samples():
+                if sample.trouble or sample.identity.isdigit():
+                    if names and sample.identity not in names and not sample.trouble:
+                        unnamed.add(sample.identity)
+                    yield sample
+                else:
+                    strangers[sample.identity] += 1
+
+        yield from renamed(photos(), names)
+        told = [
+            (malformed, "malformed lines of names"),
+            (len(unnamed), "people without a name, who keep their digits"),
+            (len(strangers), f"folders that are not called by digits left out ({next(iter(strangers), '')}, ...)"),
+        ]
+        self.account = "; ".join(f"{count} {what}" for count, what in told if count)
+
+
+def _read_names(path: Path) -> tuple[dict[str, str], int]:
+    """Digits to name, blanks in it as `_`; and how many lines are neither blank nor that."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig", "replace").split("\n")
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from None
+    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    found = {row[0]: "_".join(row[1:]) for row in rows if len(row) > 1 and row[0].isdigit()}
+    if not found:
+        raise SourceError(f"{path}: no line like `0000045 Rachel_True`")
+    return usable_names(found), len(rows) - len(found)

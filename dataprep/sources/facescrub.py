@@ -1,0 +1,79 @@
+"""FaceScrub (Ng and Winkler 2014): two lists of URLs with the box of each face and the sha256 of each photo.
+
+facescrub_actors.txt and facescrub_actresses.txt have, parted by tabs: name, image_id, face_id, url, bbox, sha256. A photo
+may have several faces, each with a line of its own; bbox is `x1,y1,x2,y2` in pixels of the photo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import SourceError
+from dataprep.samples import Sample
+from dataprep.sources.base import bad_line, named_sample
+from dataprep.sources.tables import Row, Table, shown
+from dataprep.sources.urls import parse_box, parse_hash
+from dataprep.storage import file_sha256, local_copy
+
+_COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
+
+
+class FaceScrub:
+    """The lists given, or those of a folder. People are called as MegaFace calls them, Aaron_Eckhart; a face is
+    Aaron_Eckhart/IMAGE_FACE. With `ignore_hashes`, photos that have changed since 2014 are taken as well."""
+
+    def __init__(self, lists: Sequence[str | Path], *, ignore_hashes: bool = False) -> None:
+        self._given, self._ignore_hashes = [str(path) for path in lists], ignore_hashes
+        self.account = ""
+        if not lists:
+            raise SourceError(
+                "FaceScrub's lists are given on request only, by its authors (http://vintage.winklerbros.net/facescrub.html):"
+                " give facescrub_actors.txt and facescrub_actresses.txt, or their folder, with --lists"
+            )
+        self._tables = [Table(path, "tsv") for given in lists for path in _files(local_copy(given), str(given))]
+        for table in self._tables:
+            missing = [name for name in _COLUMNS if name not in table.columns]
+            if missing:
+                raise SourceError(
+                    f"{table.path}: no list of FaceScrub; its first line names no column {missing[0]!r}, which is expected "
+                    f"in: {', '.join(_COLUMNS)}"
+                )
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "facescrub", "lists": self._given, "ignore_hashes": self._ignore_hashes}
+
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(file_sha256(table.path) for table in self._tables).encode()).hexdigest()
+
+    def samples(self) -> Iterator[Sample]:
+        for table in self._tables:
+            for row in table.rows(_COLUMNS):
+                yield self._sample(row, f"{table.path.name} line {row.number}")
+
+    def _sample(self, row: Row, where: str) -> Sample:
+        if row.trouble:
+            return bad_line(where, row.trouble, row.content)
+        name, image, face, url, bbox, digest = (value.strip() for value in row.values)
+        try:
+            box = parse_box([bbox], "ltrb")
+            published = "" if self._ignore_hashes else parse_hash(digest, "sha256")
+        except ValueError as error:
+            return bad_line(where, str(error), shown(row.values))
+        if not (name and image and face and url and box):
+            return bad_line(where, "name, image_id, face_id, url or bbox is empty", shown(row.values))
+        person = "_".join(name.split())
+        return named_sample(person, f"{image}_{face}", where, url=url, box=box, box_frame="stored", hash=published)
+
+
+def _files(path: Path, given: str) -> list[Path]:
+    """The list itself, or those of a folder."""
+    if path.is_file():
+        return [path]
+    found = sorted(path.glob("facescrub_act*.txt")) or sorted(path.glob("*/facescrub_act*.txt"))
+    if not found:
+        what = "no facescrub_actors.txt or facescrub_actresses.txt in it" if path.is_dir() else "no such file or folder"
+        raise SourceError(f"{given}: {what}; its authors give FaceScrub's lists on request")
+    return found

@@ -1,0 +1,128 @@
+"""A part of a source: some people, so many photos of each, so many in all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import SourceError
+from dataprep.samples import Sample
+from dataprep.sources.base import Source
+from dataprep.storage import plain
+
+
+class Identities:
+    """Whom to take: the first `count` people of a source, or those of the `names`."""
+
+    def __init__(self, *, count: int | None = None, names: frozenset[str] = frozenset()) -> None:
+        self.count, self.names = count, names
+
+    @classmethod
+    def parse(cls, text: str) -> Identities:
+        """A number, a file with a name per line (`#` begins a comment), or names parted by commas."""
+        if text.isascii() and text.isdigit():
+            if not int(text[:18]):
+                raise SourceError("--identities 0: take at least one person")
+            return cls(count=int(text[:18]))
+        path = Path(text)
+        if "," not in text and path.is_file():
+            try:
+                lines = path.read_bytes().decode("utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SourceError(f"--identities {text}: not a readable list of names in UTF-8 ({error})") from None
+        elif path.suffix == ".txt" and "," not in text:
+            raise SourceError(f"--identities {text}: no such file")
+        else:
+            lines = text.split(",")
+        names = frozenset(plain(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#"))
+        if not names:
+            raise SourceError(f"--identities {text}: no names in it")
+        return cls(names=names)
+
+    def chooser(self) -> Chooser:
+        return Chooser(self)
+
+    def describe(self) -> Any:
+        if self.count is not None:
+            return self.count
+        named = sorted(self.names)
+        return ",".join(named) if len(named) <= 20 else f"{len(named)} names"
+
+
+class Chooser:
+    """For one pass through a source: whether a person, met in the source's order, is wanted."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+        self.met: set[str] = set()
+
+    def __call__(self, name: str) -> bool:
+        if name in self.met:
+            return True
+        count = self._identities.count
+        wanted = name in self._identities.names if count is None else len(self.met) < count
+        if wanted:
+            self.met.add(name)
+        return wanted
+
+    def account(self) -> str:
+        """After a whole pass: who was asked for and not there. SourceError if nobody was."""
+        missing = sorted(self._identities.names - self.met)
+        if not missing:
+            return ""
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        if not self.met:
+            raise SourceError(f"--identities: the source has none of them ({shown}); names are spelt as in its lists")
+        return f"{len(missing)} of {len(self._identities.names)} identities are not in the source: {shown}"
+
+
+class Selected:
+    """A source less the people and photos that were not asked for. Lines without a usable name belong to nobody: they
+    are left out with `identities`, and else count for `limit` only."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        limit: int | None = None,
+        per_identity: int | None = None,
+        identities: Identities | None = None,
+    ) -> None:
+        for option, value in (("--limit", limit), ("--per-identity", per_identity)):
+            if value is not None and value < 1:
+                raise SourceError(f"{option} {value}: take at least one photo")
+        self._source, self._limit, self._per_identity, self._identities = source, limit, per_identity, identities
+        self.account = ""
+
+    def describe(self) -> dict[str, Any]:
+        chosen = {"limit": self._limit, "per_identity": self._per_identity}
+        return {
+            **self._source.describe(),
+            **chosen,
+            "identities": self._identities.describe() if self._identities else None,
+        }
+
+    def digest(self) -> str:
+        names = sorted(self._identities.names) if self._identities else []
+        return hashlib.sha256("\n".join([self._source.digest(), *names]).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def samples(self) -> Iterator[Sample]:
+        wanted = self._identities.chooser() if self._identities else None
+        counts: Counter[str] = Counter()
+        total = 0
+        self.account = ""
+        for sample in self._source.samples():
+            if wanted and (sample.trouble or not wanted(sample.identity)):
+                continue
+            if self._per_identity is not None and not sample.trouble:
+                counts[sample.identity] += 1
+                if counts[sample.identity] > self._per_identity:
+                    continue
+            yield sample
+            total += 1
+            if total == self._limit:
+                return
+        self.account = "; ".join(filter(None, [self._source.account, wanted.account() if wanted else ""]))

@@ -1,0 +1,221 @@
+"""Rows of tables, one at a time: .csv, .tsv, .txt (a URL per line), .json and .jsonl, plain or .gz, and .parquet.
+
+A row that cannot be read is a `Row` with its trouble; only a table that cannot be read at all is a SourceError.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from dataprep.errors import SourceError
+
+FORMATS = ("csv", "tsv", "txt", "parquet", "json", "jsonl")
+_ALIASES = {"ndjson": "jsonl", "pq": "parquet"}
+_LONGEST_LINE = 1 << 20
+_LARGEST_JSON = 1 << 30
+_AHEAD = 100  # lines of .jsonl that are read to know its columns
+
+
+class Row(NamedTuple):
+    """The values of the columns asked for; or why there are none, and what the row says."""
+
+    number: int
+    values: Sequence[Any] = ()
+    trouble: str = ""
+    content: str = ""
+
+
+class Table:
+    """One file. `columns` are the names it has; `where` says line or row, as the format counts."""
+
+    def __init__(self, path: Path, format: str | None = None) -> None:
+        self.path, self.format = path, format or recognise(path)
+        if self.format not in FORMATS:
+            raise SourceError(f"--format {self.format}: one of {', '.join(FORMATS)}")
+        self.where = "row" if self.format in ("parquet", "json") else "line"
+        try:
+            self.columns = self._columns()
+        except (OSError, EOFError, zlib.error) as error:
+            raise SourceError(f"{path}: not readable ({error})") from None
+
+    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
+        """The rows, numbered as an editor counts lines, or from 1; each with the values of the columns `wanted`."""
+        try:
+            if self.format == "parquet":
+                yield from self._parquet(wanted)
+            elif self.format == "txt":
+                for number, line in self._lines():
+                    if line.strip():
+                        yield _checked(Row(number, [line.strip()]))
+            elif self.format in ("json", "jsonl"):
+                for number, value, trouble in self._objects():
+                    yield _object_row(number, value, trouble, wanted)
+            else:
+                yield from self._separated(wanted)
+        except (OSError, EOFError, zlib.error) as error:
+            raise SourceError(f"{self.path}: not readable to its end ({error})") from None
+
+    def _columns(self) -> list[str]:
+        if self.format == "parquet":
+            return [str(name) for name in self._open_parquet().schema_arrow.names]
+        if self.format == "txt":
+            return ["url"]
+        if self.format in ("json", "jsonl"):
+            objects = [value for _, value, _ in itertools.islice(self._objects(), _AHEAD) if isinstance(value, dict)]
+            return list(dict.fromkeys(str(name) for value in objects for name in value))
+        _, header = next(self._records(), (0, []))
+        if isinstance(header, str) or any("\0" in name for name in header):
+            raise SourceError(f"{self.path}: its first line is no line of text in UTF-8 that names columns")
+        return [name.strip() for name in header]
+
+    def _separated(self, wanted: Sequence[str]) -> Iterator[Row]:
+        places = [self.columns.index(name) for name in wanted]
+        width = len(self.columns)
+        for number, fields in itertools.islice(self._records(), 1, None):
+            if isinstance(fields, str):
+                yield Row(number, trouble=fields, content=f"line {number}")
+            elif len(fields) < width or any(fields[width:]):
+                trouble = f"{len(fields)} fields; its header has {width}"
+                yield Row(number, trouble=trouble, content="\t".join(fields))
+            else:
+                yield _checked(Row(number, [fields[place] for place in places]))
+
+    def _records(self) -> Iterator[tuple[int, list[str] | str]]:
+        """(number of its first line, fields or trouble) of every record of a .csv or .tsv that is not blank."""
+        lines = (line for _, line in self._lines())
+        reader = csv.reader(lines, delimiter="\t" if self.format == "tsv" else ",")
+        while True:
+            number = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield number, str(error)
+                continue
+            if any(field.strip() for field in fields):
+                yield number, fields
+
+    def _objects(self) -> Iterator[tuple[int, Any, str]]:
+        """(number, value, trouble) of every object of a .json or .jsonl."""
+        if self.format == "json":
+            for number, value in enumerate(self._whole_json(), 1):
+                yield number, value, ""
+            return
+        for number, line in self._lines():
+            if line.strip():
+                try:
+                    yield number, json.loads(line), ""
+                except (ValueError, RecursionError) as error:
+                    yield number, line[:200], f"not JSON ({error})"
+
+    def _whole_json(self) -> list[Any]:
+        with self._open() as stream:
+            text = stream.read(_LARGEST_JSON + 1)
+        if len(text) > _LARGEST_JSON:
+            raise SourceError(f"{self.path}: more than {_LARGEST_JSON >> 30} GiB of .json; .jsonl is read line by line")
+        try:
+            value = json.loads(text.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{self.path}: not JSON in UTF-8 ({error}); an object per line is .jsonl") from None
+        if isinstance(value, dict) and value and all(isinstance(column, dict) for column in value.values()):
+            return _turned(value)
+        return value if isinstance(value, list) else [value]
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """(number, text) of each line; bytes that are no UTF-8 become halves of pairs, the rest of a huge line is cut."""
+        with self._open() as stream:
+            line = stream.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf")
+            if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise SourceError(f"{self.path}: a table in UTF-16; save it in UTF-8")
+            for number in itertools.count(1):
+                if not line:
+                    return
+                yield number, line.decode("utf-8", "surrogateescape")
+                while len(line) >= _LONGEST_LINE and not line.endswith(b"\n"):
+                    line = stream.readline(_LONGEST_LINE)
+                line = stream.readline(_LONGEST_LINE)
+
+    def _open(self) -> IO[bytes]:
+        with open(self.path, "rb") as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
+        return cast(IO[bytes], gzip.open(self.path, "rb")) if zipped else open(self.path, "rb")
+
+    def _parquet(self, wanted: Sequence[str]) -> Iterator[Row]:
+        import pyarrow as pa
+
+        try:
+            number = 0
+            for batch in self._open_parquet().iter_batches(batch_size=4096, columns=list(dict.fromkeys(wanted))):
+                columns = [batch.column(name).to_pylist() for name in wanted]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    yield _checked(Row(number, values))
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise SourceError(f"{self.path}: not a readable Parquet file ({error})") from None
+
+    def _open_parquet(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(self.path)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise SourceError(f"{self.path}: not a readable Parquet file ({error})") from None
+
+
+def recognise(path: Path) -> str:
+    """The format that the name of a table says, compressed or not."""
+    suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
+    format = suffix.lower().removeprefix(".")
+    format = _ALIASES.get(format, format)
+    if format not in FORMATS or (format == "parquet" and path.suffix.lower() == ".gz"):
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise SourceError(
+            f"{path}: a table is {known}, or .gz of the text ones; --format says which if the name does not"
+        )
+    return format
+
+
+def _turned(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows from pandas' default JSON: {column: {row: value}}."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, values in columns.items():
+        for row, value in values.items():
+            rows.setdefault(row, {})[name] = value
+    return list(rows.values())
+
+
+def _object_row(number: int, value: Any, trouble: str, wanted: Sequence[str]) -> Row:
+    if isinstance(value, dict) and not trouble:
+        return _checked(Row(number, [value.get(name) for name in wanted]))
+    return Row(number, trouble=trouble or "not an object with columns", content=shown(value))
+
+
+def shown(value: Any) -> str:
+    """Any value as text, to tell rows apart."""
+    try:
+        return repr(value)
+    except RecursionError:
+        return "nested too deeply"
+
+
+def _checked(row: Row) -> Row:
+    """The row, or its trouble if a text in it was not UTF-8."""
+    for value in row.values:
+        if isinstance(value, bytes):
+            return _checked(row._replace(values=[_text(value) for value in row.values]))
+        if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            return Row(row.number, trouble="not UTF-8", content=shown(row.values))
+    return row
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

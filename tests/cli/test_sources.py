@@ -1,0 +1,63 @@
+"""download and import on the command line and in recipes: options, mistakes, and what is told."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+
+def photos(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def test_mistakes_name_the_option_that_helps(dataprep: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("link,who\nhttp://x,A\n")
+    assert "on request only" in dataprep("download", "facescrub", code=1).stderr
+    said = dataprep("download", "urls", tmp_path / "t.csv", "--url-column", "link", code=1).stderr
+    assert "its columns are: link, who; --identity-column" in said
+    both = ("--url-column", "link", "--identity-column", "who", "--identity", "B")
+    assert "give one of them" in dataprep("download", "urls", tmp_path / "t.csv", *both, code=2).stderr
+    assert "csv, tsv, txt" in dataprep("download", "urls", tmp_path / "t.csv", "--format", "xls", code=1).stderr
+    said = dataprep("import", "folder", photos(tmp_path, "A/1"), "--identities", "Ann", code=1).stderr
+    assert "has none of them (Ann)" in said
+
+
+def test_a_table_with_columns_of_its_own(dataprep: Run, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("link,who,a,b,c,d\nhttp://x,A,1,2,3,4\nhttp://y,B,1,2,3,4\n")
+    columns = ("--format", "csv", "--url-column", "link", "--identity-column", "who", "--box-column", "a,b,c,d")
+    out = dataprep("download", "urls", tmp_path / "list", *columns, "--identities", "B", "--dry-run").stdout
+    assert "urls: 1 samples would be planned" in out
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"source: {{kind: urls, table: {tmp_path}/t.csv, box-column: [a, b, c, d], identities: 1}}\n")
+    (tmp_path / "t.csv").write_text("url,name,a,b,c,d\n")
+    dataprep("run", recipe, "--dry-run")
+
+
+def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:
+    out = dataprep("import", "lfw", photos(tmp_path / "l", "A_B/A_B_0001.jpg", "C/C_0001.jpg"), "--limit", "1").stdout
+    assert "lfw: 1 samples" in out
+    out = dataprep("import", "lfw", tmp_path / "l").stdout
+    assert "lfw: 1 samples" in out  # only what is new
+    assert "2 of LFW's 5749 people" in out
+    assert "planned before, 2 samples" in dataprep("import", "lfw", tmp_path / "l").stdout
+    (tmp_path / "names.txt").write_text("0000045 Ann\n")
+    casia = photos(tmp_path / "c", "0000045/001.jpg", "0000046/001.jpg")
+    assert "1 people without a name" in dataprep("import", "casia", casia, "--names", tmp_path / "names.txt").stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("{kind: lfw}", 2, "source lfw: missing 1 required keyword-only argument: 'root'"),
+        ("{kind: lfw, root: /no/such, colour: red}", 2, "unexpected keyword argument 'colour'"),
+        ("{kind: nothing}", 2, "the kinds are vggface, facescrub, urls"),
+        ("{kind: casia, root: /no/such}", 1, "no such directory"),
+        ("{kind: folder, root: /usr, limit: many}", 2, "source folder: '<' not supported"),
+    ],
+)
+def test_a_recipes_source_is_checked(dataprep: Run, tmp_path: Path, source: str, code: int, said: str) -> None:
+    (tmp_path / "r.yaml").write_text(f"source: {source}\n")
+    assert said in dataprep("run", tmp_path / "r.yaml", code=code).stderr
