@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dataprep.errors import WorkspaceError
 from dataprep.manifest import ledger
@@ -115,14 +116,12 @@ class StageDir:
         """Write the payloads and the ledger of a shard, then its marker."""
         places: list[tuple[int, int, str] | None] = [None] * len(rows)
         if any(row.payload is not None for row in rows):
-            scratch = self._scratch(f"data/{shard}")
-            with open(scratch, "wb") as stream:
+            with self._scratch(f"data/{shard}") as (scratch, stream):
                 writer = PayloadWriter(stream)
                 for position, row in enumerate(rows):
                     if row.payload is not None:
                         places[position] = writer.add(row.key, row.payload)
-                data_sha256 = writer.finish()
-            data: tuple[Path, str] | None = (scratch, data_sha256)
+                data: tuple[Path, str] | None = (scratch, writer.finish())
         else:
             data = None
         flat = [ledger.flat(row, place) for row, place in zip(rows, places, strict=True)]
@@ -170,8 +169,7 @@ class StageDir:
             data_bytes = path.stat().st_size
             data_name = f"{shard}-{data_sha256[:12]}.tar"
             _publish(path, self.folder / f"data/{data_name}")
-        scratch = self._scratch(f"rows/{shard}")
-        with open(scratch, "wb") as stream:
+        with self._scratch(f"rows/{shard}") as (scratch, stream):
             ledger.write_ledger(stream, table)
         rows_sha256 = file_sha256(scratch)
         rows_name = f"{shard}-{rows_sha256[:12]}.parquet"
@@ -206,10 +204,18 @@ class StageDir:
         ]
         return sorted([*found, *(self.folder / "done").glob(".*.tmp"), *self.folder.path.glob(".*.tmp")])
 
-    def _scratch(self, stem: str) -> Path:
-        path = self.folder / f"{stem}.{os.getpid()}-{time.monotonic_ns():x}.tmp"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}")
+    @contextlib.contextmanager
+    def _scratch(self, stem: str) -> Iterator[tuple[Path, IO[bytes]]]:
+        """A file to write and to publish after the block; one that cannot be written, on a full disk say, is removed."""
+        target = self.folder / f"{stem}.{os.getpid()}-{time.monotonic_ns():x}.tmp"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = target.with_name(f".{target.name}")
+        try:
+            with open(path, "wb") as stream:
+                yield path, stream
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _publish(scratch: Path, target: Path) -> None:

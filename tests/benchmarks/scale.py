@@ -176,9 +176,9 @@ def made_up(stage: str, sample: Any, position: int, generator: random.Random) ->
         return {"url": sample.url, "status": 200, "final_url": "", "attempts": 1, "seconds": 0.25, **place}
     common = {"offset": None, "size": None, "sha256": None}
     if stage == "validate":
-        photo = generator.randrange(20_000) if generator.random() < 1 / 30 else generator.getrandbits(256)
+        photo = generator.randrange(20_000) if generator.random() < 1 / 30 else generator.getrandbits(64)
         return {"format": "jpeg", "mode": "RGB", "orientation": 1, "width": 640, "height": 480, "bytes": 17_000,
-                "photo_sha256": f"{photo:064x}", **common}  # fmt: skip
+                "photo_sha256": hashlib.sha256(b"%d" % photo).hexdigest(), **common}  # fmt: skip
     if stage == "detect":
         return {"faces": 1, "boxes": [38.25, 51.5, 190.0, 200.0], "probabilities": [0.99], "points": [50.0] * 10,
                 "chosen": 0, **common}  # fmt: skip
@@ -228,13 +228,14 @@ STEPS: dict[str, tuple[Callable[[Path], None], float | None]] = {
     "start": (start, 5),
     "commit all": (commit_all, None),
     "status": (command("status"), 3),
+    "status --hosts": (command("status", "--hosts", "20"), 30),
     "status --json": (command("status", "--json"), 3),
     "status --why": (command("status", "--why"), 3),
     "retry": (retry, 5),
-    "status, retries": (command("status", "--why"), 3),
+    "status retries": (command("status", "--why"), 3),
     "forget": (forget_retry, None),
     "lst": (command("lst", "-j", "0"), 30),
-    "pack, start": (pack, 10),
+    "pack": (pack, 10),
 }
 
 if __name__ == "__main__":
