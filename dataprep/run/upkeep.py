@@ -72,7 +72,7 @@ def hosts_that_failed(workspace: str, most: int) -> list[dict[str, Any]]:
     if not tables:
         return []
     photos = _summed(tables, ["host", "reason"])
-    lost = _summed([photos.filter(pc.is_valid(photos["reason"]) & pc.is_valid(photos["host"]))], ["host"])
+    lost = _summed([photos.filter(pc.and_(pc.is_valid(photos["reason"]), pc.is_valid(photos["host"])))], ["host"])
     worst = lost.sort_by([("photos", "descending"), ("host", "ascending")])["host"][:most]
     found: dict[str, dict[str, Any]] = {host: {"host": host, "ok": 0, "lost": {}} for host in worst.to_pylist()}
     for row in photos.filter(pc.is_in(photos["host"], worst.combine_chunks())).to_pylist():

@@ -5,7 +5,8 @@
 
 The lists are made up in the release's format, the verdicts too (half of the URLs dead), and committed by the code that
 commits real ones; no photo exists, and no request is made. Each step is a process of its own, its memory the peak of its
-resident set. Seconds include the start of the interpreter.
+resident set. Seconds include the start of the interpreter; those on a processor are what the limits are about, so that a
+machine that others use too gives the same answer.
 """
 
 from __future__ import annotations
@@ -48,23 +49,27 @@ def main() -> None:
         names = given.only.split(",") if given.only else list(STEPS)
         results = [(name, *measured(name, folder)) for name in names]
     share = given.samples / SAMPLES
-    print(f"\n{given.samples} URLs\n{'step':<16} {'seconds':>8} {'at most':>8} {'MB':>6} {'at most':>8}")
-    for name, seconds, megabytes in results:
+    print(f"\n{given.samples} URLs\n{'step':<16} {'seconds':>8} {'of CPU':>8} {'at most':>8} {'MB':>6} {'at most':>8}")
+    for name, seconds, busy, megabytes in results:
         goal = STEPS[name][1]
-        wanted = f"{max(1.0, goal * share):8.1f} {megabytes:6.0f} {MEMORY:8}" if goal else f"{'':>8} {megabytes:6.0f}"
-        late = goal and (seconds > max(1.0, goal * share) or megabytes > MEMORY)
-        print(f"{name:<16} {seconds:8.1f} {wanted}{'  MISSED' if late else ''}")
+        line = f"{name:<16} {seconds:8.1f} {busy:8.1f}"
+        if goal is None:
+            print(f"{line} {'':>8} {megabytes:6.0f}")
+            continue
+        most = max(1.5, goal * share)
+        late = "  MISSED" if busy > most or megabytes > MEMORY else ""
+        print(f"{line} {most:8.1f} {megabytes:6.0f} {MEMORY:8}{late}")
 
 
-def measured(step: str, folder: Path) -> tuple[float, float]:
-    """Seconds of a step in a process of its own, and the peak of its resident set in MB."""
+def measured(step: str, folder: Path) -> tuple[float, float, float]:
+    """Seconds of a step in a process of its own, those of them on a processor, and the peak of its resident set in MB."""
     print(f"--- {step}", flush=True)
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, __file__, "--step", step, "--folder", str(folder)])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{step} failed")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def write_lists(folder: Path, samples: int) -> None:
@@ -132,60 +137,77 @@ def start(folder: Path) -> None:
 
 
 def commit_all(folder: Path) -> None:
-    """Ledgers of every shard at every map stage, half of the photos dead on the way."""
+    """Ledgers of every shard at every map stage, half of the photos dead on the way; goes on where it was stopped."""
+    import numpy as np
+    import pyarrow as pa
+
     from dataprep.errors import Reason
+    from dataprep.manifest import ledger
     from dataprep.manifest.workspace import Workspace
     from dataprep.run.chain import Chain
-    from dataprep.samples import Row
 
     workspace = Workspace(folder / "ws")
     chain = Chain(workspace, {})
     workspace.remember(chain.recipe())
-    opened = workspace.plan()
     dead = [Reason.HTTP_404] * 6 + [Reason.DNS] * 3 + [Reason.CONNECTION, Reason.TIMEOUT, Reason.HTML]
+    opened = workspace.plan()
     for shard in opened.shards:
-        generator = random.Random(shard.id)
         if chain.link("align").directory.marker(shard.id):
             continue
-        samples, upstream = opened.samples(shard), shard.digest
-        for link in chain.maps if not shard.remote else [chain.link("download"), *chain.maps]:
-            rows: list[Row] = []
-            for position, sample in enumerate(samples):
-                reason = generator.choice(dead) if link.name == "download" and generator.random() < 0.48 else None
-                reason = Reason.NO_FACE if link.name == "detect" and generator.random() < 0.03 else reason
-                rows.append(Row(key=sample.key, identity=sample.identity, reason=reason,
-                                values=made_up(link.name, sample, position, generator)))  # fmt: skip
+        generator = np.random.default_rng(int(shard.id.rpartition("-")[2]))
+        coming = opened._table(shard, ["key", "identity", "url", "box"])
+        upstream = shard.digest
+        for link in [chain.link("download"), *chain.maps]:
+            count = len(coming)
+            losses = {"download": (0.48, dead), "detect": (0.03, [Reason.NO_FACE])}
+            share, reasons = losses.get(link.name, (0.0, dead))
+            lost = generator.random(count) < share
+            drawn = generator.integers(len(reasons), size=count)
+            why = [reasons[n] if gone else None for n, gone in zip(drawn, lost, strict=True)]
+            verdicts, codes = [r.verdict if r else "ok" for r in why], [r.code if r else None for r in why]
+            columns = {"key": coming["key"], "identity": coming["identity"], "verdict": verdicts, "reason": codes,
+                       "detail": [""] * count, **made_up(link.name, coming, generator)}  # fmt: skip
+            table = ledger.completed(pa.table(columns), link.stage.columns)
+            digest = hashlib.sha256(f"{link.name} {shard.id}".encode()).hexdigest()
             data = None
             if link.name == "align":
                 path = link.directory.folder / f"data/{shard.id}.made"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "wb") as stream:
-                    stream.truncate(len(rows) * FACE)
-                data = (path, hashlib.sha256(shard.id.encode()).hexdigest())
-            flat = [dict(key=r.key, identity=r.identity, verdict=r.verdict, detail="",
-                         reason=r.reason.code if r.reason else None, **r.values) for r in rows]  # fmt: skip
-            marker = link.directory.commit_flat(shard.id, flat, data=data, upstream=upstream, seconds=1.0)
-            upstream = marker.digest
-            samples = [sample for sample, row in zip(samples, rows, strict=True) if row.reason is None]
+                    stream.truncate(count * FACE)
+                data = (path, digest)
+            link.directory._commit(shard.id, table, digest, data=data, upstream=upstream, seconds=1.0, extra=None)
+            upstream, coming = digest, coming.filter(pa.array(~lost))
 
 
-def made_up(stage: str, sample: Any, position: int, generator: random.Random) -> dict[str, Any]:
+def made_up(stage: str, coming: Any, generator: Any) -> dict[str, Any]:
     """What a stage would have found; one photo in thirty is one of 20,000 that turn up again and again."""
+    import numpy as np
+
+    count = len(coming)
+
+    def hashes() -> list[str]:
+        whole = generator.bytes(32 * count).hex()
+        return [whole[64 * at : 64 * at + 64] for at in range(count)]
+
+    def place(size: int) -> dict[str, Any]:
+        return {"offset": np.arange(count) * size, "size": np.full(count, size), "sha256": hashes()}
+
     if stage == "download":
-        place = {"offset": position * 1024, "size": 17_000, "sha256": f"{generator.getrandbits(256):064x}"}
-        return {"url": sample.url, "status": 200, "final_url": "", "attempts": 1, "seconds": 0.25, **place}
-    common = {"offset": None, "size": None, "sha256": None}
+        seconds = generator.random(count)
+        return {"url": coming["url"], "status": np.full(count, 200), "attempts": np.full(count, 1), "seconds": seconds,
+                **place(17_000)}  # fmt: skip
     if stage == "validate":
-        photo = generator.randrange(20_000) if generator.random() < 1 / 30 else generator.getrandbits(64)
-        return {"format": "jpeg", "mode": "RGB", "orientation": 1, "width": 640, "height": 480, "bytes": 17_000,
-                "photo_sha256": hashlib.sha256(b"%d" % photo).hexdigest(), **common}  # fmt: skip
+        photos = hashes()
+        for at in np.flatnonzero(generator.random(count) < 1 / 30):
+            photos[at] = hashlib.sha256(b"%d" % generator.integers(20_000)).hexdigest()
+        return {"width": np.full(count, 640), "height": np.full(count, 480), "photo_sha256": photos}
     if stage == "detect":
-        return {"faces": 1, "boxes": [38.25, 51.5, 190.0, 200.0], "probabilities": [0.99], "points": [50.0] * 10,
-                "chosen": 0, **common}  # fmt: skip
+        return {"faces": np.full(count, 1), "points": list(generator.random((count, 10)) * 90 + 80),
+                "chosen": np.zeros(count, np.int64)}  # fmt: skip
     if stage == "align":
-        place = {"offset": position * FACE, "size": FACE, "sha256": f"{generator.getrandbits(256):064x}"}
-        return {"width": 112, "height": 112, "scale": 0.5, "residual": 1.25, "matrix": [0.5] * 6, **place}
-    return {"box": list(sample.box), **common} if stage == "crop" else common
+        return {"scale": generator.random(count), "matrix": list(generator.random((count, 6))), **place(FACE)}
+    return {"box": coming["box"]} if stage == "crop" else {}
 
 
 def command(*arguments: str) -> Callable[[Path], None]:
@@ -219,7 +241,7 @@ def pack(folder: Path) -> None:
     command("pack", "-j", "0")(folder)
 
 
-# by name: what to do, and how many seconds the full size may take; None for what is only preparation
+# by name: what to do, and how many seconds of one core the full size may take; None for what is only preparation
 STEPS: dict[str, tuple[Callable[[Path], None], float | None]] = {
     "plan": (plan, 40),
     "plan again": (plan, 3),
