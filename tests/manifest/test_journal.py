@@ -1,6 +1,7 @@
 import hashlib
 import os
 import resource
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dataprep.manifest.journal import Journal
 from dataprep.manifest.stagedir import StageDir
 from dataprep.samples import Row
 from dataprep.storage import Folder
+from dataprep.tars import END
 
 KEYS = [f"p/{i}" for i in range(6)]
 
@@ -187,3 +189,6 @@ def test_a_commit_that_found_no_room_for_its_ledger_is_made_again(tmp_path: Path
     marker = journal.commit(KEYS, upstream="u", seconds=0)
     assert photos(tmp_path) == EXPECTED
     assert hashlib.sha256((tmp_path / f"data/{marker.data}").read_bytes()).hexdigest() == marker.data_sha256
+    with tarfile.open(tmp_path / f"data/{marker.data}") as archive:
+        assert len(archive.getmembers()) == 5
+    assert (tmp_path / f"data/{marker.data}").stat().st_size == tar + len(END)
