@@ -121,6 +121,8 @@ class Reason(Enum):
     # identities
     TOO_FEW_IMAGES = ("too_few_images", "dropped", False)
     EXCLUDED = ("excluded", "dropped", False)
+    DUPLICATE = ("duplicate", "dropped", False)
+    AMBIGUOUS = ("ambiguous", "dropped", False)
     # us
     BUG = ("bug", "failed", True)
     WORKER_DIED = ("worker_died", "failed", True)

@@ -7,6 +7,7 @@ speaks of is there, whole; so a kill between the two, or a lost disk cache, cost
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +23,10 @@ _BLOCK = 512
 
 
 class Journal:
-    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there."""
+    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there.
+
+    `record` and `commit` raise OSError when the disk is full, and leave the journal as it was: they may be called again.
+    """
 
     def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
         """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`."""
@@ -32,6 +36,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
+        self._ended = False  # whether the tar has its end marker
         marker = directory.marker(shard)
         if marker is not None:
             self._drop_committed(marker)
@@ -41,23 +46,19 @@ class Journal:
 
     def record(self, row: Row) -> None:
         """Append one finished sample, payload first."""
-        place = None
+        place, framed = None, b""
         if row.payload is not None:
             framed, start = member(member_name(row.key, row.payload), row.payload)
-            place = (self._tar.tell() + start, len(row.payload), hashlib.sha256(row.payload).hexdigest())
-            self._tar.write(framed)
-            self._tar.flush()
-            self._hash.update(framed)
+            place = (self._tar_end + start, len(row.payload), hashlib.sha256(row.payload).hexdigest())
         flat = ledger.flat(row, place)
-        self._lines.write(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
-        self._lines.flush()
+        self._append(framed, json.dumps(flat, ensure_ascii=True).encode() + b"\n")
         self.rows[row.key] = flat
 
     def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
         """Commit the shard, rows in the given order of keys, and remove the journal."""
-        self._tar.write(END)
-        self._hash.update(END)
-        self._tar.flush()
+        if not self._ended:
+            self._append(END, b"")
+            self._ended = True
         # a second name for the same file: should a kill come before the marker, the journal is still whole
         linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
         linked.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,19 @@ class Journal:
     def close(self) -> None:
         self._tar.close()
         self._lines.close()
+
+    def _append(self, framed: bytes, line: bytes) -> None:
+        """Write to both files, or to none."""
+        try:
+            _write(self._tar, framed)
+            _write(self._lines, line)
+        except BaseException:
+            os.ftruncate(self._tar.fileno(), self._tar_end)
+            os.ftruncate(self._lines.fileno(), self._lines_end)
+            raise
+        self._hash.update(framed)
+        self._tar_end += len(framed)
+        self._lines_end += len(line)
 
     def _drop_committed(self, marker: Marker) -> None:
         """Remove the journal that a kill right after its commit left behind; its tar is the committed one."""
@@ -126,8 +140,15 @@ class Journal:
             b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in self.rows.values())
         )
         os.replace(rewritten, self._lines_path)
-        self._tar = open(self._tar_path, "ab")  # noqa: SIM115 - closed by close()
-        self._lines = open(self._lines_path, "ab")  # noqa: SIM115
+        self._tar = open(self._tar_path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._lines = open(self._lines_path, "ab", buffering=0)  # noqa: SIM115
+        self._tar_end, self._lines_end = end, self._lines_path.stat().st_size
+
+
+def _write(stream: io.FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _after(row: Mapping[str, Any]) -> int:

@@ -267,7 +267,7 @@ class _Run:
             began = time.monotonic()
             gauge = self._gauges[link.name]
             parts = self._parts(link)
-            gauge.total = sum(len(part.rows) for part in parts)
+            gauge.total = self._coming(link)
             gauge.advance(0)
 
             def tick(done: int, gauge: Gauge = gauge) -> None:
@@ -278,23 +278,29 @@ class _Run:
             stage = link.stage
             assert isinstance(stage, MergeStage)
             merged = stage.merge(parts, replace(self._state.context(link), tick=tick))
-            link.directory.commit(
-                WHOLE, merged.rows, upstream=digest, seconds=time.monotonic() - began, extra=merged.extra
+            link.directory.commit_table(
+                WHOLE, merged.table, upstream=digest, seconds=time.monotonic() - began, extra=merged.extra
             )
             gauge.done = gauge.total
             self._commit_noted(link, WHOLE)
 
     def _parts(self, link: Link) -> list[Part]:
-        before = self._chain.upstream_of(link)
-        assert before is not None
+        earlier = self._chain.links[: self._chain.links.index(link)]
+        before = earlier[-1]
         shards = [WHOLE] if isinstance(before.stage, MergeStage) else list(self._state.shards)
         parts = []
         for shard in shards:
-            marker = self._state.marker(before, shard)
-            assert marker is not None
-            rows = [row for row in before.directory.rows(marker) if row["verdict"] == "ok"]
-            parts.append(Part(shard=shard, rows=rows))
+            markers = {one.name: (one, self._state.marker(one, shard)) for one in earlier}
+            ledgers = {name: one.directory.rows_path(marker) for name, (one, marker) in markers.items() if marker}
+            parts.append(Part(shard=shard, ledgers=ledgers))
         return parts
+
+    def _coming(self, link: Link) -> int:
+        """How many rows a merge gets."""
+        before = self._chain.upstream_of(link)
+        assert before is not None
+        markers = (self._state.marker(before, shard) for shard in [*self._state.shards, WHOLE])
+        return sum(marker.account["ok"] for marker in markers if marker)
 
     # bookkeeping ----------------------------------------------------------------------------------------------------
 
