@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -87,7 +88,10 @@ class Hooks:
 
 
 class Download(Stage[DownloadParams]):
-    """Set `lookup` to resolve names otherwise than by this machine's resolver: the seam for tests and benchmarks."""
+    """Set `lookup` of an instance to resolve names otherwise than this machine does: for tests and benchmarks.
+
+    On the class it must be a staticmethod. It is called in threads, and gives addresses or raises socket.gaierror.
+    """
 
     name = "download"
     version = 2
@@ -177,7 +181,8 @@ class _Engine:
             self._writer.close()
             self._disk.shutdown()
             for shard in self._open.values():
-                shard.journal.close()
+                with contextlib.suppress(OSError):  # a full disk has been told of
+                    shard.journal.close()
 
     def _guard(self, client: Client) -> None:
         """Two things can be away: the network, and the name servers, while what is cached still answers."""
@@ -185,7 +190,7 @@ class _Engine:
 
         p, schedule = self._params, self._schedule
         shared: dict[str, Any] = {
-            "in_play": lambda: schedule.hosts, "knows": schedule.__contains__, "pause": schedule.pause,
+            "others": lambda: schedule.free_hosts, "pause": schedule.pause,
             "let_out": schedule.let_out, "resume": schedule.resume, "counts": self._counts, "again": self._again,
             "note": self._hooks.note,
         }  # fmt: skip
@@ -307,7 +312,8 @@ class _Engine:
             if self._health.is_aside(host, began):
                 self._give_up(job)
                 return
-            answer = await client.fetch(job.url)
+            last = not self._schedule.is_soon(host, self._params.connections)
+            answer = await client.fetch(job.url, last=last)
             job.answer = answer
             job.seconds += time.monotonic() - began
             rest = answer.retry_after
@@ -315,6 +321,7 @@ class _Engine:
                 self._net.answered(host, job.url)
                 entry = self._count(host, job)
             else:
+                self._schedule.hold(host)
                 (self._names if answer.reason is Reason.DNS else self._net).silent(host, job)
         finally:
             self._schedule.done(host, rest=rest)
@@ -323,10 +330,12 @@ class _Engine:
             await entry.stored  # only then is the slot free: nothing but the requests in flight can be lost
 
     def _counts(self, host: str, job: _Job) -> None:
+        self._schedule.unhold(host)
         self._count(host, job)
 
     def _again(self, host: str, job: _Job) -> None:
         """Ask for a URL whose last request does not count."""
+        self._schedule.unhold(host)
         self._schedule.add(host, job)
 
     def _count(self, host: str, job: _Job) -> Entry | None:
