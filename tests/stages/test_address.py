@@ -56,7 +56,7 @@ BAD = {
 }
 GOOD = {
     "http://x.net/a%252Bb c?q=%20é#f": "http://x.net/a%252Bb%20c?q=%20%C3%A9",
-    " \tHTTP://X.Net:80 \n": "http://x.net:80/",
+    " \tHTTP://X.Net:80 \n": "http://x.net/",
     "https://x.net?q": "https://x.net/?q",
     "http://x.net./a": "http://x.net/a",
     "http://foo_bar.x.net/": "http://foo_bar.x.net/",
