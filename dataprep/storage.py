@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,12 +56,34 @@ class Folder:
     def put_json(self, name: str, value: Any) -> Path:
         return self.put(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
+    def put_all(self, files: Iterable[tuple[str, bytes]]) -> list[str]:
+        """`put` for many files of this directory, all of them or none unless the process dies; which ones.
+
+        They are synced and renamed together at the end, which is several times as fast.
+        """
+        names: list[str] = []
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, data in files:
+                names.append(name)
+                self._temporary(name).write_bytes(data)
+            for name in names:
+                _sync(self._temporary(name))
+            for name in names:
+                os.replace(self._temporary(name), self.path / name)
+        except BaseException:
+            for name in names:
+                self._temporary(name).unlink(missing_ok=True)
+            raise
+        sync_directory(self.path)
+        return names
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """A stream whose content appears under `name` only if the block ends without an exception."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = self._temporary(name)
         try:
             with open(temporary, "wb") as stream:
                 yield stream
@@ -89,7 +111,12 @@ class Folder:
             return []
         return sorted(p.name for p in self.path.glob(pattern) if not p.name.startswith("."))
 
+    def _temporary(self, name: str) -> Path:
+        target = self.path / name
+        return target.with_name(f".{target.name}.{os.getpid()}.tmp")
 
+
+@functools.lru_cache(maxsize=1 << 14)  # lists of millions of photos hold the same names again and again
 def is_safe(name: str) -> bool:
     """Whether a name from a list can be the name of a file or folder: one component that stays where it is put.
 
@@ -125,7 +152,11 @@ def _is_plain(name: str) -> bool:
 
 def sync_directory(path: Path) -> None:
     """Make a rename in this directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

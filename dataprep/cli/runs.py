@@ -71,6 +71,12 @@ def account_line(name: str, account: Mapping[str, Any]) -> str:
     return f"{name}: {account['in']} in = {account['ok']} ok + {' + '.join(parts)}"
 
 
+def duplicates_line(found: Mapping[str, int]) -> str:
+    return (
+        f"faces that come again in the same photo: {found['within']} within a person, {found['across']} across people"
+    )
+
+
 def _show_plan(work: Any) -> None:
     any_pending = False
     for link, pending in work:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dataprep.cli.options import given_params, is_given, params_options, run_options
-from dataprep.cli.runs import run_stages
+from dataprep.cli.runs import duplicates_line, run_stages
 from dataprep.stages.align import AlignParams
 from dataprep.stages.crop import CropParams
 from dataprep.stages.detect import DetectParams
@@ -89,6 +89,7 @@ def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
     if report:
         found = report.extras["lst"]
         click.echo(f"{found['identities']} identities to train on, {found['held_out']} held out")
+        click.echo(duplicates_line(found["duplicates"]))
         if out:
             from dataprep.run.export import export_lst
 

@@ -7,22 +7,26 @@ from pathlib import Path
 
 import click
 
-from dataprep.cli.runs import account_line
+from dataprep.cli.runs import account_line, duplicates_line
 
 
 @click.command()
 @click.option("--why", is_flag=True, help="Say why each pending stage is pending.")
+@click.option("--hosts", type=click.IntRange(1), help="Name this many hosts behind which most photos were lost.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 @click.pass_obj
-def status(workspace: str, why: bool, as_json: bool) -> None:
+def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
     """Show what is done, what was lost and for which reasons, and what is pending.
 
     \b
     Example: dataprep status --why
     """
+    from dataprep.run.upkeep import hosts_that_failed
     from dataprep.run.upkeep import status as look
 
     found = look(workspace)
+    if hosts:
+        found["hosts"] = hosts_that_failed(workspace, hosts)
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -31,19 +35,26 @@ def status(workspace: str, why: bool, as_json: bool) -> None:
     for stage in found["stages"]:
         account = stage["account"]
         done = account_line(stage["stage"], account) if account["in"] else f"{stage['stage']}: -"
+        size = f" | {stage['bytes'] / 1e6:.1f} MB" if stage["bytes"] else ""
         pending = f" | pending {stage['pending']} of {stage['shards']} shards" if stage["pending"] else ""
-        click.echo(f"  {done}{pending}")
+        click.echo(f"  {done}{size}{pending}")
+        if stage["extra"].get("duplicates"):
+            click.echo(f"      {duplicates_line(stage['extra']['duplicates'])}")
         if why:
             for reason, count in stage["why"].items():
                 click.echo(f"      {count} x {reason}")
+    for host in found.get("hosts", ()):
+        named = ", ".join(f"{code} {count}" for code, count in sorted(host["lost"].items(), key=lambda item: -item[1]))
+        click.echo(f"  {host['host']}: {sum(host['lost'].values())} lost ({named}), {host['ok']} ok")
     if found["packs"]:
         click.echo(f"  packs: {', '.join(found['packs'])}")
 
 
 @click.command()
 @click.option("--reason", "reasons", required=True, help="One or more reasons, separated by commas.")
+@click.option("--shard", "shards", default="", help="Only in these shards (g0-000012), separated by commas.")
 @click.pass_obj
-def retry(workspace: str, reasons: str) -> None:
+def retry(workspace: str, reasons: str, shards: str) -> None:
     """Ask again for samples that were lost for these reasons: they, and what depends on them, run with the next verb.
 
     \b
@@ -51,9 +62,13 @@ def retry(workspace: str, reasons: str) -> None:
     """
     from dataprep.run.upkeep import ask_retry
 
-    for stage, counts in ask_retry(workspace, [r.strip() for r in reasons.split(",") if r.strip()]).items():
+    for stage, counts in ask_retry(workspace, _listed(reasons), _listed(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
         click.echo(f"{stage}: {named} will be tried again by the next `dataprep {stage}`, `align`, `pack` or `run`")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @click.command()

@@ -7,6 +7,7 @@ speaks of is there, whole; so a kill between the two, or a lost disk cache, cost
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.manifest import ledger
+from dataprep.manifest.payload import PayloadReader, PayloadWriter
 from dataprep.manifest.stagedir import Marker, StageDir
 from dataprep.samples import Row
 from dataprep.tars import END, member, member_name
@@ -22,7 +24,10 @@ _BLOCK = 512
 
 
 class Journal:
-    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there."""
+    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there.
+
+    `record` and `commit` raise OSError when the disk is full, and leave the journal as it was: they may be called again.
+    """
 
     def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
         """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`."""
@@ -32,6 +37,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
+        self._ended = False  # whether the tar has its end marker
+        self._superseded = False  # the tar holds payloads of rows that others took the place of
         marker = directory.marker(shard)
         if marker is not None:
             self._drop_committed(marker)
@@ -39,33 +46,55 @@ class Journal:
                 self._seed(marker, frozenset(redo))
         self._resume(frozenset(redo))
 
-    def record(self, row: Row) -> None:
-        """Append one finished sample, payload first."""
-        place = None
-        if row.payload is not None:
-            framed, start = member(member_name(row.key, row.payload), row.payload)
-            place = (self._tar.tell() + start, len(row.payload), hashlib.sha256(row.payload).hexdigest())
-            self._tar.write(framed)
-            self._tar.flush()
-            self._hash.update(framed)
-        flat = ledger.flat(row, place)
-        self._lines.write(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
-        self._lines.flush()
-        self.rows[row.key] = flat
+    @property
+    def directory(self) -> StageDir:
+        return self._directory
+
+    @property
+    def folder(self) -> Path:
+        """Where the journals lie."""
+        return self._lines_path.parent
+
+    def record(self, *rows: Row) -> None:
+        """Append finished samples, payloads first; a row whose key is there already takes that one's place.
+
+        `sha256` among a row's values is its payload's, if somebody computed it before.
+        """
+        framed: list[bytes] = []
+        lines: list[bytes] = []
+        found: list[dict[str, Any]] = []
+        position = self._tar_end
+        for row in rows:
+            place = None
+            if row.payload is not None:
+                block, start = member(member_name(row.key, row.payload), row.payload)
+                sha256 = row.values.get("sha256") or hashlib.sha256(row.payload).hexdigest()
+                place = (position + start, len(row.payload), sha256)
+                position += len(block)
+                framed.append(block)
+            flat = ledger.flat(row, place)
+            lines.append(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
+            found.append(flat)
+        self._append(b"".join(framed), b"".join(lines))
+        for flat in found:
+            self._take(flat)
 
     def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
         """Commit the shard, rows in the given order of keys, and remove the journal."""
-        self._tar.write(END)
-        self._hash.update(END)
-        self._tar.flush()
-        # a second name for the same file: should a kill come before the marker, the journal is still whole
         linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
-        os.link(self._tar_path, linked)
-        rows = [self.rows[key] for key in order]
+        if self._superseded:
+            rows, sha256 = self._rewritten(order, linked)
+        else:
+            if not self._ended:
+                self._append(END, b"")
+                self._ended = True
+            # a second name for the same file: should a kill come before the marker, the journal is still whole
+            os.link(self._tar_path, linked)
+            rows, sha256 = [self.rows[key] for key in order], self._hash.hexdigest()
         marker = self._directory.commit_flat(
-            self._shard, rows, data=(linked, self._hash.hexdigest()), upstream=upstream, seconds=seconds
+            self._shard, rows, data=(linked, sha256), upstream=upstream, seconds=seconds
         )
         self.close()
         self._lines_path.unlink()
@@ -73,8 +102,43 @@ class Journal:
         return marker
 
     def close(self) -> None:
-        self._tar.close()
-        self._lines.close()
+        try:
+            self._tar.close()
+        finally:
+            self._lines.close()
+
+    def _take(self, row: dict[str, Any]) -> None:
+        before = self.rows.get(row["key"])
+        self._superseded = self._superseded or (before is not None and before["size"] is not None)
+        self.rows[row["key"]] = row
+
+    def _rewritten(self, order: Sequence[str], target: Path) -> tuple[list[dict[str, Any]], str]:
+        """A tar without the payloads of rows that others took the place of: the rows with their new offsets, its hash."""
+        reader = PayloadReader(self._tar_path)
+        rows = []
+        with open(target, "wb") as stream:
+            writer = PayloadWriter(stream)
+            for row in (self.rows[key] for key in order):
+                if row["size"] is not None:
+                    data = reader.read(row["offset"], row["size"])
+                    row = {**row, "offset": writer.add(row["key"], data)[0]}
+                rows.append(row)
+            sha256 = writer.finish()
+        reader.close()
+        return rows, sha256
+
+    def _append(self, framed: bytes, line: bytes) -> None:
+        """Write to both files, or to none."""
+        try:
+            _write(self._tar, framed)
+            _write(self._lines, line)
+        except BaseException:
+            os.ftruncate(self._tar.fileno(), self._tar_end)
+            os.ftruncate(self._lines.fileno(), self._lines_end)
+            raise
+        self._hash.update(framed)
+        self._tar_end += len(framed)
+        self._lines_end += len(line)
 
     def _drop_committed(self, marker: Marker) -> None:
         """Remove the journal that a kill right after its commit left behind; its tar is the committed one."""
@@ -116,18 +180,30 @@ class Journal:
                     body = stretch[row["offset"] - end : row["offset"] - end + row["size"]]
                     if len(stretch) != after - end or hashlib.sha256(body).hexdigest() != row["sha256"]:
                         break
+                    self._superseded = self._superseded or row["offset"] - end != _header_size(row["key"], body)
                     self._hash.update(stretch)
                     end = after
                 if row["reason"] not in redo:
-                    self.rows[row["key"]] = row
+                    self._take(row)
         os.truncate(self._tar_path, end)
         rewritten = self._lines_path.with_suffix(".tmp")
         rewritten.write_bytes(
             b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in self.rows.values())
         )
         os.replace(rewritten, self._lines_path)
-        self._tar = open(self._tar_path, "ab")  # noqa: SIM115 - closed by close()
-        self._lines = open(self._lines_path, "ab")  # noqa: SIM115
+        self._tar = open(self._tar_path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._lines = open(self._lines_path, "ab", buffering=0)  # noqa: SIM115
+        self._tar_end, self._lines_end = end, self._lines_path.stat().st_size
+
+
+def _write(stream: io.FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
+
+
+def _header_size(key: str, body: bytes) -> int:
+    return member(member_name(key, body), b"")[1]
 
 
 def _after(row: Mapping[str, Any]) -> int:

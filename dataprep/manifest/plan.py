@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from dataprep.errors import Reason, WorkspaceError
+from dataprep.manifest.fresh import Planned, fresh
 from dataprep.manifest.locks import locked
-from dataprep.manifest.numbering import Numbering
 from dataprep.samples import Box, Sample
 from dataprep.storage import Folder
 
@@ -56,26 +58,18 @@ class Plan:
 
     def samples(self, shard: Shard) -> list[Sample]:
         """The samples of a shard in plan order."""
-        import pyarrow.parquet as pq
-
-        path = self._folder / f"{shard.id}.parquet"
-        try:
-            columns = pq.read_table(path).to_pylist()
-        except (OSError, ValueError) as error:
-            raise WorkspaceError(
-                f"{path} cannot be read ({error}); restore it, or plan anew in another workspace"
-            ) from None
-        return [_sample(row) for row in columns]
+        return [_sample(row) for row in self._table(shard).to_pylist()]
 
     def add(self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample]) -> Generation | None:
         """Freeze the samples that no generation holds yet; None if there are none."""
         with locked(self._folder.path, "the plan"):
             self.generations = self._read_all()  # another process may have planned since
-            fresh = self._fresh(samples)
             number = len(self.generations)
-            shards = []
-            for position, group in enumerate(_groups(fresh)):
-                shards.append(self._write_shard(f"g{number}-{position:06d}", group))
+            shards: list[Shard] = []
+            for left in self._folder.path.glob(".*.tmp"):  # by a planning that was killed
+                left.unlink()
+            groups = _groups(fresh(samples, self._planned()))
+            self._folder.put_all(_files(groups, number, shards))
             if not shards:
                 return None
             generation = Generation(
@@ -99,20 +93,26 @@ class Plan:
             for generation in self.generations
         )
 
-    def _fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Samples that are not planned yet, under names that no disk takes for the names of others."""
-        return Numbering(sample for shard in self.shards for sample in self.samples(shard)).fresh(samples)
+    def _planned(self) -> Iterator[Planned]:
+        import pyarrow.compute as pc
 
-    def _write_shard(self, id: str, samples: list[Sample]) -> Shard:
-        import pyarrow as pa
+        for shard in self.shards:
+            found = self._table(shard, ["key", "identity", "url", "path", "offset"])
+            where = found["offset"].cast("string").fill_null("")
+            place = pc.binary_join_element_wise(found["url"], found["path"], where, "\0")
+            yield Planned(found["key"].to_numpy(), place.to_numpy(), found["identity"].unique().to_pylist())
+
+    def _table(self, shard: Shard, columns: Sequence[str] | None = None) -> Any:
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pylist([_columns(sample) for sample in samples], schema=_schema())
-        with self._folder.writing(f"{id}.parquet") as stream:
-            pq.write_table(table, stream, compression="zstd")
-        lines = json.dumps([_columns(sample) for sample in samples], sort_keys=True, ensure_ascii=True)
-        remote = any(sample.url or sample.trouble for sample in samples)
-        return Shard(id, len(samples), hashlib.sha256(lines.encode()).hexdigest(), remote)
+        path = self._folder / f"{shard.id}.parquet"
+        try:
+            with pq.ParquetFile(path) as file:
+                return file.read(columns)
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(
+                f"{path} cannot be read ({error}); restore it, or plan anew in another workspace"
+            ) from None
 
     def _read_all(self) -> list[Generation]:
         found = [self._read(name) for name in self._folder.names("g*.json")]
@@ -145,6 +145,26 @@ def _groups(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
             yield group
 
 
+def _files(groups: Iterable[list[Sample]], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
+    """The shards' files by name; `shards` gets the shards themselves."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for position, group in enumerate(groups):
+        columns = _columns(group)
+        text = json.dumps(columns, sort_keys=True, ensure_ascii=True)
+        shard = Shard(
+            id=f"g{generation}-{position:06d}",
+            size=len(group),
+            digest=hashlib.sha256(text.encode()).hexdigest(),
+            remote=any(sample.url or sample.trouble for sample in group),
+        )
+        shards.append(shard)
+        stream = io.BytesIO()
+        pq.write_table(pa.Table.from_pydict(columns, schema=_schema()), stream, compression="zstd")
+        yield f"{shard.id}.parquet", stream.getvalue()
+
+
 def _schema() -> Any:
     import pyarrow as pa
 
@@ -160,20 +180,13 @@ def _schema() -> Any:
     )
 
 
-def _columns(sample: Sample) -> dict[str, Any]:
+def _columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    plain = ("key", "identity", "url", "path", "offset", "aligned", "box_frame", "detail", "hash")
     return {
-        "key": sample.key,
-        "identity": sample.identity,
-        "url": sample.url,
-        "path": sample.path,
-        "offset": sample.offset,
-        "aligned": sample.aligned,
-        "box_frame": sample.box_frame,
-        "trouble": sample.trouble.code if sample.trouble else None,
-        "detail": sample.detail,
-        "box": list(sample.box) if sample.box else None,
-        "landmarks": [value for point in sample.landmarks for value in point] if sample.landmarks else None,
-        "hash": sample.hash,
+        **{name: list(map(attrgetter(name), samples)) for name in plain},
+        "trouble": [s.trouble.code if s.trouble else None for s in samples],
+        "box": [s.box and list(s.box) for s in samples],
+        "landmarks": [s.landmarks and [value for point in s.landmarks for value in point] for s in samples],
     }
 
 

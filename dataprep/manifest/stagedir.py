@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dataprep.errors import WorkspaceError
 from dataprep.manifest import ledger
@@ -65,7 +67,10 @@ class StageDir:
 
     def rows(self, marker: Marker, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The ledger of a committed shard, flat, in plan order."""
-        return ledger.read_ledger(self.folder / f"rows/{marker.rows}", columns)
+        return ledger.read_ledger(self.rows_path(marker), columns)
+
+    def rows_path(self, marker: Marker) -> Path:
+        return self.folder / f"rows/{marker.rows}"
 
     def payloads(self, marker: Marker) -> PayloadReader:
         """The committed images of a shard."""
@@ -79,8 +84,15 @@ class StageDir:
         return {name[:-5]: asked.get_json(name) for name in asked.names("*.json")}
 
     def ask_retry(self, shard: str, reasons: Sequence[str]) -> None:
-        before = self.folder.get_json(f"retry/{shard}.json") or []
-        self.folder.put_json(f"retry/{shard}.json", sorted({*before, *reasons}))
+        self.ask_retries({shard: reasons})
+
+    def ask_retries(self, asked: Mapping[str, Sequence[str]]) -> None:
+        """Ask for the samples that were lost for these reasons, by shard; what was asked for before stays."""
+        before = self.retries()
+        wanted = {shard: sorted({*before.get(shard, ()), *reasons}) for shard, reasons in asked.items()}
+        self.folder.folder("retry").put_all(
+            (f"{shard}.json", (json.dumps(reasons) + "\n").encode()) for shard, reasons in wanted.items()
+        )
 
     # commits --------------------------------------------------------------------------------------------------------
 
@@ -104,14 +116,12 @@ class StageDir:
         """Write the payloads and the ledger of a shard, then its marker."""
         places: list[tuple[int, int, str] | None] = [None] * len(rows)
         if any(row.payload is not None for row in rows):
-            scratch = self._scratch(f"data/{shard}")
-            with open(scratch, "wb") as stream:
+            with self._scratch(f"data/{shard}") as (scratch, stream):
                 writer = PayloadWriter(stream)
                 for position, row in enumerate(rows):
                     if row.payload is not None:
                         places[position] = writer.add(row.key, row.payload)
-                data_sha256 = writer.finish()
-            data: tuple[Path, str] | None = (scratch, data_sha256)
+                data: tuple[Path, str] | None = (scratch, writer.finish())
         else:
             data = None
         flat = [ledger.flat(row, place) for row, place in zip(rows, places, strict=True)]
@@ -127,19 +137,40 @@ class StageDir:
         seconds: float,
         extra: Mapping[str, Any] | None = None,
     ) -> Marker:
-        """Commit flat rows and a finished payload file (its path in this directory, its SHA-256).
+        """Commit flat rows and a finished payload file (its path in this directory, its SHA-256)."""
+        digest = ledger.digest(upstream, rows, self._counted)
+        table = ledger.as_table(rows, self._columns)
+        return self._commit(shard, table, digest, data=data, upstream=upstream, seconds=seconds, extra=extra)
 
-        Both get names that hold their hash; the marker, renamed into place last, is the only point of commit.
-        """
+    def commit_table(
+        self, shard: str, table: Any, *, upstream: str, seconds: float, extra: Mapping[str, Any] | None = None
+    ) -> Marker:
+        """Commit rows that come as an Arrow table, without payloads; columns that it lacks are null."""
+        complete = ledger.completed(table, self._columns)
+        digest = ledger.digest_of_table(upstream, complete, self._counted)
+        return self._commit(shard, complete, digest, data=None, upstream=upstream, seconds=seconds, extra=extra)
+
+    def _commit(
+        self,
+        shard: str,
+        table: Any,
+        digest: str,
+        *,
+        data: tuple[Path, str] | None,
+        upstream: str,
+        seconds: float,
+        extra: Mapping[str, Any] | None,
+    ) -> Marker:
+        """Payload and ledger get names that hold their hash; the marker, renamed into place last, is the only point of
+        commit."""
         data_name, data_bytes = None, 0
         if data is not None:
             path, data_sha256 = data
             data_bytes = path.stat().st_size
             data_name = f"{shard}-{data_sha256[:12]}.tar"
             _publish(path, self.folder / f"data/{data_name}")
-        scratch = self._scratch(f"rows/{shard}")
-        with open(scratch, "wb") as stream:
-            ledger.write_ledger(stream, rows, self._columns)
+        with self._scratch(f"rows/{shard}") as (scratch, stream):
+            ledger.write_ledger(stream, table)
         rows_sha256 = file_sha256(scratch)
         rows_name = f"{shard}-{rows_sha256[:12]}.parquet"
         _publish(scratch, self.folder / f"rows/{rows_name}")
@@ -148,8 +179,8 @@ class StageDir:
             rows=rows_name,
             data=data_name,
             upstream=upstream,
-            digest=ledger.digest(upstream, rows, self._counted),
-            account=ledger.counts(rows),
+            digest=digest,
+            account=ledger.counts(table),
             data_bytes=data_bytes,
             rows_sha256=rows_sha256,
             data_sha256=data[1] if data else None,
@@ -173,10 +204,18 @@ class StageDir:
         ]
         return sorted([*found, *(self.folder / "done").glob(".*.tmp"), *self.folder.path.glob(".*.tmp")])
 
-    def _scratch(self, stem: str) -> Path:
-        path = self.folder / f"{stem}.{time.time_ns():x}.tmp"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{path.name}")
+    @contextlib.contextmanager
+    def _scratch(self, stem: str) -> Iterator[tuple[Path, IO[bytes]]]:
+        """A file to write and to publish after the block; one that cannot be written, on a full disk say, is removed."""
+        target = self.folder / f"{stem}.{os.getpid()}-{time.monotonic_ns():x}.tmp"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = target.with_name(f".{target.name}")
+        try:
+            with open(path, "wb") as stream:
+                yield path, stream
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _publish(scratch: Path, target: Path) -> None:

@@ -85,6 +85,7 @@ class State:
         self.shards = {shard.id: shard for shard in plan.shards}
         self._markers = {link.name: link.directory.markers() for link in chain.links}
         self._retries = {link.name: link.directory.retries() for link in chain.links}
+        self._stage_names = chain.workspace.stage_names()
 
     def reload(self, link: Link, shard: str) -> None:
         """Read a shard's marker again, after a commit by another process."""
@@ -186,7 +187,7 @@ class State:
     def _never(self, link: Link) -> str:
         others = [
             name
-            for name in self.chain.workspace.stage_names()
+            for name in self._stage_names
             if name.startswith(f"{link.name}@") and name != link.directory.folder.path.name
         ]
         return "other parameters than before" if others else "never run"

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataprep.errors import Reason, WorkspaceError
-from dataprep.manifest.ledger import add_counts
+from dataprep.errors import Reason, UsageError, WorkspaceError
+from dataprep.manifest.ledger import add_counts, read_table
 from dataprep.manifest.locks import locked
 from dataprep.manifest.workspace import Workspace
 from dataprep.run.chain import WHOLE, Chain, State
 from dataprep.stages.base import MergeStage
+
+_HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]+)"
+_TOGETHER = 100  # shards whose hosts are counted before they are added up
 
 
 def status(workspace: str) -> dict[str, Any]:
@@ -39,6 +42,7 @@ def status(workspace: str) -> dict[str, Any]:
                 "why": why,
                 "account": add_counts(marker.account for marker in markers),
                 "bytes": sum(marker.data_bytes for marker in markers),
+                "extra": dict(markers[-1].extra) if markers and applicable == 1 else {},
             }
         )
     return {
@@ -50,28 +54,76 @@ def status(workspace: str) -> dict[str, Any]:
     }
 
 
-def ask_retry(workspace: str, reasons: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Note that samples lost for these reasons are to be tried again; how many, by stage and reason.
+def hosts_that_failed(workspace: str, most: int) -> list[dict[str, Any]]:
+    """The hosts behind which most photos were lost at the download: {"host", "ok", "lost": {reason: n}}."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    The stages' next run does it. Raises UsageError for unknown reasons, WorkspaceError if no sample was lost for them.
+    opened = Workspace(workspace)
+    directory = Chain(opened, opened.recipe()).link("download").directory
+    tables = []
+    for marker in directory.markers().values():
+        table = read_table(directory.rows_path(marker), ["url", "reason"])
+        host = pc.struct_field(pc.extract_regex(pc.utf8_lower(table["url"]), _HOST), "host")
+        one_each = pa.table({"host": host, "reason": table["reason"], "photos": pa.repeat(1, len(table))})
+        tables.append(_summed([one_each], ["host", "reason"]))
+        if len(tables) == _TOGETHER:
+            tables = [_summed(tables, ["host", "reason"])]
+    if not tables:
+        return []
+    photos = _summed(tables, ["host", "reason"])
+    lost = _summed([photos.filter(pc.and_(pc.is_valid(photos["reason"]), pc.is_valid(photos["host"])))], ["host"])
+    worst = lost.sort_by([("photos", "descending"), ("host", "ascending")])["host"][:most]
+    found: dict[str, dict[str, Any]] = {host: {"host": host, "ok": 0, "lost": {}} for host in worst.to_pylist()}
+    for row in photos.filter(pc.is_in(photos["host"], worst.combine_chunks())).to_pylist():
+        if row["reason"] is None:
+            found[row["host"]]["ok"] = row["photos"]
+        else:
+            found[row["host"]]["lost"][row["reason"]] = row["photos"]
+    return list(found.values())
+
+
+def _summed(tables: Sequence[Any], by: list[str]) -> Any:
+    import pyarrow as pa
+
+    summed = pa.concat_tables(tables).group_by(by).aggregate([("photos", "sum")])
+    return summed.rename_columns(["photos" if name == "photos_sum" else name for name in summed.column_names])
+
+
+def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+    """Note that samples lost for these reasons are to be tried again, in these shards or in all; how many, by stage and
+    reason.
+
+    The stages' next run does it. Raises UsageError for unknown reasons and shards, WorkspaceError if no sample was lost
+    for them.
     """
     wanted = [Reason.from_code(code).code for code in reasons]
     opened = Workspace(workspace)
     chain = Chain(opened, opened.recipe())
+    among = frozenset(shards)
+    unknown = among - {shard.id for shard in opened.plan().shards}
+    if unknown:
+        raise UsageError(f"unknown shard {min(unknown)!r}; shards are called as the files under {opened.path}/plan")
     found: dict[str, dict[str, int]] = {}
+    changed: dict[str, list[str]] = {}
     for link in chain.links:
+        asked: dict[str, list[str]] = {}
         for marker in link.directory.markers().values():
             lost: Mapping[str, int] = marker.account["dropped"] | marker.account["failed"]
             here = {code: lost[code] for code in wanted if code in lost}
-            if here:
-                link.directory.ask_retry(marker.shard, sorted(here))
-                if Reason.PHOTO_CHANGED.code in here:  # it is validate that knows the photo as it was
-                    chain.link("validate").directory.ask_retry(marker.shard, [Reason.PHOTO_CHANGED.code])
-                total = found.setdefault(link.name, {})
-                for code, count in here.items():
-                    total[code] = total.get(code, 0) + count
+            if not here or (among and marker.shard not in among):
+                continue
+            asked[marker.shard] = sorted(here)
+            if Reason.PHOTO_CHANGED.code in here:  # it is validate that knows the photo as it was
+                changed[marker.shard] = [Reason.PHOTO_CHANGED.code]
+            total = found.setdefault(link.name, {})
+            for code, count in here.items():
+                total[code] = total.get(code, 0) + count
+        link.directory.ask_retries(asked)
+    chain.link("validate").directory.ask_retries(changed)
     if not found:
-        raise WorkspaceError(f"no sample in {workspace} was lost for {', '.join(wanted)}")
+        where = f" in {', '.join(sorted(among))}" if among else ""
+        raise WorkspaceError(f"no sample in {workspace} was lost for {', '.join(wanted)}{where}")
     return found
 
 

@@ -19,7 +19,7 @@ class Source(Protocol):
     """A published list or a folder. `samples` may be asked for again and gives the same samples in the same order.
 
     `account` is what there is to say after a whole pass: what a table has that found no photo, say. Two samples may have
-    the same key: the plan numbers them (manifest/numbering.py), so that a list may grow.
+    the same key: the plan numbers them (manifest/fresh.py), so that a list may grow.
     """
 
     account: str

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from dataprep.errors import ImagingError, Reason, RecordError
 from dataprep.imaging.photo import Header, Pixels, decode, read_header
+from dataprep.manifest.ledger import read_table
 from dataprep.params import StageParams, fingerprint
 from dataprep.records.recordio import RecordReader, unpack_image
 from dataprep.samples import Row, Sample
@@ -156,17 +157,21 @@ class MapStage(Stage[P]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One upstream shard for a merge: its flat ok rows."""
+    """One upstream shard for a merge: the ledgers of the stages before it, by name."""
 
     shard: str
-    rows: Sequence[Mapping[str, Any]]
+    ledgers: Mapping[str, Path]
+
+    def ok(self, stage: str, columns: Sequence[str], *, repeated: Sequence[str] = ()) -> Any:
+        """The ok rows of a stage as an Arrow table; columns in `repeated` come dictionary-encoded."""
+        return read_table(self.ledgers[stage], columns, ok=True, repeated=repeated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
-    """What a merge gives: its rows, and what is to be remembered in the marker."""
+    """What a merge gives: its rows as an Arrow table (COMMON and its own columns), and what its marker remembers."""
 
-    rows: Sequence[Row]
+    table: Any
     extra: Mapping[str, Any]
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dataprep.errors import Reason
-from dataprep.manifest.journal import Journal
 from dataprep.params import StageParams, param, runtime
-from dataprep.samples import Row, Sample
+from dataprep.samples import Row
 from dataprep.stages.base import Stage
+from dataprep.stages.writer import OpenShard
 
 if TYPE_CHECKING:
-    from dataprep.stages.http import Answer, Client
-    from dataprep.stages.schedule import Schedule
+    from dataprep.stages.dns import Lookup
+
+__all__ = ["Download", "DownloadParams", "Hooks", "OpenShard"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +23,12 @@ class DownloadParams(StageParams):
     """How the web is asked. Only what may change the photos counts."""
 
     max_bytes: int = param(20_000_000, "drop photos larger than this", minimum=1000)
+    max_pixels: int = param(178_956_970, "drop photos with more pixels, by their header: bombs", minimum=1)
+    placeholders: int = param(
+        5, "drop photos that one host gave for this many URLs, of two people at least; 0 keeps them", minimum=0
+    )
     ignore_opt_out: bool = param(False, "also keep photos whose server says X-Robots-Tag: noai or noimageai")
+    robots: bool = param(False, "ask every host for robots.txt first, and obey it")
     allow_private: bool = param(False, "also ask private and loopback addresses")
     redirects: int = param(5, "follow at most this many redirects", minimum=0)
     connections: int = runtime(128, "requests in flight", minimum=1)
@@ -38,39 +39,35 @@ class DownloadParams(StageParams):
     timeout: float = runtime(60.0, "seconds for one request in all", minimum=0.05)
     retries: int = runtime(2, "ask again this often after a transient failure", minimum=0)
     backoff: float = runtime(1.0, "seconds before the first retry; doubles, with jitter", minimum=0.0)
-
-
-@dataclass(slots=True)
-class OpenShard:
-    """A shard that is being downloaded."""
-
-    id: str
-    upstream: str
-    samples: Sequence[Sample]
-    journal: Journal
-    left: int
-    started: float
-
-
-@dataclass(slots=True)
-class _Job:
-    shard: OpenShard
-    sample: Sample
-    attempts: int = 0
-    seconds: float = 0.0
+    host_failures: int = runtime(5, "put a host aside after this many requests in a row without an answer", minimum=1)
+    host_rest: float = runtime(300.0, "seconds before a host put aside is tried again", minimum=0.0)
+    outage_after: float = runtime(5.0, "seconds without any answer from anybody before a pause", minimum=0.0)
+    outage_patience: float = runtime(3600.0, "give up after a pause of this many seconds", minimum=0.0)
+    contact: str = runtime("", "a URL or e-mail address for the User-Agent: whom to complain to")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """How the download tells the run what happens: one sample finished (not seen before), one shard committed."""
+    """How the download tells the run what happens.
+
+    `sample`: one finished, not seen before. `shard`: one committed; a second time if placeholders were found in it
+    later. `lost`: so many photos that had been counted as ok are placeholders. `note`: a line for people.
+    """
 
     sample: Callable[[Row], None]
     shard: Callable[[str], None]
+    lost: Callable[[int], None] = lambda count: None
+    note: Callable[[str], None] = lambda text: None
 
 
 class Download(Stage[DownloadParams]):
+    """Set `lookup` of an instance to resolve names otherwise than this machine does: for tests and benchmarks.
+
+    On the class it must be a staticmethod. It is called in threads, and gives addresses or raises socket.gaierror.
+    """
+
     name = "download"
-    version = 1
+    version = 2
     needs = None
     columns = {
         "url": "string",
@@ -78,139 +75,15 @@ class Download(Stage[DownloadParams]):
         "final_url": "string",
         "attempts": "int32",
         "seconds": "double",
+        "bytes": "int64",  # of the body that came, kept or not
+        "body_sha256": "string",  # of a whole body that was not kept
     }
     volatile = frozenset(columns)
     Params = DownloadParams
+    lookup: Lookup | None = None
 
     async def process(self, shards: Iterator[OpenShard], hooks: Hooks, stop: threading.Event) -> None:
         """Download a stream of shards until all are committed or `stop` is set; journals survive either way."""
-        await _Engine(self.params, shards, hooks).run(stop)
+        from dataprep.stages.engine import Engine  # and with it aiohttp
 
-
-class _Engine:
-    """The state of one run: a schedule of jobs, the workers that ask, one thread that hashes and writes."""
-
-    def __init__(self, params: DownloadParams, shards: Iterator[OpenShard], hooks: Hooks) -> None:
-        self._params, self._shards, self._hooks = params, shards, hooks
-        self._writer = ThreadPoolExecutor(1, "dataprep-writer")
-        self._open: dict[str, OpenShard] = {}
-        self._room = asyncio.Event()
-
-    async def run(self, stop: threading.Event) -> None:
-        from dataprep.stages.http import Client, Limits
-        from dataprep.stages.schedule import Schedule
-
-        p = self._params
-        self._schedule: Schedule[_Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
-        limits = Limits(
-            connect=p.connect_timeout, idle=p.idle_timeout, total=p.timeout, max_bytes=p.max_bytes,
-            redirects=p.redirects, allow_private=p.allow_private, ignore_opt_out=p.ignore_opt_out,
-        )  # fmt: skip
-        try:
-            async with Client(limits, connections=p.connections) as client:
-                feeder = asyncio.create_task(self._feed())
-                workers = [asyncio.create_task(self._work(client)) for _ in range(p.connections)]
-                watcher = asyncio.create_task(_watch(stop))
-                everything = [feeder, watcher, *workers]
-                try:
-                    pending = {feeder, watcher, *workers}
-                    while not (feeder.done() and not self._open) and not watcher.done():
-                        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=0.1)
-                        for task in done:
-                            task.result()
-                finally:
-                    for task in everything:
-                        task.cancel()
-                    await asyncio.gather(*everything, return_exceptions=True)
-        finally:
-            self._writer.shutdown()
-            for shard in self._open.values():
-                shard.journal.close()
-
-    async def _feed(self) -> None:
-        """Open shards while fewer URLs wait than there are connections, so that a stalled host holds up no shard."""
-        loop = asyncio.get_running_loop()
-        while True:
-            shard = await loop.run_in_executor(self._writer, next, self._shards, None)
-            if shard is None:
-                return
-            self._open[shard.id] = shard
-            await self._start(shard)
-            while self._schedule.waiting > 2 * self._params.connections:
-                self._room.clear()
-                await self._room.wait()
-
-    async def _start(self, shard: OpenShard) -> None:
-        from dataprep.stages.http import host_of
-
-        todo = [sample for sample in shard.samples if sample.key not in shard.journal.rows]
-        shard.left = len(todo)
-        if not todo:
-            await self._commit(shard)
-            return
-        for sample in todo:
-            if sample.trouble:
-                await self._record(shard, _row(sample, sample.trouble, sample.detail))
-            else:
-                self._schedule.add(host_of(sample.url), _Job(shard, sample))
-
-    async def _work(self, client: Client) -> None:
-        while True:
-            host, job = await self._schedule.take()
-            self._room.set()
-            rest = 0.0
-            try:
-                began = time.monotonic()
-                answer = await client.fetch(job.sample.url)
-                job.attempts += 1
-                job.seconds += time.monotonic() - began
-                rest = answer.retry_after
-                if answer.reason and answer.reason.transient and job.attempts <= self._params.retries:
-                    backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
-                    self._schedule.add(host, job, delay=max(rest, backoff))
-                    continue
-                await self._record(job.shard, _row_of(job, answer))
-            finally:
-                self._schedule.done(host, rest=rest)
-
-    async def _record(self, shard: OpenShard, row: Row) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writer, shard.journal.record, row)
-        self._hooks.sample(row)
-        shard.left -= 1
-        if shard.left == 0:
-            await self._commit(shard)
-
-    async def _commit(self, shard: OpenShard) -> None:
-        def commit() -> None:
-            order = [sample.key for sample in shard.samples]
-            shard.journal.commit(order, upstream=shard.upstream, seconds=time.monotonic() - shard.started)
-
-        await asyncio.get_running_loop().run_in_executor(self._writer, commit)
-        del self._open[shard.id]
-        self._hooks.shard(shard.id)
-
-
-async def _watch(stop: threading.Event) -> None:
-    while not stop.is_set():
-        await asyncio.sleep(0.05)
-
-
-def _row(sample: Sample, reason: Reason, detail: str) -> Row:
-    return Row(key=sample.key, identity=sample.identity, reason=reason, detail=detail, values={"url": sample.url})
-
-
-def _row_of(job: _Job, answer: Answer) -> Row:
-    return Row(
-        key=job.sample.key,
-        identity=job.sample.identity,
-        reason=answer.reason,
-        detail=answer.detail,
-        payload=answer.data,
-        values={
-            "url": job.sample.url,
-            "status": answer.status,
-            "final_url": answer.final_url if answer.final_url != job.sample.url else "",
-            "attempts": job.attempts,
-            "seconds": round(job.seconds, 3),
-        },
-    )
+        await Engine(self.params, shards, hooks, self.lookup).run(stop)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from dataprep.errors import Reason, SourceError
 from dataprep.params import StageParams, param
-from dataprep.samples import Row
 from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
+from dataprep.stages.duplicates import CHOICES, Duplicates, Positions, find_duplicates, photo_hashes
 from dataprep.storage import folded, plain
 
 
@@ -25,6 +28,10 @@ class ListingParams(StageParams):
     )
     seed: int = param(0, "which identities are held out")
     exclude: str = param("", "a file with identities to leave out, one per line")
+    duplicates: str = param(
+        "keep", "a face that comes again in a photo with the same bytes is recorded; `within` a person all but the first "
+        "are dropped; `across` people all are, since somebody is named wrongly; `both`", choices=CHOICES
+    )  # fmt: skip
 
     def excluded(self) -> frozenset[str]:
         if not self.exclude:
@@ -38,10 +45,16 @@ class ListingParams(StageParams):
 
 class Listing(MergeStage[ListingParams]):
     name = "lst"
-    version = 1
+    version = 2
     needs = "align"
-    # label is -1 for held-out identities; the face lies at `offset` of shard `source`'s aligned tar
-    columns = {"label": "int64", "split": "string", "source": "string", "face_offset": "int64", "face_size": "int64"}
+    columns = {
+        "label": "int64",  # -1 for held-out identities
+        "split": "string",
+        "source": "string",  # the face lies at `face_offset` of this shard's aligned tar
+        "face_offset": "int64",
+        "face_size": "int64",
+        "duplicate_of": "string",  # the key of the first row, in the listing's order, with this face in this photo
+    }
     Params = ListingParams
 
     def resources(self) -> dict[str, str]:
@@ -49,33 +62,36 @@ class Listing(MergeStage[ListingParams]):
         return {"exclude": hashlib.sha256("\n".join(excluded).encode()).hexdigest()} if excluded else {}
 
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
-        images = Counter(row["identity"] for part in parts for row in part.rows)
-        excluded = _numbered_too(self.params.excluded(), images)
-        kept = sorted(name for name, n in images.items() if n >= self.params.min_images and name not in excluded)
-        held_out = held_out_identities(kept, self.params.holdout, self.params.seed)
-        labels = {name: label for label, name in enumerate(n for n in kept if n not in held_out)}
-        rows = []
-        for part in parts:
-            for row in part.rows:
-                identity = row["identity"]
-                values = {
-                    "label": labels.get(identity, -1),
-                    "split": "holdout" if identity in held_out else "train",
-                    "source": part.shard,
-                    "face_offset": row["offset"],
-                    "face_size": row["size"],
-                }
-                lost, detail = None, ""
-                if identity in excluded:
-                    lost = Reason.EXCLUDED
-                elif images[identity] < self.params.min_images:
-                    lost, detail = Reason.TOO_FEW_IMAGES, f"{images[identity]} of {identity}"
-                rows.append(
-                    Row(key=row["key"], identity=identity, reason=lost, detail=detail, values={} if lost else values)
-                )
-        rows.sort(key=lambda row: (row.identity, row.key))
-        context.tick(len(rows))
-        return Merged(rows=rows, extra={"identities": len(labels), "held_out": len(held_out)})
+        """Rows by identity and key. There may be millions of them: they stay Arrow columns and numpy arrays."""
+        p, rows = self.params, _gathered(parts)
+        excluded = _numbered_too(p.excluded(), rows.names)
+        out = np.isin(rows.person, [code for code, name in enumerate(rows.names) if name in excluded])
+        found = find_duplicates(rows.table["key"], rows.person, rows.photos, rows.source, parts, ~out)
+        losses = _Losses(len(out))
+        losses.add(Reason.EXCLUDED, out)
+        if p.duplicates in ("across", "both"):
+            losses.add(Reason.AMBIGUOUS, found.contested >= 0, _same_as(rows.table["key"], found.contested))
+        if p.duplicates in ("within", "both"):
+            losses.add(Reason.DUPLICATE, found.again >= 0, _same_as(rows.table["key"], found.again))
+        images = np.bincount(rows.person[~losses.any], minlength=len(rows.names))
+        few = [f"{count} of {name}" for count, name in zip(images.tolist(), rows.names, strict=True)]
+        losses.add(
+            Reason.TOO_FEW_IMAGES,
+            (images < p.min_images)[rows.person],
+            lambda positions: _texts(few).take(rows.person[positions]),
+        )
+        kept = [name for name, count in zip(rows.names, images.tolist(), strict=True) if count >= p.min_images]
+        held_out = held_out_identities(kept, p.holdout, p.seed)
+        labels = {name: label for label, name in enumerate(name for name in kept if name not in held_out)}
+        context.tick(len(out))
+        return Merged(
+            table=_listed(rows, [part.shard for part in parts], labels, losses, found),
+            extra={
+                "identities": len(labels),
+                "held_out": len(held_out),
+                "duplicates": {"within": int((found.again >= 0).sum()), "across": int((found.contested >= 0).sum())},
+            },
+        )
 
 
 def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
@@ -89,3 +105,115 @@ def held_out_identities(names: Sequence[str], share: float, seed: int) -> frozen
     wanted = round(len(names) * share)
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
     return frozenset(ranked[:wanted])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Every aligned face, by identity and key: `person` is the position of its identity in `names`, which are sorted."""
+
+    table: Any  # key, offset, size
+    person: npt.NDArray[np.int64]
+    names: list[str]
+    photos: npt.NDArray[np.uint64]
+    source: npt.NDArray[np.int64]  # the number of its part
+
+
+def _gathered(parts: Sequence[Part]) -> _Rows:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tables, photos = [], []
+    for part in parts:
+        tables.append(part.ok("align", ["key", "identity", "offset", "size"], repeated=["identity"]))
+        photos.append(photo_hashes(part, tables[-1]["key"]))
+    source = np.repeat(np.arange(len(parts)), [len(table) for table in tables])
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    tables.clear()  # the same again, in many pieces
+    identity = table["identity"].combine_chunks()
+    unsorted = identity.dictionary.to_pylist()
+    rank = np.argsort(np.argsort(np.array(unsorted, object)))
+    person = rank[identity.indices.to_numpy()] if len(table) else np.empty(0, np.int64)
+    by = pa.table({"person": person, "key": table["key"]})  # UTF-8 sorts as code points do
+    order = pc.sort_indices(by, sort_keys=[("person", "ascending"), ("key", "ascending")]).to_numpy()
+    return _Rows(
+        table=table.select(["key", "offset", "size"]).take(order),
+        person=person[order],
+        names=sorted(unsorted),
+        photos=np.concatenate(photos)[order],
+        source=source[order],
+    )
+
+
+class _Losses:
+    """Which rows are lost, and why; the first reason stands."""
+
+    def __init__(self, rows: int) -> None:
+        self.any = np.zeros(rows, np.bool_)
+        self._reasons: list[Reason] = []
+        self._number = np.zeros(rows, np.int8)  # of the reason, from 1
+        self._details = [_texts([""])]
+        self._detail = np.zeros(rows, np.int64)
+
+    def add(
+        self,
+        reason: Reason,
+        lost: npt.NDArray[np.bool_],
+        details: Callable[[npt.NDArray[np.int64]], Any] | None = None,
+    ) -> None:
+        """Mark rows as lost; `details` gives the texts for positions."""
+        positions = np.flatnonzero(lost & ~self.any)
+        self.any[positions] = True
+        self._reasons.append(reason)
+        self._number[positions] = len(self._reasons)
+        if details is not None:
+            self._detail[positions] = sum(map(len, self._details)) + np.arange(len(positions))
+            self._details.append(details(positions))
+
+    def columns(self) -> dict[str, Any]:
+        import pyarrow as pa
+
+        return {
+            "verdict": _texts(["ok", *(reason.verdict for reason in self._reasons)]).take(self._number),
+            "reason": _texts([None, *(reason.code for reason in self._reasons)]).take(self._number),
+            "detail": pa.chunked_array(self._details).combine_chunks().take(self._detail),
+        }
+
+
+def _same_as(keys: Any, others: Positions) -> Callable[[npt.NDArray[np.int64]], Any]:
+    def details(positions: npt.NDArray[np.int64]) -> Any:
+        import pyarrow.compute as pc
+
+        named = keys.take(others[positions]).combine_chunks()
+        return pc.binary_join_element_wise("the same photo and face as", named, " ")
+
+    return details
+
+
+def _listed(rows: _Rows, shards: list[str], labels: Mapping[str, int], losses: _Losses, found: Duplicates) -> Any:
+    import pyarrow as pa
+
+    label = np.array([labels.get(name, -1) for name in rows.names], np.int64)[rows.person]
+    lost, first = losses.any, found.of
+
+    def kept(values: Any) -> Any:
+        return pa.array(values, mask=lost)
+
+    return pa.table(
+        {
+            "key": rows.table["key"],
+            "identity": pa.DictionaryArray.from_arrays(rows.person, _texts(rows.names)),
+            **losses.columns(),
+            "label": kept(label),
+            "split": _texts(["train", "holdout"]).take(kept((label < 0).astype(np.int8))),
+            "source": _texts(shards).take(kept(rows.source)),
+            "face_offset": kept(rows.table["offset"].to_numpy()),
+            "face_size": kept(rows.table["size"].to_numpy()),
+            "duplicate_of": rows.table["key"].take(pa.array(first, mask=first < 0)),
+        }
+    )
+
+
+def _texts(values: Sequence[str | None]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())

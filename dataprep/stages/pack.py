@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dataprep.errors import RecordError, UsageError
 from dataprep.imaging.geometry import template
@@ -20,11 +21,15 @@ from dataprep.records.faces import Face, Form
 from dataprep.records.formats import FORMATS, write_pack
 from dataprep.records.pairs import level, make_pairs, write_bin
 from dataprep.records.rec import STYLES
-from dataprep.samples import Row
 from dataprep.stages.align import AlignParams
 from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
 from dataprep.storage import publish_directory
 from dataprep.tars import member_name
+
+Positions = npt.NDArray[np.int64]
+
+_BATCH = 1000  # rows as Python objects at a time
+_OPEN = 64  # tars at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +69,25 @@ class Pack(MergeStage[PackParams]):
     Params = PackParams
 
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
-        rows = [row for part in parts for row in part.rows]
+        faces = _Faces(parts, context)
         target = self._target(context)
-        if not any(row["split"] == "train" for row in rows):
+        if not len(faces.train):
             raise RecordError(
                 "no face is left to pack: `dataprep status` shows where they went "
                 "(an identity needs --min-images aligned faces)"
             )
-        _check_space(target, sum(row["face_size"] for row in rows), self.params.format)
+        _check_space(target, faces.bytes, self.params.format)
         staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         try:
-            manifest = self._write(staged, rows, context)
+            manifest = self._write(staged, faces, context)
             publish_directory(staged, target)
         finally:
+            faces.close()
             shutil.rmtree(staged, ignore_errors=True)
         return Merged(
-            rows=self._records(rows),
+            table=faces.numbered(self._in_order(faces.train), 1 if self.params.form.layout == "insightface" else 0),
             extra={"files": manifest["files"], "counts": {**manifest["counts"], "pairs": manifest["pairs"]}},
         )
 
@@ -98,7 +104,7 @@ class Pack(MergeStage[PackParams]):
     def _target(self, context: MergeContext) -> Path:
         return context.workspace / "packs" / self.params.name
 
-    def _write(self, folder: Path, rows: Sequence[Mapping[str, Any]], context: MergeContext) -> dict[str, Any]:
+    def _write(self, folder: Path, faces: _Faces, context: MergeContext) -> dict[str, Any]:
         align = AlignParams.from_mapping(context.recipe["align"])
         if align.fit == "none":
             raise UsageError(
@@ -106,14 +112,12 @@ class Pack(MergeStage[PackParams]):
                 "take the faces with `dataprep export`"
             )
         width, height = align.width_height
-        store = _FaceStore(context)
-        held_out = [row for row in rows if row["split"] == "holdout"]
         # faces that somebody else aligned fit a template that only he knows
         aligned_here = not align.crops and not any(s.get("aligned") or s.get("kind") == "rec" for s in context.sources)
-        pairs = self._write_holdout(folder / "holdout.bin", held_out, store) if held_out else 0
+        pairs = self._write_holdout(folder / "holdout.bin", faces) if len(faces.held_out) else 0
         return write_pack(
             folder,
-            store.faces(self._in_order(rows)),
+            faces.read_all(self._in_order(faces.train)),
             form=self.params.form,
             height=height,
             width=width,
@@ -126,54 +130,103 @@ class Pack(MergeStage[PackParams]):
             },
         )
 
-    def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _in_order(self, train: Positions) -> Positions:
         """The rows to train on, as they go into the pack."""
-        train = [row for row in rows if row["split"] == "train"]
         if self.params.shuffle is None:
             return train
-        return [train[i] for i in np.random.default_rng(self.params.shuffle).permutation(len(train))]
+        return train[np.random.default_rng(self.params.shuffle).permutation(len(train))]
 
-    def _records(self, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-        first = 1 if self.params.form.layout == "insightface" else 0
-        keys = {row["key"]: key for key, row in enumerate(self._in_order(rows), first)}
-        return [Row(key=r["key"], identity=r["identity"], values={"record": keys.get(r["key"])}) for r in rows]
-
-    def _write_holdout(self, path: Path, rows: Sequence[Mapping[str, Any]], store: _FaceStore) -> int:
-        photos: dict[str, list[str]] = {}
-        for row in rows:
-            photos.setdefault(row["identity"], []).append(row["key"])
+    def _write_holdout(self, path: Path, faces: _Faces) -> int:
+        photos = faces.by_identity(faces.held_out)
         try:
             every = make_pairs(photos, seed=self.params.pairs_seed, at_most=self.params.pairs)
         except RecordError as error:
             raise RecordError(f"the held-out identities cannot be paired: {error}; hold out more, or none") from None
         pairs = level(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
-        place = {row["key"]: row for row in rows}
         names = [name for two in zip(pairs.left, pairs.right, strict=True) for name in two]
-        write_bin(path, [store.read(place[name]) for name in names], pairs.same.tolist())
+        write_bin(path, faces.read_named(names, faces.held_out), pairs.same.tolist())
         return len(pairs)
 
 
-class _FaceStore:
-    """Aligned faces by ledger row, from the tars of the align stage."""
+class _Faces:
+    """The listed faces: Arrow columns of the listing, positions in it, and images from the tars of the align stage.
 
-    def __init__(self, context: MergeContext) -> None:
+    Rows become Python objects a thousand at a time, and a few tars are open at a time: there may be thousands of them.
+    """
+
+    def __init__(self, parts: Sequence[Part], context: MergeContext) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        columns = ["key", "identity", "label", "split", "source", "face_offset", "face_size"]
+        repeated = ["identity", "split", "source"]
+        tables = [part.ok("lst", columns, repeated=repeated) for part in parts]
+        self._table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         self._context = context
-        self._readers: dict[str, PayloadReader] = {}
+        self._open: dict[str, PayloadReader] = {}
         self._read = 0
+        train = pc.equal(self._table["split"].cast("string"), "train").to_numpy()
+        self.train: Positions = np.flatnonzero(train)
+        self.held_out: Positions = np.flatnonzero(~train)
+        self.bytes: int = pc.sum(self._table["face_size"]).as_py() or 0
 
-    def read(self, row: Mapping[str, Any]) -> bytes:
-        shard = row["source"]
-        if shard not in self._readers:
-            self._readers[shard] = PayloadReader(self._context.payloads[shard])
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def read_all(self, positions: Positions) -> Iterator[Face]:
+        for begin in range(0, len(positions), _BATCH):
+            for row in self._table.take(positions[begin : begin + _BATCH]).to_pylist():
+                image = self._image(row)
+                name = member_name(row["key"], image)
+                yield Face(name=name, label=row["label"], identity=row["identity"], image=image)
+
+    def by_identity(self, positions: Positions) -> dict[str, list[str]]:
+        """Keys by identity."""
+        chosen = self._table.select(["key", "identity"]).take(positions)
+        found: dict[str, list[str]] = {}
+        for key, identity in zip(chosen["key"].to_pylist(), chosen["identity"].to_pylist(), strict=True):
+            found.setdefault(identity, []).append(key)
+        return found
+
+    def read_named(self, names: Sequence[str], positions: Positions) -> list[bytes]:
+        """The images of these keys, which are among the positions."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        chosen = self._table.take(positions)
+        wanted = pc.index_in(pa.array(sorted(set(names))), chosen["key"].combine_chunks())
+        rows = {row["key"]: row for row in chosen.take(wanted).to_pylist()}
+        return [self._image(rows[name]) for name in names]
+
+    def numbered(self, order: Positions, first: int) -> Any:
+        """The pack's ledger: each face's number in the pack, in `order` from `first`; null for those held out."""
+        import pyarrow as pa
+
+        record = np.full(len(self._table), -1, np.int64)
+        record[order] = np.arange(first, first + len(order))
+        return pa.table(
+            {
+                "key": self._table["key"],
+                "identity": self._table["identity"],
+                "verdict": pa.repeat("ok", len(record)),
+                "detail": pa.repeat("", len(record)),
+                "record": pa.array(record, mask=record < 0),
+            }
+        )
+
+    def _image(self, row: Mapping[str, Any]) -> bytes:
         self._read += 1
         if self._read % 500 == 0:
             self._context.tick(self._read)
-        return self._readers[shard].read(row["face_offset"], row["face_size"])
+        return self._reader(row["source"]).read(row["face_offset"], row["face_size"])
 
-    def faces(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Face]:
-        for row in rows:
-            image = self.read(row)
-            yield Face(name=member_name(row["key"], image), label=row["label"], identity=row["identity"], image=image)
+    def _reader(self, shard: str) -> PayloadReader:
+        if shard not in self._open:
+            if len(self._open) == _OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[shard] = PayloadReader(self._context.payloads[shard])
+        return self._open[shard]
 
 
 def _check_space(target: Path, payload: int, format: str) -> None:

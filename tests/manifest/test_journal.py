@@ -1,4 +1,7 @@
+import hashlib
 import os
+import resource
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from dataprep.manifest.journal import Journal
 from dataprep.manifest.stagedir import StageDir
 from dataprep.samples import Row
 from dataprep.storage import Folder
+from dataprep.tars import END
 
 KEYS = [f"p/{i}" for i in range(6)]
 
@@ -124,3 +128,67 @@ def test_reasons_asked_for_later_reach_a_journal_that_is_open(tmp_path: Path) ->
     journal = Journal(directory(tmp_path), "s", redo=["timeout"])
     assert "p/3" not in journal.rows
     journal.close()
+
+
+@pytest.mark.parametrize("full", ["tar", "jsonl"])
+def test_a_full_disk_leaves_the_journal_as_it_was_and_it_goes_on_when_there_is_room(tmp_path: Path, full: str) -> None:
+    """The disk's end is a limit on the size of files: writes fail half-way, again and again, as on a full disk."""
+    keys = [f"p/{number:02d}" for number in range(40)]
+    rows = [
+        Row(key=key, identity="p", payload=key.encode() * 700, values={"seconds": 1.0})
+        if full == "tar"
+        else Row(key=key, identity="p", reason=Reason.TIMEOUT, detail=key * 350, values={"seconds": 1.0})
+        for key in keys
+    ]
+    journal = Journal(directory(tmp_path), "s")
+    failures = 0
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number, one in enumerate(rows):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000 + 5000 * (number // 4), usual[1]))
+        try:
+            journal.record(one)
+        except OSError:
+            failures += 1
+            if number % 2:  # the process goes on, or another one takes over
+                resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+                journal.close()
+                journal = Journal(directory(tmp_path), "s")
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+            journal.record(one)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert failures > 5
+    assert list(journal.rows) == keys
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "journal/s.tar").stat().st_size + 512, usual[1]))
+    try:  # half of the tar's end has room
+        with pytest.raises(OSError, match="too large"):
+            journal.commit(keys, upstream="u", seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    marker = journal.commit(keys, upstream="u", seconds=0)
+    assert photos(tmp_path) == {one.key: one.payload for one in rows if one.payload}
+    assert hashlib.sha256((tmp_path / f"data/{marker.data}").read_bytes()).hexdigest() == marker.data_sha256
+    assert directory(tmp_path).garbage() == []
+
+
+def test_a_commit_that_found_no_room_for_its_ledger_is_made_again(tmp_path: Path) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    for key in KEYS:
+        journal.record(row(key))
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    tar = (tmp_path / "journal/s.tar").stat().st_size
+    for key in KEYS:
+        journal.rows[key]["detail"] = os.urandom(tar).hex()  # so that the ledger is the larger file
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (tar + 1024, usual[1]))
+        with pytest.raises(OSError, match="too large"):
+            journal.commit(KEYS, upstream="u", seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert [path.suffix for path in (tmp_path / "rows").iterdir()] == []
+    marker = journal.commit(KEYS, upstream="u", seconds=0)
+    assert photos(tmp_path) == EXPECTED
+    assert hashlib.sha256((tmp_path / f"data/{marker.data}").read_bytes()).hexdigest() == marker.data_sha256
+    with tarfile.open(tmp_path / f"data/{marker.data}") as archive:
+        assert len(archive.getmembers()) == 5
+    assert (tmp_path / f"data/{marker.data}").stat().st_size == tar + len(END)

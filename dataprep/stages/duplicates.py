@@ -1,0 +1,119 @@
+"""The same face twice: photos with equal bytes, and in them the same place.
+
+A photo of several people may rightly be filed under each of them, with another face; so equal photos alone are no
+duplicates. Faces are the same if their landmarks' centres are closer than the landmarks' spread (root mean square
+distance from the centre, about a quarter of a face); faces without landmarks, as a pack has them, fill their photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.stages.base import Part
+
+CHOICES = ("keep", "within", "across", "both")
+
+Positions = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicates:
+    """For each row the position of another one with the same face in the same photo, -1 if there is none.
+
+    `of` is the first such row, `again` the first of the same person; both only for later rows. `contested` is the first
+    row of another person.
+    """
+
+    of: Positions
+    again: Positions
+    contested: Positions
+
+
+def photo_hashes(part: Part, keys: Any) -> npt.NDArray[np.uint64]:
+    """The first 128 bits of the photos' SHA-256, (rows, 2), for keys that `validate` passed."""
+    photos = part.ok("validate", ["key", "photo_sha256"])
+    found = photos["photo_sha256"].take(_places(keys, photos["key"]))
+    words = np.frombuffer(bytes.fromhex("".join(found.to_pylist())), ">u8")
+    return words.reshape(-1, 4)[:, :2].astype(np.uint64)
+
+
+def find_duplicates(
+    keys: Any,
+    person: npt.NDArray[np.int64],
+    photos: npt.NDArray[np.uint64],
+    source: npt.NDArray[np.int64],
+    parts: Sequence[Part],
+    looked_at: npt.NDArray[np.bool_],
+) -> Duplicates:
+    """Among the rows `looked_at`. `keys` is an Arrow column, `source` the number of each row's part."""
+    of, again, contested = (np.full(len(person), -1, np.int32) for _ in range(3))
+    groups = list(_equal(photos, np.flatnonzero(looked_at)))
+    candidates = np.sort(np.concatenate(groups)) if groups else np.empty(0, np.int64)
+    faces = dict(zip(candidates.tolist(), _faces(keys, candidates, source, parts), strict=True))
+    for group in groups:
+        for rows in _same_face(group.tolist(), faces):
+            whose = person[rows].tolist()
+            firsts: dict[int, int] = {}
+            for row, who in zip(rows, whose, strict=True):
+                first = firsts.setdefault(who, row)
+                if first != row:
+                    again[row] = first
+            of[rows[1:]] = rows[0]
+            if len(firsts) > 1:
+                one, other = list(firsts.values())[:2]
+                contested[rows] = [other if who == whose[0] else one for who in whose]
+    return Duplicates(of=of, again=again, contested=contested)
+
+
+def _equal(photos: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """The positions, ascending, of each photo that comes more than once."""
+    high, low = photos[positions].T
+    order = np.lexsort((low, high))  # stable
+    high, low, positions = high[order], low[order], positions[order]
+    begins = np.flatnonzero(np.concatenate([[True], (high[1:] != high[:-1]) | (low[1:] != low[:-1])]))
+    ends = np.append(begins[1:], len(positions))
+    for begin, end in zip(begins[ends - begins > 1], ends[ends - begins > 1], strict=True):
+        yield positions[begin:end]
+
+
+def _faces(
+    keys: Any, rows: npt.NDArray[np.int64], source: npt.NDArray[np.int64], parts: Sequence[Part]
+) -> list[tuple[float, float, float]]:
+    """Centre and spread of each row's landmarks, in pixels of the photo; NaN where there are none."""
+    faces = np.full((len(rows), 3), np.nan)
+    order = np.argsort(source[rows], kind="stable")
+    for here in np.split(order, np.flatnonzero(np.diff(source[rows][order])) + 1) if len(rows) else []:
+        found = parts[source[rows[here[0]]]].ok("detect", ["key", "points", "chosen"])
+        found = found.take(_places(keys.take(rows[here]), found["key"]))
+        for at, points, chosen in zip(here, found["points"].to_pylist(), found["chosen"].to_pylist(), strict=True):
+            if points and chosen is not None:
+                landmarks = np.reshape(points, (-1, 5, 2))[chosen]
+                centre = landmarks.mean(axis=0)
+                faces[at] = *centre, np.sqrt(((landmarks - centre) ** 2).sum(axis=1).mean())
+    return [(x, y, spread) for x, y, spread in faces.tolist()]
+
+
+def _same_face(rows: list[int], faces: dict[int, tuple[float, float, float]]) -> list[list[int]]:
+    """Rows of one photo by face, those that stand alone left out; each is compared with the first of a face."""
+    found: list[list[int]] = []
+    for row in rows:
+        x, y, _ = faces[row]
+        for other in found:
+            x0, y0, spread = faces[other[0]]
+            if not (x - x0) ** 2 + (y - y0) ** 2 > spread**2:  # NaN is anywhere
+                other.append(row)
+                break
+        else:
+            found.append([row])
+    return [rows for rows in found if len(rows) > 1]
+
+
+def _places(wanted: Any, keys: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.index_in(wanted, keys.combine_chunks())
