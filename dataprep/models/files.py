@@ -16,34 +16,6 @@ from dataprep.errors import ModelError
 from dataprep.models.mobilefacenet import MobileFaceNet
 from dataprep.storage import Folder
 
-NETWORKS: Mapping[str, Callable[[int], nn.Module]] = {"mobilefacenet": MobileFaceNet}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """What a network expects: (n, 3, height, width), channels in `order`, `(value - mean) / std` of 0..255."""
-
-    height: int = 112
-    width: int = 112
-    order: str = "RGB"
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-
-    def normalise(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        """(n, height, width, 3) RGB bytes to the network's (n, 3, height, width) floats."""
-        batch = torch.from_numpy(images if self.order == "RGB" else images[..., ::-1].copy())
-        batch = batch.permute(0, 3, 1, 2).float()
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        return (batch - mean) / std
-
-
-def build(network: str, embedding: int) -> nn.Module:
-    """A fresh network by name; ModelError lists the names."""
-    if network not in NETWORKS:
-        raise ModelError(f"unknown network {network!r}; there are: {', '.join(NETWORKS)}")
-    return NETWORKS[network](embedding)
-
-
 def save_model(
     path: Path, module: nn.Module, *, network: str, embedding: int, input: Input, about: Mapping[str, Any]
 ) -> None:
