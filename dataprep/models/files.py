@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError
-from dataprep.models.mobilefacenet import MobileFaceNet
+from dataprep.models.input import Input
+from dataprep.models.registry import build
 from dataprep.storage import Folder
 
 def save_model(

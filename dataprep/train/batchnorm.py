@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional as collective
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd import Function
 
 
 def synchronise(module: nn.Module) -> nn.Module:
@@ -18,7 +22,7 @@ def synchronise(module: nn.Module) -> nn.Module:
 
 
 class _Shared(nn.BatchNorm2d):
-    """Forward in training: sums and squares are added up over the processes, their gradients too."""
+    """Forward in training: sums are taken over the processes, their gradients too."""
 
     def __init__(self, one: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__(one.num_features, one.eps, one.momentum, one.affine, one.track_running_stats)
@@ -32,15 +36,14 @@ class _Shared(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
-        wide = input.float()
-        count = wide.new_tensor([wide.numel() / wide.shape[1]])
-        sums = torch.cat([wide.sum(axes), wide.square().sum(axes), count])
-        total, squares, count = collective.all_reduce(sums).split([self.num_features, self.num_features, 1])
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=0.0)
-        self._follow(mean.detach(), variance.detach() * count / (count - 1))
         shape = [1, -1] + [1] * (input.dim() - 2)
-        normal = (wide - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
+        wide = input if input.dtype == torch.float64 else input.float()
+        count = wide.numel() // wide.shape[1] * dist.get_world_size()  # all processes have equally many images
+        mean = _sum(wide.sum(axes)) / count
+        centred = wide - mean.view(shape)
+        variance = _sum(centred.square().sum(axes)) / count  # in a second pass: the difference of sums would cancel
+        self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
+        normal = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normal = normal * self.weight.view(shape) + self.bias.view(shape)
         return normal.to(input.dtype)
@@ -52,3 +55,22 @@ class _Shared(nn.BatchNorm2d):
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
+
+
+class _Sum(Function):
+    """The sum over all processes, each of which goes on with it: the gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+_sum: Callable[[Tensor], Tensor] = _Sum.apply  # torch leaves `apply` untyped

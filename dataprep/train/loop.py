@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,11 @@ def train(
         session = world.every(
             lambda: make_session(folders, params, pretrained=pretrained, world=world, device=device)
         )
+        if validate is not None:
+            world.once(partial(validate.check, session.input))
         world.once(lambda: _prepare(folder, session.identity, fresh=fresh))
         session.resume(folder)
-        world.once(lambda: folder.put_json("config.json", session.identity) and None)
+        world.once(lambda: folder.put_json("config.json", session.identity))
         return _Run(session, folder, validate, report).go()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from dataprep.models.files import Input, build
+from dataprep.models.input import Input
+from dataprep.models.registry import build, find_network
 from dataprep.train.batchnorm import synchronise
 from dataprep.train.distributed import World
 from dataprep.train.params import TrainParams
@@ -15,14 +17,22 @@ from dataprep.train.params import TrainParams
 
 def make_backbone(
     params: TrainParams, size: tuple[int, int], pretrained: Path | None, world: World, device: torch.device
-) -> tuple[nn.Module, Input]:
-    """The network for images of `size` (height, width) on its device, and its input. Raises ModelError."""
-    module, input = build(params.network, params.embedding), Input()
+) -> tuple[nn.Module, Input, int]:
+    """The network for images of `size` (height, width) on its device, its input, and the length of its embedding.
+
+    Raises ModelError.
+    """
+    entry = find_network(params.network)
+    embedding = params.embedding or entry.embedding
+    head = None if params.embedding_head == "own" else params.embedding_head
+    module = build(params.network, embedding, input_size=size, head=head)
+    input = replace(entry.input, height=size[0], width=size[1])
     if params.sync_bn and world.size > 1:
         synchronise(module)
     module.requires_grad_(params.learn == "all")
     # twice as fast as the default layout on CPUs, and what tensor cores like
-    return module.to(device, memory_format=torch.channels_last), input  # type: ignore[call-overload, unused-ignore]
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+    return module, input, embedding
 
 
 def wrap(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:

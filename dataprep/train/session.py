@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError, UsageError
-from dataprep.models.files import Input, save_model
+from dataprep.models.files import save_model
+from dataprep.models.input import Input
 from dataprep.storage import Folder, file_sha256
 from dataprep.train import checkpoints
 from dataprep.train.data import Source, open_source
@@ -41,6 +42,7 @@ class Session:
     source: Source
     input: Input
     identity: dict[str, Any]
+    embedding: int
     backbone: nn.Module
     head: Head
     optimizer: torch.optim.Optimizer
@@ -89,7 +91,7 @@ class Session:
             folder / name,
             self.result,
             network=self.params.network,
-            embedding=self.params.embedding,
+            embedding=self.embedding,
             input=self.input,
             about={**self.about, "steps": self.step, **more},
         )
@@ -166,6 +168,7 @@ def make_session(
         source=source,
         input=input,
         identity=identity,
+        embedding=embedding,
         backbone=backbone,
         head=head,
         optimizer=optimizer,

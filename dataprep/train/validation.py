@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import nn
 
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 
-# a network in evaluation mode, and what its input looks like, to the accuracy of each set, in order
-Validate = Callable[[nn.Module, Input], Mapping[str, float]]
+
+class Validate(Protocol):
+    """Scores a network in evaluation mode: the accuracy of each set by name, in order."""
+
+    def check(self, input: Input) -> None:
+        """Raises RecordError for sets that such a network cannot be scored on."""
+        ...
+
+    def __call__(self, module: nn.Module, input: Input) -> Mapping[str, float]: ...
+
 
 
 @dataclass(slots=True)
