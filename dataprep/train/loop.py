@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from dataprep.errors import Interrupted, ModelError, RecordError
 from dataprep.models.files import Input, build, save_model
 from dataprep.records.pack import Pack
 from dataprep.storage import Folder
 from dataprep.train.data import PackDataset, batches, check_labels
-from dataprep.train.heads import MarginHead
-from dataprep.train.params import PRESETS, TrainParams
+from dataprep.train.heads import make_head
+from dataprep.train.params import TrainParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +77,7 @@ class _Run:
         # twice as fast as the default layout on CPUs, and what tensor cores like
         backbone = build(params.network, params.embedding).to(self._device)
         self._backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-        self._head = MarginHead(
-            params.embedding, pack.num_classes, margins=PRESETS[params.loss], scale=params.scale
-        ).to(self._device)
+        self._head = make_head(params, params.embedding, pack.num_classes, seed=params.seed).to(self._device)
         self._parameters = [*self._backbone.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.SGD(
             self._parameters, lr=0.0, momentum=params.momentum, weight_decay=params.weight_decay
@@ -157,7 +154,7 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
             embedded = self._backbone(images)
-        loss = functional.cross_entropy(self._head(embedded, labels), labels)
+        loss: torch.Tensor = self._head(embedded, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ModelError(
@@ -185,7 +182,7 @@ class _Run:
             "identity": json.dumps(self._identity, sort_keys=True),
             "step": self._step,
             "backbone": self._backbone.state_dict(),
-            "head": self._head.state_dict(),
+            "head": self._head.full_state(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "rng": torch.get_rng_state(),
@@ -200,7 +197,7 @@ class _Run:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             self._backbone.load_state_dict(content["backbone"])
-            self._head.load_state_dict(content["head"])
+            self._head.load_full_state(content["head"])
             self._optimizer.load_state_dict(content["optimizer"])
             self._scaler.load_state_dict(content["scaler"])
             torch.set_rng_state(content["rng"])

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataprep.params import StageParams, param, runtime
-
-# insightface's table: (m1, m2, m3) of s * (cos(m1 * theta + m2) - m3)
-PRESETS: dict[str, tuple[float, float, float]] = {
-    "norm-softmax": (1.0, 0.0, 0.0),
-    "arcface": (1.0, 0.5, 0.0),
-    "cosface": (1.0, 0.0, 0.35),
-    "combined": (1.0, 0.3, 0.2),
-}
+from dataprep.params import param, runtime
+from dataprep.train.losses import LossParams
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainParams(StageParams):
+class TrainParams(LossParams):
     """What is trained and how. A run goes on only under the parameters that count."""
 
     network: str = param("mobilefacenet", "the backbone")
     embedding: int = param(128, "length of the embedding", minimum=2)
-    loss: str = param("arcface", "the margin head", choices=tuple(PRESETS))
-    scale: float = param(32.0, "scale of the logits", minimum=1.0)
     epochs: int = param(10, "passes over the pack", minimum=1)
     batch_size: int = param(64, "images per step", minimum=2)
     lr: float = param(0.1, "learning rate at a batch of 128, scaled linearly to others", minimum=0.0)
