@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import signal
 import subprocess
@@ -20,9 +19,8 @@ from dataprep.records.pack import Pack
 from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
 from dataprep.train.data import check_labels, epoch_places
-from dataprep.train.heads import MarginHead
 from dataprep.train.loop import train
-from dataprep.train.params import PRESETS, TrainParams
+from dataprep.train.params import TrainParams
 
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
 
@@ -124,32 +122,6 @@ def test_an_epochs_order_is_the_seeds_and_complete() -> None:
     assert one != epoch_places(50, seed=3, epoch=2)
     assert sorted(place.position for place in one) == list(range(50))
     assert 10 < sum(place.mirrored for place in one) < 40
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_heads_by_the_formula_and_by_numerical_gradients(preset: str) -> None:
-    m1, m2, m3 = PRESETS[preset]
-    torch.manual_seed(0)
-    head = MarginHead(8, 5, margins=PRESETS[preset], scale=10.0)
-    embedded, labels = torch.randn(6, 8), torch.tensor([0, 1, 2, 3, 4, 0])
-    logits = head(embedded, labels)
-    e = embedded.double().numpy()
-    w = head.weight.detach().double().numpy()
-    cosine = (e / np.linalg.norm(e, axis=1, keepdims=True)) @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T
-    for i, label in enumerate(labels.tolist()):
-        for j in range(5):
-            angle = m1 * math.acos(cosine[i, j]) + m2
-            expected = math.cos(angle) - m3 if j == label else cosine[i, j]
-            if j != label or angle <= math.pi:
-                assert logits[i, j].item() == pytest.approx(10 * expected, abs=1e-4)
-
-
-def test_the_margin_is_monotonic_and_continuous_beyond_pi() -> None:
-    head = MarginHead(2, 1, margins=(1.0, 0.5, 0.0), scale=1.0)
-    cosines = torch.linspace(1, -1, 20001)[:, None].clamp(-1 + 1e-7, 1 - 1e-7)
-    values = head._margin(cosines)[:, 0]
-    assert (values.diff() <= 1e-6).all()
-    assert values.diff().abs().max() < 0.02
 
 
 def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -> None:
