@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataprep.errors import RecordError
-from dataprep.evaluate.embed import TorchEmbedder, embed_images, fitting_face
+from dataprep.evaluate.embed import TorchEmbedder, decode_faces, embed_images
 from dataprep.evaluate.sets import VerificationSet, find_set, open_set
 from dataprep.evaluate.verification import distances, fold_by_distance
 
@@ -20,18 +20,29 @@ if TYPE_CHECKING:
 
 
 class Validator:
-    """Called with a network and what its input looks like, it gives the ten-fold accuracy of each set, in order."""
+    """Called with a network and what its input looks like, it gives the ten-fold accuracy of each set, in order.
 
-    def __init__(self, sets: Sequence[VerificationSet], *, batch: int = 64) -> None:
-        self._sets, self._batch = sets, batch
+    `texts` are files or names of sets, as `--set` of `dataprep test` takes them; they are opened by `check`.
+    """
+
+    def __init__(self, texts: Sequence[str], workspace: Path, *, batch: int = 64) -> None:
+        self._texts, self._workspace, self._batch = texts, workspace, batch
+        self._sets: list[VerificationSet] = []
 
     def check(self, input: Input) -> None:
-        """Raises RecordError if the sets hold images of another size: better now than after the first thousand steps."""
+        """Raises RecordError for sets that cannot be opened, or whose images are of another size than the network takes:
+        better now than after the first thousand steps."""
+        self._sets = [open_set(find_set(text, self._workspace)) for text in self._texts]
+        names = [chosen.name for chosen in self._sets]
         for chosen in self._sets:
-            try:
-                fitting_face(chosen.images[0], input)
-            except RecordError as error:
-                raise RecordError(f"{chosen.path}: {chosen.names[0]} {error}") from None
+            if names.count(chosen.name) > 1:
+                raise RecordError(f"two sets are called {chosen.name}: rename one, the curves go by their names")
+            height, width = decode_faces(chosen.images[:1])[0].shape[:2]
+            if (height, width) != (input.height, input.width):
+                raise RecordError(
+                    f"{chosen.path} holds faces of {width}x{height}, the network takes {input.width}x{input.height}: align "
+                    "them to that size"
+                )
 
     def __call__(self, module: nn.Module, input: Input) -> Mapping[str, float]:
         from dataprep.models.files import Model
@@ -48,13 +59,3 @@ class Validator:
         unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
         folded = fold_by_distance(distances(unit[chosen.left], unit[chosen.right]), chosen.same, chosen.fold)
         return float(folded.accuracy.mean())
-
-
-def open_validator(texts: Sequence[str], workspace: Path, *, batch: int = 64) -> Validator:
-    """Of files or names of sets, as `--set` of `dataprep test` takes them. Raises RecordError."""
-    sets = [open_set(find_set(text, workspace)) for text in texts]
-    names = [chosen.name for chosen in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise RecordError(f"two verification sets are called {name}: rename one, the curves go by their names")
-    return Validator(sets, batch=batch)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dataprep.errors import ModelError
 from dataprep.models.input import Input
 from dataprep.models.registry import build
 from dataprep.storage import Folder
+
 
 def save_model(
     path: Path, module: nn.Module, *, network: str, embedding: int, input: Input, about: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""A pack of the images of a plain list, as VGGFace2-pytorch and Face_Pytorch train from: a path a line, with a label or not."""
+"""A pack of the images of a plain list, as VGGFace2-pytorch and Face_Pytorch train from: paths, with labels or not."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def pack_list(
 ) -> Path:
     """Make a pack at `target` of the images that `listed` names under `root`, unless it is there; `target`.
 
-    Images of the network's size are taken byte for byte; others as VGGFace2 does it: the short side is resized to 256/224 of
-    the network's, the centre cut out, and a JPEG of quality 95 made. `names` are the people's, by folder. Raises RecordError.
+    Images of that size are taken byte for byte; others as VGGFace2 does it: the short side is resized to 256/224 of it, the
+    centre cut out, and a JPEG of quality 95 made. `names` are the people's, by folder. Raises RecordError.
     """
     about = {
         "list": str(listed),
@@ -84,7 +84,9 @@ def read_image_list(path: Path) -> list[Listed]:
         if (found[0][1] is None) != (match is None):
             raise RecordError(f"{path}, line {number}: some lines have a label and some have none: {line[:80]!r}")
     if not found:
-        raise RecordError(f"{path} lists no image: expected a line such as `n000002/0001_01.jpg` or `n000002/0001_01.jpg 0`")
+        raise RecordError(
+            f"{path} lists no image: expected a line such as `n000002/0001_01.jpg` or `n000002/0001_01.jpg 0`"
+        )
     folders = [PurePosixPath(name).parent.name for name, _ in found]
     if found[0][1] is None:
         if not all(folders):
@@ -110,8 +112,8 @@ def _check_labels(path: Path, labels: list[int]) -> None:
     if max(present) >= len(present):
         gap = next(label for label in range(len(present) + 1) if label not in present)
         raise RecordError(
-            f"{path}: no image has label {gap}, though labels go up to {max(present)}: number the people from 0 without gaps, "
-            "or leave the labels out where the folders tell people apart"
+            f"{path}: no image has label {gap}, though labels go up to {max(present)}: number the people from 0 without "
+            "gaps, or leave the labels out where the folders tell people apart"
         )
 
 
@@ -162,4 +164,3 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"--images {path}: not a readable list ({error})") from None
-

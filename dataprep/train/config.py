@@ -12,8 +12,9 @@ import yaml
 from dataprep.errors import UsageError
 
 
-def read_config(path: Path, names: Collection[str]) -> dict[str, Any]:
-    """The mapping of option names (dashes or underscores) to plain values. Raises UsageError; near names are listed."""
+def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, Any]:
+    """The mapping of option names (with underscores for dashes) to plain values. A list stays one for the options in
+    `several`, else it is joined with commas. Raises UsageError; near names are listed."""
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
@@ -36,5 +37,7 @@ def read_config(path: Path, names: Collection[str]) -> dict[str, Any]:
             raise UsageError(f"--config {path}: {given!r} stands there twice")
         if isinstance(value, dict) or value is None:
             raise UsageError(f"--config {path}: {given!r} takes a plain value, not {value!r}")
+        if isinstance(value, list) and name not in several:
+            value = ",".join(map(str, value))
         chosen[name] = value
     return chosen

@@ -26,7 +26,9 @@ def open_source(packs):
     return Source(packs)
 
 
-def batches(source, input, *, batch_size, seed, epoch, skip, workers, rank=0, world=1, augment=None, order=None, dtype="float32"):
+def batches(
+    source, input, *, batch_size, seed, epoch, skip, workers, rank=0, world=1, augment=None, order=None, dtype="float32"
+):
     generator = np.random.default_rng((seed, epoch))
     chosen = generator.permutation(len(source.labels)) if order is None else order
     mirrored = generator.random(len(chosen)) < 0.5

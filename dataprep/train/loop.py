@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dataprep.errors import DataprepError, Interrupted, ModelError
 from dataprep.manifest.locks import locked
 from dataprep.storage import Folder
 from dataprep.train.curves import Curves, curves
-from dataprep.train.distributed import World, joined
+from dataprep.train.distributed import joined
 from dataprep.train.feed import feed
 from dataprep.train.params import TrainParams
 from dataprep.train.schedule import learning_rate
@@ -53,8 +52,8 @@ def train(
     fresh: bool = False,
     validate: Validate | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> dict[str, Any]:
-    """Train until done, resuming what `target` holds; returns what model.pt says about itself.
+) -> dict[str, Any] | None:
+    """Train until done, resuming what `target` holds; returns what model.pt says about itself, in the first process.
 
     `packs` are folders of packs, read as one, or make them when called, in the first process alone.
     Under torchrun each process calls this; the first one writes and reports. Ctrl-C and SIGTERM save a checkpoint and
@@ -64,9 +63,7 @@ def train(
     with joined(params.device) as (world, device), ExitStack() as stack:
         world.once(lambda: stack.enter_context(locked(target, "the model")))
         folders = world.once(packs) if callable(packs) else packs
-        session = world.every(
-            lambda: make_session(folders, params, pretrained=pretrained, world=world, device=device)
-        )
+        session = world.every(lambda: make_session(folders, params, pretrained=pretrained, world=world, device=device))
         if validate is not None:
             world.once(partial(validate.check, session.input))
         world.once(lambda: _prepare(folder, session.identity, fresh=fresh))
@@ -85,7 +82,7 @@ class _Run:
         self._mean = math.nan
         self._first, self._began = session.step, time.monotonic()
 
-    def go(self) -> dict[str, Any]:
+    def go(self) -> dict[str, Any] | None:
         session, params = self._session, self._session.params
         session.train_mode()
         with _stop_requested() as stop, self._curves() as drawn:
@@ -104,7 +101,7 @@ class _Run:
                 self._score(drawn)
             self._save(drawn)
         session.finish(self._folder)
-        return session.about
+        return session.about if self._world.first else None
 
     def _agreed(
         self, stream: Iterator[tuple[Tensor, Tensor]], stop: threading.Event, drawn: Curves | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -35,6 +36,7 @@ class Loss:
         return self.triplet_margin is not None
 
 
+_param = partial(param, group="Loss")
 _TABLE = "insightface's table of margins (recognition/ArcFace)"
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
@@ -103,22 +105,22 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 class LossParams(StageParams):
     """What decides the loss. None is the preset's."""
 
-    loss: str = param("arcface", "what is trained for", choices=tuple(LOSSES))
-    m1: float | None = param(None, "the multiple of the angle; default: the loss's", minimum=0.1)
-    m2: float | None = param(None, "what is added to the angle, in radians; default: the loss's")
-    m3: float | None = param(None, "what is taken off the cosine; default: the loss's")
-    scale: float = param(32.0, "scale of the cosines; insightface takes 64 for its 85742 identities", minimum=1.0)
-    subcenters: int | None = param(None, "centres for each identity; default: the loss's", minimum=1)
-    sample_rate: float = param(
+    loss: str = _param("arcface", "what is trained for", choices=tuple(LOSSES))
+    m1: float | None = _param(None, "the multiple of the angle; default: the loss's", minimum=0.1)
+    m2: float | None = _param(None, "what is added to the angle, in radians; default: the loss's")
+    m3: float | None = _param(None, "what is taken off the cosine; default: the loss's")
+    scale: float = _param(32.0, "scale of the cosines; insightface takes 64 for its 85742 identities", minimum=1.0)
+    subcenters: int | None = _param(None, "centres for each identity; default: the loss's", minimum=1)
+    sample_rate: float = _param(
         1.0, "share of the other identities' centres in a step (PartialFC)", minimum=0.0, maximum=1.0
     )
-    adaface_h: float = param(0.333, "how far the margin follows the length", minimum=0.0)
-    adaface_t_alpha: float = param(0.01, "weight of a batch in the running mean of lengths", minimum=0.0, maximum=1.0)
-    center_weight: float = param(0.01, "weight of the squared distance to the mean", minimum=0.0)
-    center_rate: float = param(0.5, "how fast the means move", minimum=0.0, maximum=1.0)
-    triplet_margin: float | None = param(None, "margin of triplets; default: the loss's", minimum=0.0)
-    identities_per_batch: int = param(12, "identities in a batch of triplets", minimum=2)
-    images_per_identity: int = param(5, "images of each identity in a batch of triplets", minimum=2)
+    adaface_h: float = _param(0.333, "how far the margin follows the length", minimum=0.0)
+    adaface_t_alpha: float = _param(0.01, "weight of a batch in the running mean of lengths", minimum=0.0, maximum=1.0)
+    center_weight: float = _param(0.01, "weight of the squared distance to the mean", minimum=0.0)
+    center_rate: float = _param(0.5, "how fast the means move", minimum=0.0, maximum=1.0)
+    triplet_margin: float | None = _param(None, "margin of triplets; default: the loss's", minimum=0.0)
+    identities_per_batch: int = _param(12, "identities in a batch of triplets", minimum=2)
+    images_per_identity: int = _param(5, "images of each identity in a batch of triplets", minimum=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -76,7 +76,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """After step `step` (from 1). The decay rises to what was asked for, so that the first weights are soon forgotten."""
+        """After step `step` (from 1). The decay rises to what was asked for: the first weights are soon forgotten."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)

@@ -16,12 +16,14 @@ class TrainParams(LossParams):
     """What is trained and how. A run goes on only under the parameters that count."""
 
     network: str = param("mobilefacenet", "the backbone; --list-networks shows all", group=_NETWORK)
-    embedding: int | None = param(None, "length of the embedding; default: the network's own", minimum=2, group=_NETWORK)
+    embedding: int | None = param(
+        None, "length of the embedding; default: the network's own", minimum=2, group=_NETWORK
+    )
     embedding_head: str = param(
         "own", "what makes the embedding of the feature map: the network's own, BN-dropout-FC-BN, GDC, or the mean",
         choices=("own", "e", "gdc", "pool"), group=_NETWORK,
     )  # fmt: skip
-    learn: str = param(
+    train: str = param(
         "all", "what learns: all, or the head alone on a backbone that stays", choices=("all", "head"), group=_NETWORK
     )
     ema: float = param(
@@ -48,19 +50,34 @@ class TrainParams(LossParams):
     step_size: int = param(0, "of --schedule step: it falls every so many steps", minimum=0, group=_RATE)
     gamma: float = param(0.1, "of --schedule step: what it is multiplied by", minimum=0.0, maximum=1.0, group=_RATE)
 
+    flip: bool = param(True, "mirror half of the images", group=_DATA)
+    augment: str = param(
+        "none", "alter the images as arcface_torch (dali), insightface's mxnet trainer, AdaFace or VGGFace2-pytorch do",
+        choices=("none", "dali", "mxnet", "adaface", "vggface2"), group=_DATA,
+    )  # fmt: skip
+    join: str = param(
+        "offset", "whose labels of several packs mean the same: none of them, or those of one name in labels.tsv",
+        choices=("offset", "name"), group=_DATA,
+    )  # fmt: skip
+
     validate_every: int = runtime(2000, "steps between verifications, and one at the end", minimum=1, group=_CHECK)
     best: str = runtime(
-        "last", "best.pt is the best by the last set, or by the mean of all", choices=("last", "mean"), group=_CHECK
+        "last",
+        "what decides which model is kept as best.pt: the last set, or the mean of all",
+        choices=("last", "mean"),
+        group=_CHECK,
     )
     checkpoint_every: int = runtime(500, "steps between checkpoints", minimum=1, group=_CHECK)
     tensorboard: bool = runtime(False, "also draw the curves for TensorBoard, under tensorboard/", group=_CHECK)
 
-    device: str = runtime("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where there is one", group=_MACHINE)
+    device: str = runtime("auto", "where: cpu, cuda, cuda:1, ...; auto takes CUDA where there is one", group=_MACHINE)
     precision: str = runtime(
         "auto", "of the backbone; auto is bf16 on CUDA, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"),
         group=_MACHINE,
     )  # fmt: skip
-    compile: bool = runtime(False, "torch.compile: minutes at the start, faster steps on a GPU", group=_MACHINE)
+    compile: bool = runtime(
+        False, "compile the network (torch.compile): minutes at the start, faster steps on a GPU", group=_MACHINE
+    )
     sync_bn: bool = runtime(
         False, "batch norm over the images of all processes; else each normalises by its own", group=_MACHINE
     )

@@ -46,4 +46,6 @@ def check_schedule(params: TrainParams) -> None:
     if params.schedule == "step" and several != 1:
         raise UsageError("--schedule step takes either --lr-steps or --step-size")
     if params.schedule != "step" and several:
-        raise UsageError(f"--lr-steps and --step-size mean nothing with --schedule {params.schedule}: add --schedule step")
+        raise UsageError(
+            f"--lr-steps and --step-size mean nothing with --schedule {params.schedule}: add --schedule step"
+        )

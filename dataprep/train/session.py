@@ -64,7 +64,7 @@ class Session:
 
     def train_mode(self) -> None:
         """A frozen backbone stays as it is after verification too, its batch norms with it."""
-        self.backbone.train(self.params.learn == "all")
+        self.backbone.train(self.params.train == "all")
 
     def take_step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """The loss, on the device."""
@@ -151,7 +151,7 @@ def make_session(
     head.to(device)
     learning = [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad]
     if not learning:
-        raise UsageError(f"--learn head trains nothing with --loss {params.loss}, which has no weights")
+        raise UsageError(f"--train head trains nothing with --loss {params.loss}, which has no weights")
     optimizer = make_optimizer(params, learning)
     stepper = Stepper(wrap(backbone, params, world, device), head, optimizer, params, world, device)
     if world.size > 1:  # what is random within the network (dropout) differs between the processes
@@ -187,14 +187,18 @@ def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
         size = params.identities_per_batch * params.images_per_identity
         params = dataclasses.replace(params, batch_size=size)
         if params.accumulate > 1:
-            raise UsageError(f"--accumulate means nothing with --loss {params.loss}: it compares the images of a whole batch")
+            raise UsageError(
+                f"--accumulate does not go with --loss {params.loss}, which compares the images of a batch"
+            )
     if params.batch_size % (world.size * params.accumulate):
         raise UsageError(
             f"a batch of {params.batch_size} does not divide into {world.size} processes x {params.accumulate} parts "
             "(--batch-size is that of all processes together)"
         )
     if _epoch_length(params, source) < params.batch_size:
-        raise ModelError(f"{len(source.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size")
+        raise ModelError(
+            f"{len(source.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size"
+        )
     return params
 
 

@@ -43,7 +43,7 @@ class Stepper:
         self._backbone, self._head, self._optimizer = backbone, head, optimizer
         self._params, self._world, self._device = params, world, device
         self._precision = choose_precision(params, device)
-        self._frozen = params.learn == "head"
+        self._frozen = params.train == "head"
         self._shared = [] if self._frozen else list(backbone.parameters())
         self.scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
 
@@ -63,13 +63,12 @@ class Stepper:
         return total
 
     def _embed(self, images: Tensor) -> Tensor:
-        with torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision is not None):
-            if not self._frozen:
-                embedded: Tensor = self._backbone(images)
-                return embedded
-            with torch.no_grad():
-                embedded = self._backbone(images)
-            return embedded
+        with (
+            torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision is not None),
+            torch.set_grad_enabled(not self._frozen),
+        ):
+            embedded: Tensor = self._backbone(images)
+        return embedded
 
     def _update(self) -> None:
         own = list(self._head.parameters())

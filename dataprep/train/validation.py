@@ -21,7 +21,6 @@ class Validate(Protocol):
     def __call__(self, module: nn.Module, input: Input) -> Mapping[str, float]: ...
 
 
-
 @dataclass(slots=True)
 class Best:
     """The best accuracy so far, and the step that had it."""
