@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from dataprep.errors import Interrupted, ModelError, RecordError
+from dataprep.errors import Interrupted, ModelError
 from dataprep.models.files import Input, build, save_model
-from dataprep.records.pack import Pack
 from dataprep.storage import Folder
-from dataprep.train.data import PackDataset, batches, check_labels
 from dataprep.train.heads import MarginHead
+from dataprep.train.loader import batches
 from dataprep.train.params import PRESETS, TrainParams
+from dataprep.train.source import Source, open_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,43 +51,38 @@ def train(
     a checkpoint or a pack that does not fit.
     """
     folder = Folder(target)
-    pack = Pack(pack_folder)
-    check_labels(pack)
-    identity = _identity(params, pack)
+    source = open_source([pack_folder])
+    identity = _identity(params, source)
     if fresh:
         for name in ("checkpoint.pt", "model.pt", "config.json", "log.jsonl"):
             (folder / name).unlink(missing_ok=True)
     _check_config(folder, identity)
-    run = _Run(pack, folder, params, identity)
+    run = _Run(source, folder, params, identity)
     folder.put_json("config.json", identity)
     return run.go(report)
 
 
 class _Run:
-    def __init__(self, pack: Pack, folder: Folder, params: TrainParams, identity: dict[str, Any]) -> None:
-        self._folder, self._params, self._identity, self._pack = folder, params, identity, pack
+    def __init__(self, source: Source, folder: Folder, params: TrainParams, identity: dict[str, Any]) -> None:
+        self._folder, self._params, self._identity, self._source = folder, params, identity, source
         self._device = _device(params.device)
-        if pack.height is None or pack.width is None:
-            raise RecordError(
-                f"{pack.path} has no `property` (one line: num_classes,height,width): make it, or `repair`"
-            )
-        self._input = Input(height=pack.height, width=pack.width)
-        if (pack.height, pack.width) != (112, 112):
-            raise ModelError(f"{params.network} takes 112x112; {pack.folder} holds {pack.width}x{pack.height}")
+        self._input = Input(height=source.height, width=source.width)
+        if (source.height, source.width) != (112, 112):
+            raise ModelError(f"{params.network} takes 112x112; {source.paths[0]} holds {source.width}x{source.height}")
         torch.manual_seed(params.seed)
         # twice as fast as the default layout on CPUs, and what tensor cores like
         backbone = build(params.network, params.embedding).to(self._device)
         self._backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self._head = MarginHead(
-            params.embedding, pack.num_classes, margins=PRESETS[params.loss], scale=params.scale
+            params.embedding, source.num_classes, margins=PRESETS[params.loss], scale=params.scale
         ).to(self._device)
         self._parameters = [*self._backbone.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.SGD(
             self._parameters, lr=0.0, momentum=params.momentum, weight_decay=params.weight_decay
         )
-        self._per_epoch = len(pack) // params.batch_size
+        self._per_epoch = len(source) // params.batch_size
         if not self._per_epoch:
-            raise ModelError(f"{len(pack)} images do not fill one batch of {params.batch_size}: lower --batch-size")
+            raise ModelError(f"{len(source)} images do not fill one batch of {params.batch_size}: lower --batch-size")
         self._steps = self._per_epoch * params.epochs
         self._step = 0
         precision = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}.get(params.precision)
@@ -96,14 +91,14 @@ class _Run:
 
     def go(self, report: Callable[[Progress], None]) -> dict[str, Any]:
         self._resume()
-        dataset = PackDataset(self._pack, self._input)
         self._backbone.train()
         began, seen, mean = time.monotonic(), 0, 0.0
         with _stop_requested() as stop, self._log() as log:
             while self._step < self._steps:
                 epoch, skip = divmod(self._step, self._per_epoch)
                 for images, labels in batches(
-                    dataset,
+                    self._source,
+                    self._input,
                     batch_size=self._params.batch_size,
                     seed=self._params.seed,
                     epoch=epoch,
@@ -136,10 +131,10 @@ class _Run:
             self._save_checkpoint()
         about = {
             **self._identity,
-            "pack": str(self._pack.folder.resolve()),  # so that a test can look for leaks
+            "pack": str(self._source.paths[0].resolve()),  # so that a test can look for leaks
             "steps": self._steps,
-            "identities": self._pack.num_classes,
-            "images": len(self._pack),
+            "identities": self._source.num_classes,
+            "images": len(self._source),
         }
         save_model(
             self._folder / "model.pt",
@@ -231,10 +226,9 @@ class _Run:
             yield log
 
 
-def _identity(params: TrainParams, pack: Pack) -> dict[str, Any]:
+def _identity(params: TrainParams, source: Source) -> dict[str, Any]:
     """What must be equal for a run to go on: the parameters that count, and the pack."""
-    return {"params": params.counted(), "pack_index_sha256": pack.index.digest(),
-            "pack_property": f"{pack.num_classes},{pack.height},{pack.width}"}  # fmt: skip
+    return {"params": params.counted(), "source": source.digest()}
 
 
 def _check_config(folder: Folder, identity: dict[str, Any]) -> None:

@@ -16,13 +16,12 @@ from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.models.files import Input, load_model
 from dataprep.records.faces import Face
-from dataprep.records.pack import Pack
 from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
-from dataprep.train.data import check_labels, epoch_places
 from dataprep.train.heads import MarginHead
 from dataprep.train.loop import train
 from dataprep.train.params import PRESETS, TrainParams
+from dataprep.train.source import open_source
 
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
 
@@ -118,14 +117,6 @@ def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> 
     train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
 
 
-def test_an_epochs_order_is_the_seeds_and_complete() -> None:
-    one = epoch_places(50, seed=3, epoch=1)
-    assert one == epoch_places(50, seed=3, epoch=1)
-    assert one != epoch_places(50, seed=3, epoch=2)
-    assert sorted(place.position for place in one) == list(range(50))
-    assert 10 < sum(place.mirrored for place in one) < 40
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_heads_by_the_formula_and_by_numerical_gradients(preset: str) -> None:
     m1, m2, m3 = PRESETS[preset]
@@ -159,10 +150,10 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
         (broken / name).write_bytes((pack / name).read_bytes())
     (broken / "property").write_text("2,112,112\n")
     with pytest.raises(RecordError, match=r"label 2 is not among 0\.\.1"):
-        check_labels(Pack(broken))
+        open_source([broken])
     (broken / "property").write_text("9,112,112\n")
     with pytest.raises(RecordError, match="6 labels have no image"):
-        check_labels(Pack(broken))
+        open_source([broken])
     (broken / "property").write_text("3,224,224\n")
     with pytest.raises(ModelError, match="takes 112x112"):
         train(broken, tmp_path / "m", SMALL)
