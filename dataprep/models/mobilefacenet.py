@@ -15,9 +15,7 @@ class MobileFaceNet(nn.Module):
     """(n, 3, h, w) to (n, embedding). The last depthwise layer spans the whole map, 7x7 for 112x112 (GDC), unless another
     `head` is asked for (embedding.py)."""
 
-    def __init__(
-        self, embedding: int = 128, *, size: tuple[int, int] = (112, 112), head: str | None = None
-    ) -> None:
+    def __init__(self, embedding: int = 128, *, size: tuple[int, int] = (112, 112), head: str | None = None) -> None:
         super().__init__()
         layers: list[nn.Module] = [_conv(3, 64, 3, stride=2), _conv(64, 64, 3, groups=64)]
         channels = 64
@@ -147,5 +145,7 @@ class _InvertedResidual(nn.Module):
 
 def _conv_relu6(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(out), nn.ReLU6()
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU6(),
     )
