@@ -56,8 +56,8 @@ def _face_pytorch_mobile(state: State) -> State:
     def name(theirs: str) -> str:
         block = re.fullmatch(r"blocks\.(\d+)\.conv\.(\d)\.(.+)", theirs)
         if block:
-            layer, part = divmod(int(block[2]), 3)
-            return f"features.{int(block[1]) + 2}.layers.{layer}.{part}.{block[3]}"
+            layer, place = divmod(int(block[2]), 3)
+            return f"features.{int(block[1]) + 2}.layers.{layer}.{place}.{block[3]}"
         start, part, rest = [*theirs.split(".", 2), ""][:3]
         if start == "linear1":
             return f"{'project' if part == 'conv' else 'norm'}.{rest}"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import ModelError, RecordError
+from dataprep.models.card import KEY
 from dataprep.models.dialects import State, find_dialect
 from dataprep.models.files import Model, described_model
 from dataprep.models.input import Input
@@ -208,7 +209,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as opened:
             said = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return {**json.loads(said["dataprep"]), "weights": weights} if "dataprep" in said else weights
+        return {**json.loads(said[KEY]), "weights": weights} if KEY in said else weights
     except (SafetensorError, ValueError) as error:
         raise ModelError(f"not a readable safetensors file ({error})") from None
 
