@@ -112,10 +112,10 @@ def output_shape(body: nn.Module, size: tuple[int, int]) -> tuple[int, ...]:
 class ShapesOnly(TorchFunctionMode):
     """Leaves out what changes no shape: on the meta device, normalising and filling take nearly all of the time."""
 
-    _LEFT_OUT = (
-        functional.batch_norm, functional.prelu, functional.layer_norm,
-        Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_,
-    )  # fmt: skip
+    _LEFT_OUT = (functional.batch_norm, functional.prelu, functional.layer_norm)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in self._LEFT_OUT else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in self._LEFT_OUT or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

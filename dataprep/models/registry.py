@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -168,4 +167,4 @@ def multiply_adds(module: nn.Module, size: tuple[int, int]) -> int:
 
     with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly():
         module.eval()(torch.empty(1, 3, *size, device="meta"))
-    return math.ceil(counter.get_total_flops() / 2)
+    return int(counter.get_total_flops()) // 2

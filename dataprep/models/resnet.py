@@ -1,8 +1,8 @@
 """ResNet-50 (He et al. 2016) as everybody has it, and as VGGFace2 has it, with and without squeeze-and-excitation.
 
-VGGFace2's come from Caffe (Cao et al. 2018): the stride is in the first 1x1 convolution of a stage and not in its 3x3, and the
-first pooling rounds up instead of padding. Parameters are named as in torchvision's and in cydonia999/VGGFace2-pytorch
-(conv4 and conv5 of a block are its squeeze and its excitation), so that the published weights load by key.
+VGGFace2's come from Caffe (Cao et al. 2018): the stride is in the first 1x1 convolution of a stage and not in its 3x3, and
+the first pooling rounds up instead of padding. Parameters are named as in torchvision's and in cydonia999's
+VGGFace2-pytorch (conv4 and conv5 of a block are its squeeze and its excitation), so that published weights load by key.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _create(name: str, size: tuple[int, int]) -> Any:
             f"timm has no model {name!r}" + (f"; it has {', '.join(near)}, ..." if near else "; timm.list_models()")
         )
     config = timm.get_pretrained_cfg(name)
-    given = {"img_size": size} if config is not None and config.fixed_input_size else {}
+    given: dict[str, Any] = {"img_size": size} if config is not None and config.fixed_input_size else {}
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **given)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
