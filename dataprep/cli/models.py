@@ -93,7 +93,7 @@ def train(
         validate = Validator([text.strip() for text in sets.split(",") if text.strip()], Path(workspace))
     with open_display(log) as display:
         about = train(
-            _packs(workspace, packs) if images is None else _listed(images, root, meta, target, chosen),
+            _packs(workspace, packs) if images is None else _listed(images, root, meta, target, chosen, pretrained),
             target, chosen, pretrained=pretrained, fresh=fresh, validate=validate, report=display.show,
         )  # fmt: skip
     if about is not None:
@@ -105,7 +105,7 @@ def _packs(workspace: str, given: Sequence[Path]) -> Sequence[Path]:
 
 
 def _listed(
-    images: Path, root: Path | None, meta: Path | None, target: Path, params: TrainParams
+    images: Path, root: Path | None, meta: Path | None, target: Path, params: TrainParams, pretrained: Path | None
 ) -> Callable[[], Sequence[Path]]:
     """What makes a pack of a list, of the size that the network takes."""
 
@@ -114,7 +114,7 @@ def _listed(
         from dataprep.sources.vggface2_tables import read_names
         from dataprep.train.network import image_size
 
-        height, width = image_size(params)
+        height, width = image_size(params, pretrained)
         ticker = Ticker()
         made = pack_list(
             images, root or images.parent, target / "images", height=height, width=width,

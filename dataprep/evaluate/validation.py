@@ -16,7 +16,7 @@ from dataprep.evaluate.verification import distances, fold_by_distance
 if TYPE_CHECKING:
     from torch import nn
 
-    from dataprep.models.files import Input
+    from dataprep.models.input import Input
 
 
 class Validator:

@@ -44,7 +44,7 @@ def not_resumable(folder: Folder, error: Exception) -> ModelError:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of torch's, numpy's and Python's generators, as tensors and plain values."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, numbers, following = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),

@@ -73,4 +73,4 @@ def _board(folder: Folder, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ModelError("--tensorboard needs its package: pip install 'face-dataprep[tensorboard]'") from None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

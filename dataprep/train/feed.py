@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dataprep.train.data import batches, normalise
-from dataprep.train.session import Session, epoch_order
+from dataprep.train.loader import batches, normalise
+from dataprep.train.session import Session, augmentation, epoch_order
 
 
 def feed(session: Session, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -27,6 +27,7 @@ def feed(session: Session, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, T
         workers=params.workers,
         rank=session.world.rank,
         world=session.world.size,
+        augment=augmentation(params),
         order=epoch_order(params, session.source, epoch),
         dtype="uint8" if device.type == "cuda" else "float32",
     )

@@ -9,39 +9,56 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dataprep.models.input import Input
+from dataprep.errors import ModelError
+from dataprep.models.files import Model
+from dataprep.models.pretrained import load_pretrained
 from dataprep.models.registry import build, find_network
 from dataprep.train.batchnorm import synchronise
 from dataprep.train.distributed import World
 from dataprep.train.params import TrainParams
 
+_DEFAULT = "mobilefacenet"
 
-def make_backbone(
-    params: TrainParams, size: tuple[int, int], pretrained: Path | None, world: World, device: torch.device
-) -> tuple[nn.Module, Input, int]:
-    """The network for images of `size` (height, width) on its device, its input, and the length of its embedding.
 
-    Raises ModelError.
-    """
-    entry = find_network(params.network)
-    embedding = params.embedding or entry.embedding
+def make_model(params: TrainParams, size: tuple[int, int], pretrained: Path | None) -> Model:
+    """The network at step 0 for images of `size` (height, width): fresh, or the one in a file. Raises ModelError."""
+    if pretrained is not None:
+        return _loaded(params, pretrained)
+    name = params.network or _DEFAULT
+    entry = find_network(name)
+    input = entry.input if params.augment == "vggface2" else replace(entry.input, height=size[0], width=size[1])
     head = None if params.embedding_head == "own" else params.embedding_head
-    module = build(params.network, embedding, input_size=size, head=head)
-    input = replace(entry.input, height=size[0], width=size[1])
+    embedding = params.embedding or entry.embedding
+    module = build(name, embedding, input_size=(input.height, input.width), head=head)
+    return Model(module=module, input=input, network=name, embedding=embedding, about={}, head=head)
+
+
+def _loaded(params: TrainParams, path: Path) -> Model:
+    model = load_pretrained(path, network=params.network)
+    for option, asked, there in (
+        ("embedding", params.embedding, model.embedding),
+        ("embedding-head", None if params.embedding_head == "own" else params.embedding_head, model.head),
+    ):
+        if asked not in (None, there):
+            raise ModelError(f"{path} has --{option} {there or 'own'}, not {asked}: leave it out")
+    return model
+
+
+def place(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
+    """The module on its device, ready to learn or frozen."""
     if params.sync_bn and world.size > 1:
         synchronise(module)
     module.requires_grad_(params.train == "all")
     # twice as fast as the default layout on CPUs, and what tensor cores like
-    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-    return module, input, embedding
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore]
 
 
-def image_size(params: TrainParams) -> tuple[int, int]:
+def image_size(params: TrainParams, pretrained: Path | None) -> tuple[int, int]:
     """(height, width) of the images that a pack for this network should hold: 256/224 of its own where a window of them is
     drawn at each turn."""
-    entry = find_network(params.network)
+    input = _loaded(params, pretrained).input if pretrained else find_network(params.network or _DEFAULT).input
     scale = 256 / 224 if params.augment == "vggface2" else 1.0
-    return round(entry.input.height * scale), round(entry.input.width * scale)
+    return round(input.height * scale), round(input.width * scale)
 
 
 def wrap(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:

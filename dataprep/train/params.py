@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dataprep.params import param, runtime
+from dataprep.train.augment import AUGMENTS
 from dataprep.train.losses import LossParams
 
 _NETWORK, _STEPS, _RATE = "Network", "Optimiser", "Learning rate"
@@ -15,7 +16,11 @@ _DATA, _CHECK, _MACHINE = "Data", "Verification and checkpoints", "Machine"
 class TrainParams(LossParams):
     """What is trained and how. A run goes on only under the parameters that count."""
 
-    network: str = param("mobilefacenet", "the backbone; --list-networks shows all", group=_NETWORK)
+    network: str | None = param(
+        None,
+        "the backbone; default: that of --pretrained, else mobilefacenet; --list-networks shows all",
+        group=_NETWORK,
+    )
     embedding: int | None = param(
         None, "length of the embedding; default: the network's own", minimum=2, group=_NETWORK
     )
@@ -52,8 +57,8 @@ class TrainParams(LossParams):
 
     flip: bool = param(True, "mirror half of the images", group=_DATA)
     augment: str = param(
-        "none", "alter the images as arcface_torch (dali), insightface's mxnet trainer, AdaFace or VGGFace2-pytorch do",
-        choices=("none", "dali", "mxnet", "adaface", "vggface2"), group=_DATA,
+        "none", "alter the images as that trainer does where asked to",
+        choices=tuple(name for name in AUGMENTS if name != "flip"), group=_DATA,
     )  # fmt: skip
     join: str = param(
         "offset", "whose labels of several packs mean the same: none of them, or those of one name in labels.tsv",

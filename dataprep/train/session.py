@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError, UsageError
-from dataprep.models.files import save_model
+from dataprep.models.files import Model, save_model
 from dataprep.models.input import Input
 from dataprep.storage import Folder, file_sha256
 from dataprep.train import checkpoints
-from dataprep.train.data import Source, open_source
+from dataprep.train.augment import AUGMENTS, Augment
 from dataprep.train.distributed import World
 from dataprep.train.heads import Head, make_head
+from dataprep.train.loader import check_input
 from dataprep.train.losses import LOSSES
-from dataprep.train.network import make_backbone, wrap
+from dataprep.train.network import make_model, place, wrap
 from dataprep.train.optim import Average, average_buffers, full_slots, load_slots, make_optimizer
 from dataprep.train.params import TrainParams
 from dataprep.train.pk import pk_order
 from dataprep.train.schedule import check_schedule
+from dataprep.train.source import Source, open_source
 from dataprep.train.step import Stepper
 from dataprep.train.validation import Best
 
@@ -40,10 +41,8 @@ class Session:
     world: World
     device: torch.device
     source: Source
-    input: Input
     identity: dict[str, Any]
-    embedding: int
-    backbone: nn.Module
+    model: Model  # its module is the backbone
     head: Head
     optimizer: torch.optim.Optimizer
     stepper: Stepper
@@ -52,6 +51,14 @@ class Session:
     about: dict[str, Any]
     per_epoch: int
     step: int = 0
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.model.module
+
+    @property
+    def input(self) -> Input:
+        return self.model.input
 
     @property
     def steps(self) -> int:
@@ -90,9 +97,10 @@ class Session:
         save_model(
             folder / name,
             self.result,
-            network=self.params.network,
-            embedding=self.embedding,
-            input=self.input,
+            network=self.model.network,
+            embedding=self.model.embedding,
+            input=self.model.input,
+            head=self.model.head,
             about={**self.about, "steps": self.step, **more},
         )
 
@@ -103,10 +111,14 @@ class Session:
         content = {
             "identity": json.dumps(self.identity, sort_keys=True),
             "step": self.step,
+            "network": self.model.network,
+            "embedding": self.model.embedding,
+            "head": self.model.head,
+            "input": asdict(self.input),
             "backbone": self.backbone.state_dict(),
-            "head": self.head.full_state(),
+            "classifier": self.head.full_state(),
             "slots": full_slots(self.optimizer, self.backbone),
-            "head_slots": self.head.full_slots(self.optimizer),
+            "classifier_slots": self.head.full_slots(self.optimizer),
             "scaler": self.stepper.scaler.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "best": {"accuracy": self.best.accuracy, "step": self.best.step},
@@ -123,9 +135,9 @@ class Session:
     def _restore(self, folder: Folder, content: dict[str, Any]) -> None:
         try:
             self.backbone.load_state_dict(content["backbone"])
-            self.head.load_full_state(content["head"])
+            self.head.load_full_state(content["classifier"])
             load_slots(self.optimizer, self.backbone, content["slots"])
-            self.head.load_full_slots(self.optimizer, content["head_slots"])
+            self.head.load_full_slots(self.optimizer, content["classifier_slots"])
             self.stepper.scaler.load_state_dict(content["scaler"])
             if self.average is not None:
                 self.average.module.load_state_dict(content["average"])
@@ -143,11 +155,14 @@ def make_session(
 ) -> Session:
     """Everything at step 0. Raises ModelError, RecordError and UsageError."""
     check_schedule(params)
-    source = open_source(packs)
+    source = open_source(packs, join=params.join)
     params = _fitted(params, source, world)
     checkpoints.seed_all(params.seed)
-    backbone, input, embedding = make_backbone(params, (source.height, source.width), pretrained, world, device)
-    head = make_head(params, embedding, source.num_classes, rank=world.rank, world=world.size, seed=params.seed)
+    model = make_model(params, (source.height, source.width), pretrained)
+    params = replace(params, network=model.network)
+    check_input(source, model.input, augmentation(params))
+    backbone = place(model.module, params, world, device)
+    head = make_head(params, model.embedding, source.num_classes, rank=world.rank, world=world.size, seed=params.seed)
     head.to(device)
     learning = [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad]
     if not learning:
@@ -166,10 +181,8 @@ def make_session(
         world=world,
         device=device,
         source=source,
-        input=input,
         identity=identity,
-        embedding=embedding,
-        backbone=backbone,
+        model=model,
         head=head,
         optimizer=optimizer,
         stepper=stepper,
@@ -185,7 +198,7 @@ def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
     preset = LOSSES[params.loss]
     if preset.by_identity:
         size = params.identities_per_batch * params.images_per_identity
-        params = dataclasses.replace(params, batch_size=size)
+        params = replace(params, batch_size=size)
         if params.accumulate > 1:
             raise UsageError(
                 f"--accumulate does not go with --loss {params.loss}, which compares the images of a batch"
@@ -200,6 +213,11 @@ def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
             f"{len(source.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size"
         )
     return params
+
+
+def augmentation(params: TrainParams) -> Augment:
+    """The augmentations by the name of the trainer that has them, at the strength that its users take."""
+    return replace(AUGMENTS[params.augment], flip=params.flip)
 
 
 def epoch_order(params: TrainParams, source: Source, epoch: int) -> npt.NDArray[np.int64] | None:
@@ -224,6 +242,7 @@ def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source) -> d
     """What the model's file says of its training; the pack, so that a test can look for leaks."""
     return {
         **identity,
+        "pack_index_sha256": source.contents[0],
         "pack": str(packs[0].resolve()),
         "packs": [str(pack.resolve()) for pack in packs],
         "identities": source.num_classes,
