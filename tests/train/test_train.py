@@ -15,12 +15,11 @@ from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.models.files import Input, load_model
 from dataprep.records.faces import Face
-from dataprep.records.pack import Pack
 from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
-from dataprep.train.data import check_labels, epoch_places
 from dataprep.train.loop import train
 from dataprep.train.params import TrainParams
+from dataprep.train.source import open_source
 
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
 
@@ -102,26 +101,18 @@ def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path, dataprep: Run) 
 
 def test_training_learns_and_typing_it_again_changes_nothing(pack: Path, tmp_path: Path) -> None:
     params = TrainParams(epochs=12, batch_size=12, lr=0.4, seed=1, loss="norm-softmax", scale=16.0)
-    train(pack, tmp_path, params)
+    train([pack], tmp_path, params)
     assert losses(tmp_path)[-1] < 0.5 * losses(tmp_path)[0]
     before = weights(tmp_path)
-    train(pack, tmp_path, params)
+    train([pack], tmp_path, params)
     assert all(torch.equal(a, b) for a, b in zip(before.values(), weights(tmp_path).values(), strict=True))
 
 
 def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> None:
-    train(pack, tmp_path, SMALL)
+    train([pack], tmp_path, SMALL)
     with pytest.raises(ModelError, match=r"seed 1 -> 2.*--fresh"):
-        train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
-    train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
-
-
-def test_an_epochs_order_is_the_seeds_and_complete() -> None:
-    one = epoch_places(50, seed=3, epoch=1)
-    assert one == epoch_places(50, seed=3, epoch=1)
-    assert one != epoch_places(50, seed=3, epoch=2)
-    assert sorted(place.position for place in one) == list(range(50))
-    assert 10 < sum(place.mirrored for place in one) < 40
+        train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
+    train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
 
 
 def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -> None:
@@ -131,37 +122,37 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
         (broken / name).write_bytes((pack / name).read_bytes())
     (broken / "property").write_text("2,112,112\n")
     with pytest.raises(RecordError, match=r"label 2 is not among 0\.\.1"):
-        check_labels(Pack(broken))
+        open_source([broken])
     (broken / "property").write_text("9,112,112\n")
     with pytest.raises(RecordError, match="6 labels have no image"):
-        check_labels(Pack(broken))
+        open_source([broken])
     (broken / "property").write_text("3,224,224\n")
-    with pytest.raises(ModelError, match="takes 112x112"):
-        train(broken, tmp_path / "m", SMALL)
+    with pytest.raises(RecordError, match=r"image \d+ is 112x112.*224x224"):
+        train([broken], tmp_path / "m", SMALL)
     (broken / "property").write_text("3,112,112\n")
     with pytest.raises(ModelError, match="lower --batch-size"):
-        train(broken, tmp_path / "n", TrainParams(batch_size=64))
+        train([broken], tmp_path / "n", TrainParams(batch_size=64))
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="--device cpu works"):
-            train(broken, tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
+            train([broken], tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
     (broken / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-300])
     with pytest.raises(RecordError, match="dataprep repair"):
-        train(broken, tmp_path / "p", SMALL)
+        train([broken], tmp_path / "p", SMALL)
 
 
 def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) -> None:
-    train(pack, tmp_path, SMALL)
+    train([pack], tmp_path, SMALL)
     (tmp_path / "model.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="not a model of dataprep"):
         load_model(tmp_path / "model.pt")
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="--fresh starts over"):
-        train(pack, tmp_path, SMALL)
+        train([pack], tmp_path, SMALL)
 
 
 def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lower --lr"):
-        train(pack, tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
+        train([pack], tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
 
 
 def test_normalisation_is_the_fields() -> None:
