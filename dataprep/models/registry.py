@@ -165,6 +165,6 @@ def multiply_adds(module: nn.Module, size: tuple[int, int]) -> int:
     """Of convolutions and matrix products for one image of `size`; `module` lies on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly(convolve=True):
         module.eval()(torch.empty(1, 3, *size, device="meta"))
     return int(counter.get_total_flops()) // 2
