@@ -116,11 +116,11 @@ def _jittered(pixels: Pixels, generator: Generator, strength: float) -> Pixels:
     ColorJitter. Between the steps values are kept within 0..255, as torchvision does."""
     values = pixels.astype(np.float32)
     for step in generator.permutation(3):
-        factor = np.float32(generator.uniform(1 - strength, 1 + strength))
+        factor = generator.uniform(1 - strength, 1 + strength)
         if step == 0:
-            values = values * factor
+            values = values * np.float32(factor)
         elif step == 1:
-            values = values * factor + (1 - factor) * np.float32((values @ _LUMA).mean())
+            values = values * np.float32(factor) + np.float32((1 - factor) * float((values @ _LUMA).mean()))
         else:
             values = _saturated(values, factor)
         values = values.clip(0, 255)

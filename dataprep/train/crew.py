@@ -33,7 +33,7 @@ class Crew:
     """`workers` processes that decode batches of at most `rows` rows."""
 
     def __init__(self, decoder: Decoder, *, rows: int, workers: int) -> None:
-        self.decoder, self._asked = decoder, (rows, workers)
+        self.decoder, self._asked, self._owner = decoder, (rows, workers), os.getpid()
         self._share = min(rows, max(_LEAST, -(-rows // workers)))  # rows of a job
         jobs = -(-rows // self._share)
         self._ahead = max(2, -(-2 * workers // jobs))  # batches, so that two jobs wait for each process
@@ -46,7 +46,7 @@ class Crew:
             self._free = deque(range(slots))
             self._lent: set[int] = set()
             self._workers: list[_Worker] = []
-            self._end = weakref.finalize(self, _end, self._workers, os.getpid())
+            self._end = weakref.finalize(self, _end, self._workers, self._owner)
             for _ in range(workers):
                 self._workers.append(_Worker(descriptor))
             for worker in self._workers:
@@ -76,7 +76,8 @@ class Crew:
 
     def serves(self, decoder: Decoder, *, rows: int, workers: int) -> bool:
         """Whether these processes decode in this way."""
-        return self._asked == (rows, workers) and self.decoder.equals(decoder)
+        mine = not self.closed and self._owner == os.getpid()  # and not those of the process this one is a fork of
+        return mine and self._asked == (rows, workers) and self.decoder.equals(decoder)
 
     @property
     def closed(self) -> bool:
@@ -100,13 +101,14 @@ class Crew:
     def _handed_over(self, slot: int, count: int) -> Batch:
         one = self.decoder.empty(1)
         flat = np.frombuffer(self._memory, one.dtype, count * one.size, slot * self._slot_size)
-        if len(self._lent) >= _LENT:  # somebody keeps them: the processes need the memory
-            copied = flat.reshape(count, *one.shape[1:]).copy()
-            self._free.append(slot)
-            return copied
-        self._lent.add(slot)
-        weakref.finalize(flat, _taken_back, slot, self._lent, self._free).atexit = False
-        return flat.reshape(count, *one.shape[1:])  # every view, and every tensor, keeps `flat` alive
+        shaped: Batch = flat.reshape(count, *one.shape[1:])  # type: ignore[assignment]  # views and tensors keep `flat`
+        if len(self._lent) < _LENT:
+            self._lent.add(slot)
+            weakref.finalize(flat, _taken_back, slot, self._lent, self._free).atexit = False
+            return shaped
+        copied = shaped.copy()  # somebody keeps them: the processes need the memory
+        self._free.append(slot)
+        return copied
 
 
 class _Worker:
@@ -160,7 +162,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _anonymous(size: int) -> Iterator[int]:
-    """The descriptor of a file without a name, in memory where the system has such files; /dev/shm is small in containers."""
+    """A file without a name, in memory where the system has such files (/dev/shm is small in containers)."""
     with contextlib.ExitStack() as stack:
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("dataprep-batches")

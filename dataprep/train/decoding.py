@@ -50,16 +50,14 @@ class Decoder:
     augment: Augment
 
     def equals(self, other: Decoder) -> bool:
-        same_table = (
-            np.array_equal(self.table, other.table)
-            if self.table is not None and other.table is not None
-            else (self.table is other.table)
-        )
+        """Whether it makes the same of the same images."""
+        tables = [None if each.table is None else each.table.tobytes() for each in (self, other)]
         fields = ("images", "height", "width", "order", "augment")
-        return same_table and all(getattr(self, name) == getattr(other, name) for name in fields)
+        return tables[0] == tables[1] and all(getattr(self, name) == getattr(other, name) for name in fields)
 
     def empty(self, rows: int) -> Batch:
-        return np.empty((rows, self.height, self.width, 3), np.uint8 if self.table is None else np.float32)
+        shape = (rows, self.height, self.width, 3)
+        return np.empty(shape, np.uint8) if self.table is None else np.empty(shape, np.float32)
 
     def fill(self, out: Batch, rows: Rows) -> None:
         """Decode into `out` (n, height, width, 3). Raises RecordError that names pack and image."""
@@ -99,8 +97,8 @@ class Job(NamedTuple):
 
 
 def main() -> None:
-    """A loader process: a decoder and the size of the shared memory on stdin, then jobs; an answer on stdout to each, None or
-    (whether it is the data's fault, what happened). It ends with stdin, that is with the process that feeds it."""
+    """A loader process: stdin brings a decoder with the shared memory's descriptor and size, then jobs; stdout takes an
+    answer to each, None or (whether it is the data's fault, what happened). It ends with the process that feeds it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library may print

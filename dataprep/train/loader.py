@@ -75,6 +75,13 @@ def batches(
         yield _tensor(images), torch.from_numpy(source.labels[each.positions])
 
 
+def dismiss(source: Source) -> None:
+    """End the processes that stayed for a source's next epoch; else they go with the source."""
+    crew = _crews.pop(source, None)
+    if crew is not None:
+        crew.close()
+
+
 def plan_epoch(
     source: Source,
     *,
@@ -95,8 +102,8 @@ def plan_epoch(
 
 
 def normalise(batch: Tensor, input: Input) -> Tensor:
-    """`(value - mean) / std` of a uint8 batch (n, 3, height, width) in the input's channel order, where it is; to the bit what
-    a float32 batch holds."""
+    """`(value - mean) / std` of a uint8 batch (n, 3, height, width) in the input's channel order, on its device; what a
+    float32 batch holds, to the bit."""
     if len({*input.mean}) == len({*input.std}) == 1:
         return batch.float().sub_(input.mean[0]).div_(input.std[0])
     mean, std = (torch.tensor(values, device=batch.device).view(1, 3, 1, 1) for values in (input.mean, input.std))
@@ -122,7 +129,7 @@ def _decoded(source: Source, decoder: Decoder, rows: Sequence[Rows], share: int,
             yield out
         return
     crew = _crews.pop(source, None)
-    if crew is None or crew.closed or not crew.serves(decoder, rows=share, workers=workers):
+    if crew is None or not crew.serves(decoder, rows=share, workers=workers):
         if crew is not None:
             crew.close()
         crew = Crew(decoder, rows=share, workers=workers)
@@ -135,8 +142,9 @@ def _decoded(source: Source, decoder: Decoder, rows: Sequence[Rows], share: int,
 
 def _table(input: Input) -> npt.NDArray[np.float32]:
     """(1, 256, 3): what each value of each channel becomes."""
-    values = np.arange(256, dtype=np.float32)[:, None]
-    return np.ascontiguousarray(((values - np.float32(input.mean)) / np.float32(input.std))[None])
+    mean, std = np.array(input.mean, np.float32), np.array(input.std, np.float32)
+    values: npt.NDArray[np.float32] = (np.arange(256, dtype=np.float32)[:, None] - mean) / std
+    return values[None]
 
 
 def _tensor(images: Batch) -> Tensor:
