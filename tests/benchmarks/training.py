@@ -23,8 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataprep.evaluate.curves import roc, tar_at
 from dataprep.evaluate.embed import TorchEmbedder, embed_batch
@@ -39,6 +38,7 @@ from dataprep.sources.synth.photos import draw
 from dataprep.train.loop import train
 from dataprep.train.params import TrainParams
 
+ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("softmax", "sphereface", "cosface", "arcface", "combined")
 SIDE = 56
 MARGIN = 0.15  # of TAR at FAR 1e-2
