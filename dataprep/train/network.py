@@ -66,6 +66,8 @@ def wrap(module: nn.Module, params: TrainParams, world: World, device: torch.dev
 
     Each process normalises by its own images (or all by all, --sync-bn), so no buffers are sent around at each step.
     """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
     if world.size > 1 and params.train == "all":
         devices = [device.index] if device.type == "cuda" else None
         with warnings.catch_warnings():
