@@ -172,7 +172,7 @@ def _read(path: Path) -> Any:
         raise ModelError("no such file of weights; `dataprep train` makes a model") from None
     if path.suffix == ".onnx":
         raise ModelError("an ONNX file can be tested, but not trained or exported: take the weights it was made of")
-    if start[8:9] == b"{" and not start.startswith((b"PK", b"\x80")):
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return _read_safetensors(path)
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         raise ModelError(

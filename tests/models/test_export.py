@@ -63,8 +63,9 @@ def test_onnx_embeds_as_torch_whatever_the_batch_and_says_its_input(
     assert (facts["about"]["pack"], facts["about"]["images"]) == ("faces_of_friends", 345)
     assert "private" not in props["dataprep"]
     card = model.with_suffix(".onnx.md").read_text()
-    for words in ("mean 90 100 130, std 1 50 127.5, by channel in BGR", "345 images of 12 identities (pack faces_of_friends)",
-                  "[[1.5, 2.5], [3.0, 4.0]]", "CC0-1.0", '"lfw": 0.9938', "(n, 3, 48, 32)"):  # fmt: skip
+    trained = "345 images of 12 identities (pack faces_of_friends)"
+    for words in ("mean 90 100 130, std 1 50 127.5, by channel in BGR", trained, "[[1.5, 2.5], [3.0, 4.0]]", "CC0-1.0",
+                  '"lfw": 0.9938', "(n, 3, 48, 32)"):  # fmt: skip
         assert words in card
     assert "private" not in card
 
@@ -79,6 +80,19 @@ def test_safetensors_come_back_to_the_bit(model: Path) -> None:
     # and again, from there
     again = export.export_model(made.path, model.with_name("again.safetensors"), "safetensors")
     assert "345 images of 12 identities (pack faces_of_friends)" in again.card.read_text()
+
+
+def test_safetensors_may_begin_like_a_pickle(model: Path) -> None:
+    """Its first byte is the low one of the header's length: 0x80 begins a pickle, `P` a zip file."""
+    pytest.importorskip("safetensors")
+    made = export.export_model(model, model.with_name("given.safetensors"), "safetensors").path
+    data = made.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    for low in (0x80, 0x50):
+        padding = (low - length) % 256
+        header = (length + padding).to_bytes(8, "little") + data[8 : 8 + length] + b" " * padding
+        made.write_bytes(header + data[8 + length :])
+        assert load_pretrained(made).embedding == 16
 
 
 def test_safetensors_of_others_are_known_by_their_shapes(tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ def test_nothing_is_written_when_the_file_does_not_embed_as_torch(model: Path, m
 
 def test_an_export_never_takes_the_models_place(model: Path) -> None:
     pytest.importorskip("safetensors")
-    with pytest.raises(ModelError, match="safetensors files are named .safetensors"):
+    with pytest.raises(ModelError, match=r"safetensors files are named \.safetensors"):
         export.export_model(model, model, "safetensors")
     made = export.export_model(model, model.with_suffix(".safetensors"), "safetensors").path
     with pytest.raises(ModelError, match="is the model itself: choose another name"):

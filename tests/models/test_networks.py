@@ -241,7 +241,7 @@ def test_timms_backbones_come_under_our_heads(name: str) -> None:
 
 
 def test_what_cannot_be_built_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="unknown network 'ir51'; there are: mobilefacenet, .*ir50, .*timm:NAME"):
+    with pytest.raises(ModelError, match=r"unknown network 'ir51'; there are: mobilefacenet, .*ir50, .*timm:NAME"):
         build("ir51", 128)
     with pytest.raises(ModelError, match="takes no embedding head 'gdc'; there are: its own only"):
         build("mobilefacenet-foamliu", 128, head="gdc")

@@ -293,5 +293,5 @@ def test_files_that_are_no_weights_are_refused_with_a_remedy(tmp_path: Path, mob
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_torchscript_is_a_program_and_is_not_opened(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "scripted.pt"))
-    with pytest.raises(ModelError, match="TorchScript, a program: .*state_dict"):
+    with pytest.raises(ModelError, match=r"TorchScript, a program: .*state_dict"):
         load_pretrained(tmp_path / "scripted.pt")
