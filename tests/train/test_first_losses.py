@@ -47,7 +47,13 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def first_losses(backbone: nn.Module, head: Callable[..., Tensor], weights: list[nn.Parameter], faces: tuple[Tensor, Tensor], lr: float) -> list[float]:  # fmt: skip
+def first_losses(
+    backbone: nn.Module,
+    head: Callable[..., Tensor],
+    weights: list[nn.Parameter],
+    faces: tuple[Tensor, Tensor],
+    lr: float,
+) -> list[float]:
     """SGD as the trainer has it, on shuffled and flipped batches."""
     images, labels = faces
     images = images.to(next(backbone.parameters()).dtype)

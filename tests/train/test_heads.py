@@ -15,6 +15,7 @@ from dataprep.train.losses import LOSSES, LossParams
 from dataprep.train.margins import AdaFace, Combined, angle
 
 MARGINS = [name for name, loss in LOSSES.items() if loss.kind == "margin" and loss.subcenters == 1]
+OTHERS = [(1.35, 0.0, 0.0), (1.35, 0.5, 0.1), (1.5, 0.5, 0.0), (4.0, 0.0, 0.0), (1.0, 1.5, 0.0)]
 Array = npt.NDArray[np.float64]
 
 
@@ -91,7 +92,7 @@ def test_hand_computed_values() -> None:
         assert head(embedded, torch.tensor([0])).item() == pytest.approx(loss, abs=2e-6), name
 
 
-@pytest.mark.parametrize("margins", [LOSSES[name].margins for name in MARGINS] + [(1.35, 0.0, 0.0), (1.35, 0.5, 0.1), (1.5, 0.5, 0.0), (4.0, 0.0, 0.0), (1.0, 1.5, 0.0)])  # fmt: skip
+@pytest.mark.parametrize("margins", [*(LOSSES[name].margins for name in MARGINS), *OTHERS])
 def test_margins_fall_with_the_angle_over_all_of_it(margins: tuple[float, float, float]) -> None:
     theta = torch.linspace(0, math.pi, 40001, dtype=torch.float64)
     cosine = torch.cos(theta).requires_grad_()
