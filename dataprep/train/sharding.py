@@ -99,7 +99,7 @@ class Head(nn.Module):
         if len(wrong):
             raise RecordError(
                 f"label {int(wrong[0])} is not among 0..{self.classes - 1}, the identities that the head was made for: "
-                "`dataprep check` finds what is wrong with the pack"
+                "`dataprep verify` finds what is wrong with the pack"
             )
 
 

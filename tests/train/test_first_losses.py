@@ -1,4 +1,4 @@
-"""The first 50 losses of a training, in float32, against references in float64 that share nothing but the initial weights."""
+"""The first 50 losses of a training against references in float64 that share nothing but the initial weights."""
 
 import copy
 import math
@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataprep.imaging.geometry import similarity, template, warp
-from dataprep.models.files import Input
 from dataprep.sources.synth.photos import draw
-from dataprep.train.data import epoch_places
 from dataprep.train.heads import make_head
 from dataprep.train.losses import LossParams
 
@@ -33,31 +31,38 @@ def faces() -> tuple[Tensor, Tensor]:
     for identity in range(IDENTITIES):
         for photo in range(PHOTOS):
             drawn = draw(identity, photo)
-            pixels.append(warp(drawn.pixels, similarity(drawn.landmarks, template(28, 28)), 28, 28))
-    return Input(height=28, width=28).normalise(np.stack(pixels)), torch.arange(IDENTITIES).repeat_interleave(PHOTOS)
+            face = warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112)
+            pixels.append(face.reshape(28, 4, 28, 4, 3).mean((1, 3)))
+    images = torch.tensor((np.stack(pixels) - 127.5) / 127.5, dtype=torch.float32)
+    return images.permute(0, 3, 1, 2), torch.arange(IDENTITIES).repeat_interleave(PHOTOS)
 
 
 def network() -> nn.Module:
+    """Smooth: the drawings have flat areas, where a kink at 0 makes a step of the last digit's rounding."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, stride=2, bias=False), nn.BatchNorm2d(16), nn.PReLU(16),
-        nn.Conv2d(16, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32), nn.PReLU(32),
+        nn.Conv2d(3, 16, 3, stride=2, bias=False), nn.BatchNorm2d(16), nn.SiLU(),
+        nn.Conv2d(16, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32), nn.SiLU(),
         nn.Flatten(), nn.Linear(32 * 6 * 6, EMBEDDING, bias=False), nn.BatchNorm1d(EMBEDDING),
     )  # fmt: skip
 
 
-def first_losses(backbone: nn.Module, head: Callable[..., Tensor], weights: list[nn.Parameter], faces: tuple[Tensor, Tensor]) -> list[float]:  # fmt: skip
-    """SGD as the trainer has it, on batches in the trainer's order."""
+def first_losses(
+    backbone: nn.Module,
+    head: Callable[..., Tensor],
+    weights: list[nn.Parameter],
+    faces: tuple[Tensor, Tensor],
+    lr: float,
+) -> list[float]:
+    """SGD as the trainer has it, on shuffled and flipped batches."""
     images, labels = faces
     images = images.to(next(backbone.parameters()).dtype)
-    optimizer = torch.optim.SGD([*backbone.parameters(), *weights], lr=0.02, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD([*backbone.parameters(), *weights], lr=lr, momentum=0.9, weight_decay=5e-4)
     losses: list[float] = []
     while len(losses) < STEPS:
-        places = epoch_places(len(images), seed=1, epoch=len(losses) // 4)
-        for start in range(0, len(places), 10):
-            batch = places[start : start + 10]
-            rows = torch.tensor([place.position for place in batch])
-            mirrored = torch.tensor([place.mirrored for place in batch])
+        generator = torch.Generator().manual_seed(len(losses))
+        for rows in torch.randperm(len(images), generator=generator).split(10):
+            mirrored = torch.rand(len(rows), generator=generator) < 0.5
             photos = torch.where(mirrored[:, None, None, None], images[rows].flip(3), images[rows])
             loss = head(backbone(photos), labels[rows])
             optimizer.zero_grad()
@@ -105,26 +110,36 @@ def linear(weight: Tensor) -> Reference:
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__")
+# rounding grows with the steps whatever the head, and faster at a high rate: so float64 at one that trains in earnest
+@pytest.mark.parametrize(("dtype", "lr", "tolerance"), [(torch.float32, 1e-3, 1e-4), (torch.float64, 0.02, 1e-8)])
 @pytest.mark.parametrize(
     ("params", "reference"),
     [
-        (LossParams(loss="arcface"), library("ArcFaceLoss", margin=math.degrees(0.5))),
-        (LossParams(loss="cosface"), library("CosFaceLoss", margin=0.35)),
-        (LossParams(loss="sphereface"), formula(1.5, 0.0, 0.0)),
+        pytest.param(LossParams(loss="arcface"), library("ArcFaceLoss", margin=math.degrees(0.5)), id="arcface"),
+        pytest.param(LossParams(loss="cosface"), library("CosFaceLoss", margin=0.35), id="cosface"),
+        pytest.param(LossParams(loss="sphereface"), formula(1.5, 0.0, 0.0), id="sphereface"),
         # the library scales SphereFace by the length of the embedding too, and knows whole m1 only
-        (LossParams(loss="sphereface", m1=4.0), library("SphereFaceLoss", unit=True, margin=4)),
-        (LossParams(loss="combined"), formula(1.0, 0.3, 0.2)),
-        (LossParams(loss="softmax"), linear),
+        pytest.param(
+            LossParams(loss="sphereface", m1=4.0), library("SphereFaceLoss", unit=True, margin=4), id="sphereface-4"
+        ),
+        pytest.param(LossParams(loss="combined"), formula(1.0, 0.3, 0.2), id="combined"),
+        pytest.param(LossParams(loss="softmax"), linear, id="softmax"),
     ],
-    ids=["arcface", "cosface", "sphereface", "sphereface-4", "combined", "softmax"],
-)  # fmt: skip
+)
 def test_the_first_50_losses_are_the_references(
-    params: LossParams, reference: Callable[[Tensor], Reference], faces: tuple[Tensor, Tensor]
+    params: LossParams,
+    reference: Callable[[Tensor], Reference],
+    dtype: torch.dtype,
+    lr: float,
+    tolerance: float,
+    faces: tuple[Tensor, Tensor],
 ) -> None:
+    if params.m1 == 4 and dtype == torch.float32:
+        pytest.skip("losses of a hundred: the sixth digit is rounding")
     backbone = network()
-    head = make_head(params, EMBEDDING, IDENTITIES, seed=1)
+    head = make_head(params, EMBEDDING, IDENTITIES, seed=1).to(dtype)
     module, loss = reference(head.full_state()["weight"])
-    expected = first_losses(copy.deepcopy(backbone).double(), loss, list(module.parameters()), faces)
-    mine = first_losses(backbone, head, list(head.parameters()), faces)
-    assert expected[-1] < 0.7 * expected[0]  # it did train
-    np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4)
+    expected = first_losses(copy.deepcopy(backbone).double(), loss, list(module.parameters()), faces, lr)
+    mine = first_losses(backbone.to(dtype), head, list(head.parameters()), faces, lr)
+    assert np.mean(expected[-10:]) < 0.8 * np.mean(expected[:10])  # it did train
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=tolerance)

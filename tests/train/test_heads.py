@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from dataprep.errors import ModelError, RecordError, UsageError
 from dataprep.train.heads import Head, make_head
 from dataprep.train.losses import LOSSES, LossParams
-from dataprep.train.margins import AdaFace, Combined
+from dataprep.train.margins import AdaFace, Combined, angle
 
 MARGINS = [name for name, loss in LOSSES.items() if loss.kind == "margin" and loss.subcenters == 1]
+OTHERS = [(1.35, 0.0, 0.0), (1.35, 0.5, 0.1), (1.5, 0.5, 0.0), (4.0, 0.0, 0.0), (1.0, 1.5, 0.0)]
 Array = npt.NDArray[np.float64]
 
 
@@ -91,7 +92,7 @@ def test_hand_computed_values() -> None:
         assert head(embedded, torch.tensor([0])).item() == pytest.approx(loss, abs=2e-6), name
 
 
-@pytest.mark.parametrize("margins", [LOSSES[name].margins for name in MARGINS] + [(1.35, 0.0, 0.0), (1.35, 0.5, 0.1), (1.5, 0.5, 0.0), (4.0, 0.0, 0.0), (1.0, 1.5, 0.0)])  # fmt: skip
+@pytest.mark.parametrize("margins", [*(LOSSES[name].margins for name in MARGINS), *OTHERS])
 def test_margins_fall_with_the_angle_over_all_of_it(margins: tuple[float, float, float]) -> None:
     theta = torch.linspace(0, math.pi, 40001, dtype=torch.float64)
     cosine = torch.cos(theta).requires_grad_()
@@ -131,6 +132,14 @@ def test_gradients_are_finite_on_and_opposite_the_own_centre(name: str, dtype: t
     assert embedded.grad is not None
     assert embedded.grad.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_angle_has_a_finite_slope_at_the_ends_and_beyond(dtype: torch.dtype) -> None:
+    cosine = torch.tensor([1.0, -1.0, 1.000001, -1.000001], dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(angle(cosine).sum(), cosine)
+    assert slope.isfinite().all()
+    np.testing.assert_allclose(angle(cosine).detach(), [0, math.pi, 0, math.pi], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -201,6 +210,7 @@ def test_adaface_is_its_authors_head() -> None:
     m, h, alpha, s, eps = 0.4, 0.333, 0.2, 16.0, 1e-3
     head = head_of(LossParams(loss="adaface", scale=s, adaface_t_alpha=alpha))
     weight = head.full_state()["weight"].numpy()
+    embedded[0] = torch.tensor(weight[(int(labels[0]) + 1) % 5])  # on the centre of another: their clip shows
     mean, std = 20.0, 100.0
     for factor in (1.0, 9.0):  # blurred, then sharp
         x = embedded.numpy() * factor

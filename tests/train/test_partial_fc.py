@@ -17,6 +17,8 @@ from dataprep.train.sharding import initial_rows
 
 EMBEDDING, IMAGES = 6, 8
 State = dict[str, torch.Tensor]
+Case = tuple[LossParams, int, State | None]  # classes, and where to go on from
+Found = tuple[list[Case], list[list[State]], list[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +81,8 @@ rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method=f"file://{{folder}}/rendezvous", rank=rank, world_size=world)
 for number, (params, classes, start) in enumerate(torch.load(f"{{folder}}/cases.pt", weights_only=False)):
-    torch.save(trained(LossParams(**params), classes, rank=rank, world=world, start=start), f"{{folder}}/{{number}}.{{rank}}.pt")
+    found = trained(LossParams(**params), classes, rank=rank, world=world, start=start)
+    torch.save(found, f"{{folder}}/{{number}}.{{rank}}.pt")
 try:
     from dataprep.train.heads import make_head
     make_head(LossParams(), 6, 5, rank=rank, world=world)(torch.zeros(2, 6), torch.tensor([1, 5 if rank == 1 else 2]))
@@ -89,7 +92,7 @@ distributed.destroy_process_group()
 """
 
 
-def in_processes(folder: Path, cases: list[tuple[LossParams, int, State | None]], world: int) -> tuple[list[list[State]], list[str]]:  # fmt: skip
+def in_processes(folder: Path, cases: list[Case], world: int) -> tuple[list[list[State]], list[str]]:
     """What each process found in each case, and what each said about a label out of range."""
     folder.mkdir()
     torch.save([(params.as_dict(), classes, start) for params, classes, start in cases], folder / "cases.pt")
@@ -119,9 +122,9 @@ def assert_equal_states(one: State, other: State, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[LossParams, int, State | None]], list[list[State]], list[str]]:  # fmt: skip
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Found:
     torch.set_num_threads(1)
-    cases: list[tuple[LossParams, int, State | None]] = [(LossParams(loss=name), 5, None) for name in LOSSES]
+    cases: list[Case] = [(LossParams(loss=name), 5, None) for name in LOSSES]
     cases.append((LossParams(loss="arcface"), 1, None))  # the second process has no class
     cases.append((LossParams(loss="center"), 1, None))
     cases.append((LossParams(loss="adaface"), 1, None))
@@ -132,7 +135,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[
     return cases, found, said
 
 
-def test_two_processes_give_the_dense_result(two_processes: tuple[list[tuple[LossParams, int, State | None]], list[list[State]], list[str]]) -> None:  # fmt: skip
+def test_two_processes_give_the_dense_result(two_processes: Found) -> None:
     for (params, classes, start), parts in zip(*two_processes[:2], strict=True):
         dense = trained(params, classes, start=start)
         what = f"{params.loss}, {classes} classes"
@@ -145,7 +148,7 @@ def test_two_processes_give_the_dense_result(two_processes: tuple[list[tuple[Los
             assert_equal_states(part, dense, what)
 
 
-def test_every_process_names_a_label_out_of_range(two_processes: tuple[object, object, list[str]]) -> None:
+def test_every_process_names_a_label_out_of_range(two_processes: Found) -> None:
     for said in two_processes[2]:
         assert "RecordError label 5 is not among 0..4" in said
 
@@ -208,8 +211,9 @@ def test_a_sampled_loss_is_that_of_the_sample(name: str) -> None:
     embedded, labels = torch.randn(4, EMBEDDING).double(), torch.tensor([3, 17, 17, 48])
     loss = head(embedded, labels)
     loss.backward()
-    touched = {n: p.grad.flatten(1).abs().sum(1).nonzero()[:, 0] for n, p in head.named_parameters() if p.grad is not None and p.ndim > 1}  # fmt: skip
-    kept = touched["weight"]
+    gradient = dict(head.named_parameters())["weight"].grad
+    assert gradient is not None
+    kept = gradient.flatten(1).abs().sum(1).nonzero()[:, 0]
     assert len(kept) == 15
     assert {3, 17, 48} <= set(kept.tolist())
     # the same head with these classes alone

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from dataprep.errors import RecordError
 from dataprep.train.heads import make_head
 from dataprep.train.losses import LossParams
 from dataprep.train.pk import pk_order
+from dataprep.train.sharding import drawing
 from dataprep.train.triplet import distances, semi_hard
 
 
@@ -33,7 +35,7 @@ def test_a_triplet_by_hand(loss: str, margin: float) -> None:
     degrees = torch.tensor([0.0, 40.0, 45.0], dtype=torch.float64).deg2rad()
     embedded = torch.stack([degrees.cos(), degrees.sin()], 1) * torch.tensor([[1.0], [5.0], [0.2]])
     near, far = math.radians(40), math.radians(45)
-    expected = near - far if loss == "angular-triplet" else 2 * math.cos(far) - 2 * math.cos(near)
+    expected = near - far
     if loss == "triplet":
         expected = (2 - 2 * math.cos(near)) - (2 - 2 * math.cos(far))
     head = make_head(LossParams(loss=loss), 2, 2)
@@ -52,13 +54,13 @@ def test_without_semi_hard_triplets_the_loss_is_zero_and_has_a_gradient() -> Non
 def test_every_pair_with_semi_hard_negatives_gets_one_of_them() -> None:
     embedded, labels = batch()
     apart = distances(embedded, angular=False)
-    found = {(int(a), int(p)): int(n) for a, p, n in zip(*semi_hard(apart, labels, 0.3, torch.Generator()), strict=True)}
+    found = {
+        (int(a), int(p)): int(n) for a, p, n in zip(*semi_hard(apart, labels, 0.3, torch.Generator()), strict=True)
+    }
     for a in range(24):
         for p in range(24):
             negatives = [
-                n
-                for n in range(24)
-                if labels[n] != labels[a] and apart[a, p] < apart[a, n] < apart[a, p] + 0.3
+                n for n in range(24) if labels[n] != labels[a] and apart[a, p] < apart[a, n] < apart[a, p] + 0.3
             ]
             if a != p and labels[a] == labels[p] and negatives:
                 assert found.pop((a, p)) in negatives
@@ -92,11 +94,15 @@ def test_metric_learning_library_agrees_on_miner_and_loss() -> None:
     assert mine <= theirs
     assert {(a, p) for a, p, _ in mine} == {(a, p) for a, p, _ in theirs}
     head = make_head(LossParams(loss="triplet"), 8, 6, seed=3)
-    from dataprep.train.sharding import drawing
-
     drawn = semi_hard(distances(embedded, angular=False), labels, 0.3, drawing(3, 0))
     expected = TripletMarginLoss(margin=0.3, distance=squared, reducer=MeanReducer())(embedded, labels, drawn)
     assert head(embedded, labels).item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def together(labels: npt.NDArray[np.int64], epoch: int) -> list[list[int]]:
+    """The identities of each batch."""
+    order = pk_order(labels, identities=4, images=3, seed=1, epoch=epoch)
+    return [sorted(set(batch)) for batch in labels[order].reshape(-1, 12).tolist()]
 
 
 def test_batches_are_p_identities_of_k_images() -> None:
@@ -107,6 +113,8 @@ def test_batches_are_p_identities_of_k_images() -> None:
     assert all(len(set(chosen)) == 4 for chosen in batches[:, :, 0].tolist())
     assert np.array_equal(order, pk_order(labels, identities=4, images=3, seed=1, epoch=0))
     assert not np.array_equal(order, pk_order(labels, identities=4, images=3, seed=1, epoch=1))
+    company = {frozenset(chosen) for epoch in range(6) for chosen in together(labels, epoch)}
+    assert len(company) > 15  # identities meet others every time
     seen = np.concatenate([pk_order(labels, identities=4, images=3, seed=1, epoch=epoch) for epoch in range(6)])
     assert set(seen.tolist()) == set(range(len(labels)))
 
