@@ -44,7 +44,7 @@ def record_iter(path, part, parts):
 
 
 def face_dataset(folder):
-    """recognition/arcface_torch/dataset.py as it stands, but for the batches that are on a GPU there, and with workers that stay."""
+    """recognition/arcface_torch/dataset.py as it stands; its loader's workers may stay from epoch to epoch."""
     import numbers
 
     import torch
