@@ -226,6 +226,7 @@ def _in_a_child(source: Source, expected: list[tuple[Numbers, Numbers]]) -> None
     sys.exit(0 if same else 1)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_source_works_in_a_forked_and_in_a_spawned_process(source: Source, method: str) -> None:
     expected = load(source, workers=1)  # this process has a crew, which the fork must not touch
