@@ -37,7 +37,7 @@ def stranger(folder: Path, labels: list[float], images: list[bytes] | None = Non
     with open(folder / "train.rec", "wb") as stream:
         writer = RecordWriter(stream)
         for key, label in enumerate(labels):
-            writer.write(key, images[key] if images else face(int(label), key).image, scalar_head(label, key))
+            writer.write(key, images[key] if images else face(0, key).image, scalar_head(label, key))
         (folder / "train.idx").write_bytes(format_index(writer.finish()))
     if property:
         (folder / "property").write_text(property)
