@@ -77,14 +77,14 @@ def train(
              dataprep train --images train_list.txt --root VGGFace2/train --config my.yaml
              torchrun --nproc-per-node 8 -m dataprep train --pack glint360k/ --network ir100 --sample-rate 0.1
     """
-    from dataprep.train.loop import train
-
     if images is not None and packs:
         raise UsageError("--pack and --images exclude each other: a pack is made of the list")
     if images is None and (root or meta):
         raise UsageError("--root and --meta belong to --images: a pack's people are named in its labels.tsv")
     (params,) = given_params(values, TrainParams)
     chosen = TrainParams.from_mapping(params)
+    from dataprep.train.loop import train
+
     target = Path(workspace) / "models" / name
     validate = None
     if sets:

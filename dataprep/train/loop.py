@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dataprep.errors import DataprepError, Interrupted, ModelError
@@ -69,7 +70,13 @@ def train(
         world.once(lambda: _prepare(folder, session.identity, fresh=fresh))
         session.resume(folder)
         world.once(lambda: folder.put_json("config.json", session.identity))
-        return _Run(session, folder, validate, report).go()
+        try:
+            return _Run(session, folder, validate, report).go()
+        except torch.OutOfMemoryError:
+            raise ModelError(
+                f"{device} has not enough memory: lower --batch-size, or raise --accumulate, which takes the same steps in "
+                "parts; the last checkpoint stands"
+            ) from None
 
 
 class _Run:
@@ -124,7 +131,8 @@ class _Run:
     def _show(self, drawn: Curves | None) -> None:
         """Read the losses, on a GPU only now and then, and tell the display."""
         session = self._session
-        if session.device.type == "cuda" and len(self._unread) < _UNREAD and self._first + 1 < session.step:
+        waits = len(self._unread) < _UNREAD and self._first + 1 < session.step < session.steps
+        if session.device.type == "cuda" and waits:
             return
         self._read(drawn)
         if drawn is None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from conftest import Run, command, environment
 
-from dataprep.errors import ModelError, RecordError
+from dataprep.errors import Interrupted, ModelError, RecordError, UsageError
 from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.models.files import Input, load_model
 from dataprep.records.faces import Face
 from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
-from dataprep.train.loop import train
+from dataprep.train.loop import Progress, train
 from dataprep.train.params import TrainParams
 from dataprep.train.source import open_source
 
@@ -148,6 +148,70 @@ def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) ->
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="--fresh starts over"):
         train([pack], tmp_path, SMALL)
+
+
+def test_a_checkpoint_of_another_network_is_refused(pack: Path, tmp_path: Path) -> None:
+    train([pack], tmp_path / "a", TrainParams(**{**SMALL.as_dict(), "epochs": 1}))
+    train([pack], tmp_path / "b", TrainParams(**{**SMALL.as_dict(), "epochs": 1, "embedding": 64}))
+    os.replace(tmp_path / "b/checkpoint.pt", tmp_path / "a/checkpoint.pt")
+    before = losses(tmp_path / "a")
+    with pytest.raises(ModelError, match=r"cannot be resumed.*--fresh starts over"):
+        train([pack], tmp_path / "a", TrainParams(**{**SMALL.as_dict(), "epochs": 1}))
+    assert losses(tmp_path / "a") == before
+
+
+def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> None:
+    train([pack], tmp_path / "first", TrainParams(**{**SMALL.as_dict(), "epochs": 1, "embedding": 64}))
+    asked = TrainParams(loss="triplet", identities_per_batch=3, images_per_identity=2, epochs=2, lr=0.01, ema=0.9)
+    about = train([pack], tmp_path / "second", asked, pretrained=tmp_path / "first/model.pt")
+    assert about is not None
+    assert about["params"]["batch_size"] == 6
+    assert len(losses(tmp_path / "second")) == 4
+    assert load_model(tmp_path / "second/model.pt").embedding == 64
+    single = tmp_path / "single"
+    single.mkdir()
+    write_insightface(single, faces(3, 1), height=112, width=112)
+    with pytest.raises(RecordError, match=r"one image only.*--min-images 2"):
+        train([single], tmp_path / "third", asked)
+    with pytest.raises(UsageError, match="trains nothing"):
+        train([pack], tmp_path / "third", TrainParams(**{**asked.as_dict(), "train": "head"}))
+    with pytest.raises(ModelError, match=r"holds a mobilefacenet, not a ir18"):
+        train([pack], tmp_path / "third", TrainParams(network="ir18", batch_size=4), pretrained=tmp_path / "first/model.pt")
+    assert not (tmp_path / "third/config.json").exists()
+
+
+class Scores:
+    """Accuracies that somebody else found, one after the other; it notes what it was asked."""
+
+    def __init__(self, *found: float) -> None:
+        self.found, self.asked = list(found), 0
+
+    def check(self, input: Input) -> None:
+        assert (input.height, input.width) == (112, 112)
+
+    def __call__(self, module: torch.nn.Module, input: Input) -> dict[str, float]:
+        assert not module.training
+        self.asked += 1
+        return {"set": self.found.pop(0)}
+
+
+def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(**{**SMALL.as_dict(), "validate_every": 2})
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train([pack], tmp_path, params, validate=Scores(0.7, 0.9), report=stop)
+    rest = Scores(0.8, 0.85, 0.6)
+    train([pack], tmp_path, params, validate=rest)
+    assert rest.asked == 3  # at 6 and 8, and at the end
+    assert load_model(tmp_path / "best.pt").about["steps"] == 4
+    scored = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [(one["step"], one["accuracy"]["set"]) for one in scored] == [
+        (2, 0.7), (4, 0.9), (6, 0.8), (8, 0.85), (9, 0.6),
+    ]  # fmt: skip
 
 
 def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
