@@ -53,20 +53,22 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=12, help="of each")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="with lfw/ and weights/")
+    parser.add_argument("--folder", type=Path, help="where to work, and to go on after an interruption; default: a new one")
     given = parser.parse_args()
     parts = given.parts or ("synth", "lfw")
     with tempfile.TemporaryDirectory() as scratch:
-        good = [synth(given, Path(scratch) / "synth")] if "synth" in parts else []
+        folder = given.folder or Path(scratch)
+        good = [synth(given, folder / "synth")] if "synth" in parts else []
         if "lfw" in parts:
             if not (given.data / "lfw").is_dir():
                 sys.exit(f"{given.data} has no lfw/: --data names the folder of the real photos")
-            good.append(lfw(given, Path(scratch) / "lfw"))
+            good.append(lfw(given, folder / "lfw"))
     sys.exit(0 if all(good) else 1)
 
 
 def synth(given: argparse.Namespace, folder: Path) -> bool:
     pack = folder / "pack"
-    pack.mkdir(parents=True)
+    pack.mkdir(parents=True, exist_ok=True)
     faces = (
         Face(name=f"{who}/{photo}.jpg", label=who, identity=str(who), image=encode_jpeg(drawn_face(who, photo)))
         for who in range(given.people)

@@ -176,7 +176,12 @@ def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match="trains nothing"):
         train([pack], tmp_path / "third", TrainParams(**{**asked.as_dict(), "train": "head"}))
     with pytest.raises(ModelError, match=r"holds a mobilefacenet, not a ir18"):
-        train([pack], tmp_path / "third", TrainParams(network="ir18", batch_size=4), pretrained=tmp_path / "first/model.pt")
+        train(
+            [pack],
+            tmp_path / "third",
+            TrainParams(network="ir18", batch_size=4),
+            pretrained=tmp_path / "first/model.pt",
+        )
     assert not (tmp_path / "third/config.json").exists()
 
 
