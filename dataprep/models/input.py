@@ -60,8 +60,3 @@ class Input:
                 f"{what} holds faces of {width}x{height}, the model takes {self.width}x{self.height}: "
                 f"align and pack them to that size, or choose a model of theirs"
             )
-
-    def described(self) -> str:
-        """In words, for cards and messages."""
-        mean, std = (", ".join(f"{value:g}" for value in three) for three in (self.mean, self.std))
-        return f"{self.width}x{self.height} {self.order}, (0..255 - [{mean}]) / [{std}]"
