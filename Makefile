@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint mxnet facenet interop benchmarks clean
+.PHONY: setup demo test lint mxnet facenet interop benchmarks training clean
 
 setup: .venv/ready
 .venv/ready: setup.cfg setup.py dataprep/imaging/mtcnn/_mtcnn.c
@@ -46,6 +46,9 @@ benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the pe
 	$(BIN)/python tests/benchmarks/line.py --facenet .venv-facenet/bin/python --mxnet .venv-mxnet/bin/python
 	$(BIN)/python tests/benchmarks/recall.py --facenet .venv-facenet/bin/python
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
+
+training: setup      ## that training learns: from scratch with five losses, and from published weights; about ten minutes
+	$(BIN)/python tests/benchmarks/training.py
 
 clean:
 	rm -rf .venv .venv-mxnet .venv-facenet demo build *.egg-info

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=12, help="of each")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="with lfw/ and weights/")
-    parser.add_argument("--folder", type=Path, help="where to work, and to go on after an interruption; default: a new one")
+    parser.add_argument("--folder", type=Path, help="where to work, and to go on when stopped; default: a new one")
     given = parser.parse_args()
     parts = given.parts or ("synth", "lfw")
     with tempfile.TemporaryDirectory() as scratch:
