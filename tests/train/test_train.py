@@ -81,6 +81,28 @@ def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(pack: Pa
     assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
 
 
+def test_all_that_is_drawn_and_kept_survives_an_interruption(pack: Path, tmp_path: Path) -> None:
+    """Dropout, sampled centres, AdamW's moments, the running mean of AdaFace, the average of the weights."""
+    params = TrainParams(
+        epochs=2, batch_size=4, seed=5, lr=0.01, embedding_head="e", optimizer="adamw", ema=0.5, loss="adaface",
+        sample_rate=0.4, accumulate=2,
+    )  # fmt: skip
+
+    def stop(progress: Progress) -> None:
+        if progress.step in (2, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train([pack], whole, params)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train([pack], parts, params, report=stop)
+    train([pack], parts, params)
+    assert len(losses(parts)) == 6
+    assert losses(parts) == losses(whole)
+    assert all(torch.equal(a, b) for a, b in zip(weights(parts).values(), weights(whole).values(), strict=True))
+
+
 def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path, dataprep: Run) -> None:
     process = subprocess.Popen(
         command("-w", tmp_path, "train", "--pack", pack, "--epochs", 500, "--batch-size", 4, "--checkpoint-every", 1000),
