@@ -64,7 +64,7 @@ def train(
     with joined(params.device) as (world, device), ExitStack() as stack:
         world.once(lambda: stack.enter_context(locked(target, "the model")))
         folders = world.once(packs) if callable(packs) else packs
-        session = world.every(lambda: make_session(folders, params, pretrained=pretrained, world=world, device=device))
+        session = make_session(folders, params, pretrained=pretrained, world=world, device=device)
         if validate is not None:
             world.once(partial(validate.check, session.input))
         world.once(lambda: _prepare(folder, session.identity, fresh=fresh))

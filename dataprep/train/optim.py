@@ -16,9 +16,7 @@ from dataprep.train.params import TrainParams
 
 
 def make_optimizer(params: TrainParams, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD or AdamW over `parameters`; the rate is set at each step. Raises UsageError."""
-    if params.nesterov and (params.optimizer != "sgd" or not params.momentum):
-        raise UsageError("--nesterov is of SGD with --momentum above 0")
+    """SGD or AdamW over `parameters`; the rate is set at each step."""
     if params.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=0.0, weight_decay=params.weight_decay)
     return torch.optim.SGD(
@@ -28,6 +26,12 @@ def make_optimizer(params: TrainParams, parameters: Iterable[nn.Parameter]) -> t
         weight_decay=params.weight_decay,
         nesterov=params.nesterov,
     )
+
+
+def check_optimizer(params: TrainParams) -> None:
+    """Raises UsageError for settings that contradict each other."""
+    if params.nesterov and (params.optimizer != "sgd" or not params.momentum):
+        raise UsageError("--nesterov is of SGD with --momentum above 0")
 
 
 def gradient_norm(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], world: World) -> Tensor:

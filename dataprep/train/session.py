@@ -24,12 +24,19 @@ from dataprep.train.heads import Head, make_head
 from dataprep.train.loader import check_input
 from dataprep.train.losses import LOSSES
 from dataprep.train.network import make_model, place, wrap
-from dataprep.train.optim import Average, average_buffers, full_slots, load_slots, make_optimizer
+from dataprep.train.optim import (
+    Average,
+    average_buffers,
+    check_optimizer,
+    full_slots,
+    load_slots,
+    make_optimizer,
+)
 from dataprep.train.params import TrainParams
 from dataprep.train.pk import pk_order
 from dataprep.train.schedule import check_schedule
 from dataprep.train.source import Source, open_source
-from dataprep.train.step import Stepper
+from dataprep.train.step import Stepper, choose_precision
 from dataprep.train.validation import Best
 
 
@@ -153,21 +160,13 @@ class Session:
 def make_session(
     packs: Sequence[Path], params: TrainParams, *, pretrained: Path | None, world: World, device: torch.device
 ) -> Session:
-    """Everything at step 0. Raises ModelError, RecordError and UsageError."""
-    check_schedule(params)
-    source = open_source(packs, join=params.join)
-    params = _fitted(params, source, world)
-    checkpoints.seed_all(params.seed)
-    model = make_model(params, (source.height, source.width), pretrained)
-    params = replace(params, network=model.network)
-    check_input(source, model.input, augmentation(params))
-    backbone = place(model.module, params, world, device)
+    """Everything at step 0. Raises ModelError, RecordError and UsageError, those of one process in all."""
+    source, params, model = world.every(lambda: _opened(packs, params, pretrained, world))
+    world.every(lambda: choose_precision(params, device))
+    backbone = world.every(lambda: place(model.module, params, world, device))
     head = make_head(params, model.embedding, source.num_classes, rank=world.rank, world=world.size, seed=params.seed)
     head.to(device)
-    learning = [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad]
-    if not learning:
-        raise UsageError(f"--train head trains nothing with --loss {params.loss}, which has no weights")
-    optimizer = make_optimizer(params, learning)
+    optimizer = make_optimizer(params, [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad])
     stepper = Stepper(wrap(backbone, params, world, device), head, optimizer, params, world, device)
     if world.size > 1:  # what is random within the network (dropout) differs between the processes
         checkpoints.seed_all(params.seed * 1_009 + world.rank)
@@ -193,12 +192,29 @@ def make_session(
     )
 
 
+def _opened(
+    packs: Sequence[Path], params: TrainParams, pretrained: Path | None, world: World
+) -> tuple[Source, TrainParams, Model]:
+    """What is trained on and what is trained, the parameters as they are for both; all that the user may have wrong."""
+    check_schedule(params)
+    check_optimizer(params)
+    source = open_source(packs, join=params.join)
+    params = _fitted(params, source, world)
+    checkpoints.seed_all(params.seed)
+    model = make_model(params, (source.height, source.width), pretrained)
+    params = replace(params, network=model.network)
+    check_input(source, model.input, augmentation(params))
+    return source, params, model
+
+
 def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
     """The parameters, batches of triplets as large as they are; errors for what does not fit the pack or the processes."""
     preset = LOSSES[params.loss]
     if preset.by_identity:
         size = params.identities_per_batch * params.images_per_identity
         params = replace(params, batch_size=size)
+        if params.train == "head":
+            raise UsageError(f"--train head trains nothing with --loss {params.loss}, which has no weights")
         if params.accumulate > 1:
             raise UsageError(
                 f"--accumulate does not go with --loss {params.loss}, which compares the images of a batch"

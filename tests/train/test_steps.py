@@ -9,7 +9,7 @@ from dataprep.errors import ModelError, UsageError
 from dataprep.train.config import read_config
 from dataprep.train.distributed import World, choose_device
 from dataprep.train.heads import make_head
-from dataprep.train.optim import Average, clip_gradients, gradient_norm, make_optimizer
+from dataprep.train.optim import Average, check_optimizer, clip_gradients, gradient_norm, make_optimizer
 from dataprep.train.params import TrainParams
 from dataprep.train.schedule import check_schedule, learning_rate
 from dataprep.train.step import Stepper, choose_precision
@@ -140,7 +140,7 @@ def test_precisions_and_devices_that_are_not_there_are_named() -> None:
     with pytest.raises(ModelError, match="--device nonsense"):
         choose_device("nonsense")
     with pytest.raises(UsageError, match="--momentum"):
-        make_optimizer(TrainParams(nesterov=True, momentum=0.0), [nn.Parameter(torch.ones(1))])
+        check_optimizer(TrainParams(nesterov=True, momentum=0.0))
 
 
 def test_bf16_on_a_cpu_is_near_float32() -> None:
