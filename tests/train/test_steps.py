@@ -48,15 +48,16 @@ def test_schedules_that_contradict_themselves_are_refused(settings: dict[str, ob
         check_schedule(TrainParams(**settings))
 
 
-def test_clipping_is_torchs() -> None:
+@pytest.mark.parametrize("largest", [0.7, 100.0])
+def test_clipping_is_torchs(largest: float) -> None:
     torch.manual_seed(0)
     one, two = ([nn.Parameter(torch.ones(n)) for n in (3, 5)] for _ in range(2))
     for a, b in zip(one, two, strict=True):
         a.grad = torch.randn_like(a)
         b.grad = a.grad.clone()
     norm = gradient_norm(one[:1], one[1:], World())
-    clip_gradients(one, norm, 0.7)
-    assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(two, 0.7)))
+    clip_gradients(one, norm, largest)
+    assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(two, largest)))
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 
