@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=LOSSES)
     parser.add_argument("--people", type=int, default=40, help="drawn, and trained on")
     parser.add_argument("--photos", type=int, default=12, help="of each")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="with lfw/ and weights/")
     parser.add_argument("--folder", type=Path, help="where to work, and to go on when stopped; default: a new one")
     given = parser.parse_args()
