@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint mxnet facenet interop benchmarks clean
+.PHONY: setup demo test lint mxnet facenet interop benchmarks training clean
 
 setup: .venv/ready
 .venv/ready: setup.cfg setup.py dataprep/imaging/mtcnn/_mtcnn.c
@@ -24,7 +24,7 @@ lint: setup
 mxnet: .venv-mxnet/ready      ## the real mxnet, as an oracle, in an environment of its own
 .venv-mxnet/ready:
 	$(shell command -v $(PYTHON) || echo python3) -m venv .venv-mxnet
-	.venv-mxnet/bin/pip install -q mxnet==1.9.1 numpy==1.26.4 hypothesis click pillow fsspec 'opencv-python-headless<4.12' && touch $@
+	.venv-mxnet/bin/pip install -q '$(TORCH)' torchvision mxnet==1.9.1 numpy==1.26.4 hypothesis click pillow fsspec 'opencv-python-headless<4.12' && touch $@
 
 facenet: .venv-facenet/ready  ## the real facenet-pytorch with the torchvision it imports; several GB
 .venv-facenet/ready:
@@ -38,6 +38,7 @@ interop: setup mxnet facenet  ## what the field's own tools say of our packs and
 benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about three quarters of an hour
 	$(BIN)/python tests/benchmarks/synth.py
 	.venv-mxnet/bin/python -W ignore tests/benchmarks/packs.py
+	$(BIN)/python tests/benchmarks/loader.py --mxnet .venv-mxnet/bin/python
 	$(BIN)/python tests/benchmarks/verification.py
 	$(BIN)/python tests/benchmarks/protocols.py
 	$(BIN)/python tests/benchmarks/target.py
@@ -45,6 +46,9 @@ benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the pe
 	$(BIN)/python tests/benchmarks/line.py --facenet .venv-facenet/bin/python --mxnet .venv-mxnet/bin/python
 	$(BIN)/python tests/benchmarks/recall.py --facenet .venv-facenet/bin/python
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
+
+training: setup      ## that training learns: from scratch with five losses, and from published weights; about ten minutes
+	$(BIN)/python tests/benchmarks/training.py
 
 clean:
 	rm -rf .venv .venv-mxnet .venv-facenet demo build *.egg-info

@@ -21,6 +21,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "lst": ("stages", "lst", "List the aligned faces with labels (dir2lst)."),
     "pack": ("stages", "pack", "Pack the listed faces into RecordIO (face2rec)."),
     "train": ("models", "train", "Train a recogniser on a pack."),
+    "export-model": ("export", "export_model", "Write a model as ONNX or safetensors, with its card."),
     "test": ("scoring", "test", "Score a model on a verification set."),
     "extract": ("scoring", "extract", "Embed a folder, a list, a pack or a .bin."),
     "compare": ("scoring", "compare", "Print the results of several models side by side."),

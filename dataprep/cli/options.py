@@ -17,7 +17,7 @@ F = Callable[..., Any]
 
 
 def params_options(*kinds: type[StageParams]) -> Callable[[F], F]:
-    """One option for each field, with the field's own help, default and choices."""
+    """One option for each field, with the field's own help, default, choices and group."""
 
     def decorate(function: F) -> F:
         for kind in reversed(kinds):
@@ -44,6 +44,28 @@ def is_given(ctx: click.Context, kind: type[StageParams]) -> bool:
     )
 
 
+class GroupedCommand(click.Command):
+    """A command whose help shows its options under the groups that their parameters name, the others first."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(option, "group", "Options"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class GroupedOption(click.Option):
+    """An option with the title it stands under."""
+
+    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
 def run_options(function: F) -> F:
     """--jobs, --dry-run, --strict, --accept-versions."""
     for option in (
@@ -63,14 +85,17 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     name = "--" + field.name.replace("_", "-")
     help = field.metadata["help"]
     help = help[:1].upper() + help[1:] + "."
+    settings: dict[str, Any] = {"cls": GroupedOption, "group": field.metadata.get("group", "Options"), "help": help}
     if hint is bool:
-        return click.option(name, is_flag=True, default=field.default, help=help)
+        both = f"{name}/--no-{name[2:]}" if field.default else name
+        return click.option(both, is_flag=True, default=field.default, **settings)
     choices = field.metadata.get("choices")
     if choices:
         kind: Any = click.Choice(choices)
     else:
         kind = _plain_type(hint)
-    return click.option(name, type=kind, default=field.default, show_default=field.default not in (None, ""), help=help)
+    shown = field.default not in (None, "")
+    return click.option(name, type=kind, default=field.default, show_default=shown, **settings)
 
 
 def _plain_type(hint: Any) -> Any:

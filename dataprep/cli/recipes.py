@@ -119,11 +119,14 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
 def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:
     """Run a verb with the options of a recipe, as if they had been typed."""
     arguments: list[str] = []
+    switches = {text for option in command.params for text in option.secondary_opts}
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:
             arguments.append(option)
-        elif value is not False and value is not None:
-            arguments += [option, str(value)]
+        elif value is False:
+            arguments += [no for no in switches if no == f"--no-{option[2:]}"]
+        elif value is not None:
+            arguments += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     with command.make_context(command.name, arguments, parent=ctx) as inner:
         command.invoke(inner)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,11 +14,13 @@ from dataprep.errors import ImagingError, ModelError, RecordError, UsageError
 from dataprep.imaging.photo import Pixels, decode
 
 if TYPE_CHECKING:
-    from dataprep.models.files import Input, Model
+    from dataprep.models.files import Model
+    from dataprep.models.input import Input
 
 Embeddings = npt.NDArray[np.float32]
 
 FLIPS = ("sum", "concat", "none")
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".pkl")
 
 
 class Embedder(Protocol):
@@ -52,7 +55,8 @@ class TorchEmbedder:
 
 
 class OnnxEmbedder:
-    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` are of values 0..255, by channel in `order`."""
+    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` are of values 0..255, by channel in `order`; a file of
+    `export-model` says them itself, and what it says holds."""
 
     def __init__(
         self,
@@ -83,6 +87,9 @@ class OnnxEmbedder:
         # exported with a fixed batch, it takes no other
         self._fixed = described.shape[0] if isinstance(described.shape[0], int) else None
         self.height, self.width = (side if isinstance(side, int) else 112 for side in described.shape[2:4])
+        self.described = _described(self._session.get_modelmeta().custom_metadata_map, path)
+        if self.described is not None:
+            mean, std, order = self.described.mean, self.described.std, self.described.order
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
         self._turned = order == "BGR"
 
@@ -100,6 +107,17 @@ class OnnxEmbedder:
         return np.concatenate(out)
 
 
+def _described(metadata: Mapping[str, str], path: Path) -> Input | None:
+    """What a file of `export-model` says of its input."""
+    from dataprep.models.card import KEY
+    from dataprep.models.input import Input
+
+    try:
+        return Input.from_mapping(json.loads(metadata[KEY])["input"]) if KEY in metadata else None
+    except (ModelError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: what it says of its input is damaged ({error}); export it again") from None
+
+
 def _providers(device: str, available: Sequence[str]) -> list[str]:
     cuda = "CUDAExecutionProvider" in available
     if device.startswith("cuda") and not cuda:
@@ -108,22 +126,22 @@ def _providers(device: str, available: Sequence[str]) -> list[str]:
 
 
 def open_model(path: Path, device: str = "auto", *, input: Input | None = None) -> Embedder:
-    """An embedder for a model file, by its suffix. `input` describes what an ONNX file's network takes, whose own file
-    does not; a .pt of ours knows."""
+    """An embedder for a model file: ONNX, or whatever `load_pretrained` opens. `input` describes what the network takes
+    where the file does not; files of ours do."""
     if not path.exists():
         raise ModelError(f"{path}: no such model: `dataprep train` makes one, --model names another")
-    from dataprep.models.files import Input, load_model
+    from dataprep.models.input import Input
+    from dataprep.models.pretrained import load_pretrained
 
     if path.suffix == ".onnx":
         given = input or Input()
-        return OnnxEmbedder(path, mean=given.mean, std=given.std, order=given.order, device=device)
-    if path.suffix == ".pt":
-        if input is not None:
-            raise ModelError(
-                f"{path} says itself what its input looks like; --mean, --std and --order are for ONNX files"
-            )
-        return TorchEmbedder(load_model(path), device=device)
-    raise ModelError(f"{path}: a model is .pt (of dataprep) or .onnx")
+        embedder = OnnxEmbedder(path, mean=given.mean, std=given.std, order=given.order, device=device)
+        if input is not None and embedder.described is not None:
+            raise ModelError(f"{path} says itself what its input looks like; --mean, --std and --order are for others")
+        return embedder
+    if path.suffix not in _WEIGHTS:
+        raise ModelError(f"{path}: a model is .onnx, or weights: {', '.join(_WEIGHTS)}")
+    return TorchEmbedder(load_pretrained(path, input=input), device=device)
 
 
 def embed_batch(embedder: Embedder, faces: npt.NDArray[np.uint8], flip: str = "sum") -> Embeddings:

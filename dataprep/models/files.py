@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dataprep.errors import ModelError
-from dataprep.models.mobilefacenet import MobileFaceNet
+from dataprep.models.input import Input
+from dataprep.models.registry import NETWORKS, build
 from dataprep.storage import Folder
 
-NETWORKS: Mapping[str, Callable[[int], nn.Module]] = {"mobilefacenet": MobileFaceNet}
+__all__ = ["NETWORKS", "Input", "Model", "build", "described_model", "load_model", "save_model", "untrained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """What a network expects: (n, 3, height, width), channels in `order`, `(value - mean) / std` of 0..255."""
+class Model:
+    """A network in evaluation mode, with what its file says of it. `head` is None for that of the network's authors."""
 
-    height: int = 112
-    width: int = 112
-    order: str = "RGB"
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-
-    def normalise(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        """(n, height, width, 3) RGB bytes to the network's (n, 3, height, width) floats."""
-        batch = torch.from_numpy(images if self.order == "RGB" else images[..., ::-1].copy())
-        batch = batch.permute(0, 3, 1, 2).float()
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        return (batch - mean) / std
-
-
-def build(network: str, embedding: int) -> nn.Module:
-    """A fresh network by name; ModelError lists the names."""
-    if network not in NETWORKS:
-        raise ModelError(f"unknown network {network!r}; there are: {', '.join(NETWORKS)}")
-    return NETWORKS[network](embedding)
+    module: nn.Module
+    input: Input
+    network: str
+    embedding: int
+    about: Mapping[str, Any]
+    head: str | None = None
 
 
 def save_model(
-    path: Path, module: nn.Module, *, network: str, embedding: int, input: Input, about: Mapping[str, Any]
+    path: Path,
+    module: nn.Module,
+    *,
+    network: str,
+    embedding: int,
+    input: Input,
+    about: Mapping[str, Any],
+    head: str | None = None,
 ) -> None:
     """Write atomically; only plain values and tensors, so that the file opens without running code."""
     content = {
@@ -55,45 +48,44 @@ def save_model(
         "about": dict(about),
         "weights": {name: tensor.cpu() for name, tensor in module.state_dict().items()},
     }
+    if head is not None:
+        content["head"] = head
     with Folder(path.parent).writing(path.name) as stream:
         torch.save(content, stream)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A network in evaluation mode, with what its file says of it."""
-
-    module: nn.Module
-    input: Input
-    network: str
-    embedding: int
-    about: Mapping[str, Any]
 
 
 def load_model(path: Path) -> Model:
     """Open a model's file; no code in it is run. Raises ModelError."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        module = build(content["network"], content["embedding"])
-        module.load_state_dict(content["weights"])
-        described = content["input"]
-        return Model(
-            module=module.eval(),
-            input=Input(**{**described, "mean": tuple(described["mean"]), "std": tuple(described["std"])}),
-            network=content["network"],
-            embedding=content["embedding"],
-            about=dict(content["about"]),
-        )
+        return described_model(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model; `dataprep train` makes one") from None
-    except ModelError:
-        raise
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     except Exception as error:  # torch.load raises nearly anything for a damaged or foreign file
         words = str(error).splitlines()[0][:200]
         raise ModelError(f"{path}: not a model of dataprep ({type(error).__name__}: {words})") from None
 
 
+def described_model(content: Mapping[str, Any]) -> Model:
+    """The model of what `save_model` wrote."""
+    input = Input.from_mapping(content["input"])
+    network, embedding, head = content["network"], content["embedding"], content.get("head")
+    module = build(network, embedding, input_size=(input.height, input.width), head=head)
+    module.load_state_dict(content["weights"])
+    return Model(
+        module=module.eval(),
+        input=input,
+        network=network,
+        embedding=embedding,
+        about=dict(content["about"]),
+        head=head,
+    )
+
+
 def untrained(model: Model, *, seed: int = 0) -> Model:
     """The same network with fresh weights: what the architecture alone can tell."""
     torch.manual_seed(seed)
-    return replace(model, module=build(model.network, model.embedding).eval(), about={})
+    size = (model.input.height, model.input.width)
+    module = build(model.network, model.embedding, input_size=size, head=model.head)
+    return replace(model, module=module.eval(), about={})

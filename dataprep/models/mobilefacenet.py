@@ -1,17 +1,21 @@
-"""MobileFaceNet (Chen et al. 2018, arXiv:1804.07573): a million parameters, made for faces of 112x112."""
+"""MobileFaceNet (Chen et al. 2018, arXiv:1804.07573): a million parameters, made for faces of 112x112; and foamliu's."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from dataprep.models.embedding import make_head, output_shape
 
 # (expansion, channels, repeats, stride of the first), table 1 of the paper
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
 class MobileFaceNet(nn.Module):
-    """(n, 3, 112, 112) normalised RGB to (n, embedding). The last depthwise layer spans the whole 7x7 map (GDC)."""
+    """(n, 3, h, w) to (n, embedding). The last depthwise layer spans the whole map, 7x7 for 112x112 (GDC), unless another
+    `head` is asked for (embedding.py)."""
 
-    def __init__(self, embedding: int = 128) -> None:
+    def __init__(self, embedding: int = 128, *, size: tuple[int, int] = (112, 112), head: str | None = None) -> None:
         super().__init__()
         layers: list[nn.Module] = [_conv(3, 64, 3, stride=2), _conv(64, 64, 3, groups=64)]
         channels = 64
@@ -19,17 +23,56 @@ class MobileFaceNet(nn.Module):
             for index in range(repeats):
                 layers.append(_Bottleneck(channels, out, expansion, stride if index == 0 else 1))
                 channels = out
-        layers += [_conv(channels, 512, 1), _conv(512, 512, 7, padding=0, groups=512, activation=False)]
+        layers.append(_conv(channels, 512, 1))
         self.features = nn.Sequential(*layers)
-        self.project = nn.Linear(512, embedding, bias=False)
-        self.norm = nn.BatchNorm1d(embedding)
+        shape = output_shape(self.features, size)
+        self.head = None if head is None else make_head(head, shape, embedding)
+        if head is None:
+            _, height, width = shape
+            self.features.append(_conv(512, 512, (height, width), groups=512, activation=False))
+            self.project = nn.Linear(512, embedding, bias=False)
+            self.norm = nn.BatchNorm1d(embedding)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.features(x).flatten(1)
-        embedded: Tensor = self.norm(self.project(x))
+        x = self.features(x)
+        embedded: Tensor = self.norm(self.project(x.flatten(1))) if self.head is None else self.head(x)
+        return embedded
+
+
+class FoamliuMobileFaceNet(nn.Module):
+    """MobileFaceNet as foamliu/MobileFaceNet has it, parameters named as there: ReLU6 for PReLU, another 1x1 convolution in
+    the second layer, a bias in the last. (n, 3, h, w) to (n, embedding)."""
+
+    def __init__(self, embedding: int = 128, *, size: tuple[int, int] = (112, 112)) -> None:
+        super().__init__()
+        self.conv1 = _conv_relu6(3, 64, 3, stride=2)
+        self.dw_conv = _DepthwiseSeparable(64)
+        blocks, channels = [], 64
+        for expansion, out, repeats, stride in _BOTTLENECKS:
+            for index in range(repeats):
+                blocks.append(_InvertedResidual(channels, out, expansion, stride if index == 0 else 1))
+                channels = out
+        self.features = nn.Sequential(*blocks)
+        self.conv2 = _conv_relu6(channels, 512, 1)
+        body = nn.Sequential(self.conv1, self.dw_conv, self.features, self.conv2)
+        _, height, width = output_shape(body, size)
+        self.gdconv = nn.Sequential()
+        self.gdconv.add_module("depthwise", nn.Conv2d(512, 512, (height, width), groups=512, bias=False))
+        self.gdconv.add_module("bn", nn.BatchNorm2d(512))
+        self.conv3 = nn.Conv2d(512, embedding, 1)
+        self.bn = nn.BatchNorm2d(embedding)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv2(self.features(self.dw_conv(self.conv1(x))))
+        embedded: Tensor = self.bn(self.conv3(self.gdconv(x))).flatten(1)
         return embedded
 
 
@@ -54,19 +97,55 @@ class _Bottleneck(nn.Module):
 def _conv(
     channels: int,
     out: int,
-    kernel: int,
+    kernel: int | tuple[int, int],
     *,
     stride: int = 1,
-    padding: int | None = None,
     groups: int = 1,
     activation: bool = True,
 ) -> nn.Sequential:
+    padding = kernel // 2 if isinstance(kernel, int) else 0
     layers: list[nn.Module] = [
-        nn.Conv2d(
-            channels, out, kernel, stride, kernel // 2 if padding is None else padding, groups=groups, bias=False
-        ),
+        nn.Conv2d(channels, out, kernel, stride, padding, groups=groups, bias=False),
         nn.BatchNorm2d(out),
     ]
     if activation:
         layers.append(nn.PReLU(out))
     return nn.Sequential(*layers)
+
+
+class _DepthwiseSeparable(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.depthwise(x)))
+        return torch.relu(self.bn2(self.pointwise(x)))
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, channels: int, out: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        self.conv = nn.Sequential(
+            _conv_relu6(channels, wide, 1),
+            _conv_relu6(wide, wide, 3, stride=stride, groups=wide),
+            nn.Conv2d(wide, out, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+        self.shortcut = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return x + y if self.shortcut else y
+
+
+def _conv_relu6(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU6(),
+    )

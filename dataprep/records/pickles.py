@@ -1,8 +1,9 @@
-"""Pickles of images and truth values, opened so that nothing in them is run and little can be wasted.
+"""Pickles of images and truth values, or of weights, opened so that nothing in them is run and little can be wasted.
 
 A verification set's .bin is a pickle, and a pickle is a program. Ours is read twice: a scan of its opcodes, which must be
-among those that lists of bytes and plain arrays need, with lengths and memo numbers that the file is long enough for;
-then Python's own unpickler, for which every global is a stand-in of this module and numpy itself is never called.
+among those that lists (of weights: dicts) of bytes and plain arrays need, with lengths and memo numbers that the file is
+long enough for; then Python's own unpickler, for which every global is a stand-in of this module and numpy itself is
+never called.
 Opcodes: Python's Lib/pickletools.py.
 """
 
@@ -13,7 +14,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,21 +36,24 @@ _COUNTED = {
     **dict.fromkeys(b"\x8e\x96\x8d", 8),
 }
 _PUTS = {ord("q"): 1, ord("r"): 4, ord("p"): 0}
-_PLAIN = re.compile(r"[biu][1248]")
+_MAPPINGS = {**dict.fromkeys(b"}sud", 0), ord("G"): 8}
+_PLAIN, _NUMBERS = re.compile(r"[biu][1248]"), re.compile(r"[biu][1248]|f[248]")
 
 
 class Array:
-    """What a pickled numpy array stands for: a type of whole numbers or truth values, a shape and the bytes.
+    """What a pickled numpy array stands for: a type of numbers, a shape and the bytes.
 
     `data` is as it stands in the pickle: several arrays may share it."""
 
     def __init__(self, *arguments: Any) -> None:
         self._dtype, self._shape = np.dtype("u1"), (0,)
+        self._order: Literal["C", "F"] = "C"
         self.data: bytes | bytearray = b""
 
     def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, _, data = state
+        _, shape, dtype, by_columns, data = state
         self.fill(shape, dtype, data)
+        self._order = "F" if by_columns else "C"
 
     def fill(self, shape: Any, dtype: Any, data: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
@@ -65,11 +69,17 @@ class Array:
         """The elements in a row; a transposed array of more than one column is not expected here."""
         return np.frombuffer(self.data, self._dtype)
 
+    def array(self) -> npt.NDArray[Any]:
+        """The array, in its shape."""
+        return self.values().reshape(self._shape, order=self._order)
+
 
 class _Dtype:
+    allowed = _PLAIN
+
     def __init__(self, name: Any, *arguments: Any) -> None:
         text = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
-        if not _PLAIN.fullmatch(text):
+        if not self.allowed.fullmatch(text):
             raise RecordError(f"an array in it is of type {text[:20]!r}; images and truth values are whole numbers")
         self.plain = np.dtype(text)
 
@@ -78,30 +88,36 @@ class _Dtype:
             self.plain = self.plain.newbyteorder(">")
 
 
-def load_plain(data: bytes) -> Any:
-    """What a pickle of lists, tuples, bytes, truth values and numpy arrays (as `Array`) holds.
+class _AnyDtype(_Dtype):
+    allowed = _NUMBERS
+
+
+def load_plain(data: bytes, *, weights: bool = False) -> Any:
+    """What a pickle of lists, tuples, bytes, truth values and numpy arrays (as `Array`) holds; with `weights`, of dicts and
+    of arrays of floats too.
 
     Str of Python 2 come as bytes. Raises RecordError for anything else, hostile or damaged.
     """
-    scan(data)
+    scan(data, weights=weights)
     try:
-        return _Unpickler(data).load()
+        return _Unpickler(data, weights=weights).load()
     except RecordError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise RecordError(f"not a readable pickle ({type(error).__name__}: {str(error)[:200]})") from None
 
 
-def scan(data: bytes) -> None:
+def scan(data: bytes, *, weights: bool = False) -> None:
     """Go through the opcodes without executing them. Raises RecordError for one that has no business in a .bin, a length
     beyond the end of the file, or a memo number that would make Python reserve more than the file could fill."""
     position, opcodes, end = 0, 0, len(data)
+    fixed = {**_FIXED, **_MAPPINGS} if weights else _FIXED
     while position < end:
         code = data[position]
         opcodes += 1
         start = position + 1
-        if code in _FIXED:
-            position = start + _FIXED[code]
+        if code in fixed:
+            position = start + fixed[code]
         elif code in _COUNTED:
             width = _COUNTED[code]
             position = start + width + int.from_bytes(data[start : start + width], "little")
@@ -109,7 +125,8 @@ def scan(data: bytes) -> None:
             position = _after_lines(data, start, *_LINES[code])
         else:
             raise RecordError(
-                f"its pickle uses opcode {bytes([code])!r} at byte {position}, which no list of images needs"
+                f"its pickle uses opcode {bytes([code])!r} at byte {position}, which no "
+                f"{'weights need' if weights else 'list of images needs'}"
             )
         if position > end:
             raise RecordError(f"it is cut short, or lies about a length, at byte {start - 1}")
@@ -139,12 +156,12 @@ def _memo_number(argument: bytes, width: int) -> int:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, weights: bool) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
         self._left = len(data)
         stand_ins: dict[tuple[str, str], Callable[..., Any]] = {
             ("numpy", "ndarray"): Array,
-            ("numpy", "dtype"): _Dtype,
+            ("numpy", "dtype"): _AnyDtype if weights else _Dtype,
             ("_codecs", "encode"): self._encode,
         }
         for core in ("core", "_core"):
@@ -153,6 +170,8 @@ class _Unpickler(pickle.Unpickler):
             stand_ins[f"numpy.{core}.numeric", "_frombuffer"] = _from_buffer
         for builtins in ("builtins", "__builtin__"):
             stand_ins[builtins, "bytes"] = stand_ins[builtins, "bytearray"] = self._bytes
+        if weights:
+            stand_ins["collections", "OrderedDict"] = _Mapping
         self._stand_ins = stand_ins
 
     def find_class(self, module: str, name: str) -> Any:
@@ -178,6 +197,16 @@ class _Unpickler(pickle.Unpickler):
         if len(arguments) == 1 and isinstance(arguments[0], bytes):
             return arguments[0]
         raise RecordError("its pickle makes bytes out of something that is no text")
+
+
+class _Mapping(dict[Any, Any]):
+    """An OrderedDict. Attributes that its pickle would set are left out."""
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__(*items)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def _scalar(dtype: Any, data: Any) -> Any:

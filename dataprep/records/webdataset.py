@@ -120,11 +120,21 @@ class _Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._data = self._mapped()
+
+    def _mapped(self) -> mmap.mmap:
         try:
-            with open(path, "rb") as stream:
-                self._data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            with open(self.path, "rb") as stream:
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise RecordError(f"{path}: not a readable tar ({error})") from None
+            raise RecordError(f"{self.path}: not a readable tar ({error})") from None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._data = self._mapped()
 
     def read(self, member: Member) -> bytes:
         return self._data[member.offset : member.offset + member.size]

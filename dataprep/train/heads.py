@@ -1,41 +1,50 @@
-"""Margin heads: embeddings and labels to logits whose softmax cross-entropy is the loss."""
+"""Heads by name: what stands between the embedding and the loss. The names are in losses.py."""
 
 from __future__ import annotations
 
-import math
+from dataprep.train.losses import LOSSES, LossParams
+from dataprep.train.margins import AdaFace, Combined, Margin
+from dataprep.train.partial_fc import CenterLoss, Classifier
+from dataprep.train.sharding import Head
+from dataprep.train.triplet import TripletLoss
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+__all__ = ["Head", "make_head"]
 
 
-class MarginHead(nn.Module):
-    """Class centres on the unit sphere, and the combined margin (Deng et al. 2019, eq. 4).
+def make_head(
+    params: LossParams, embedding: int, classes: int, *, rank: int = 0, world: int = 1, seed: int = 0
+) -> Head:
+    """The head of `params.loss`, with the same initial class centres under any `world`."""
+    preset = LOSSES[params.loss]
+    if preset.triplet_margin is not None:
+        margin = preset.triplet_margin if params.triplet_margin is None else params.triplet_margin
+        angular = preset.kind == "angular-triplet"
+        return TripletLoss(classes, margin=margin, angular=angular, rank=rank, world=world, seed=seed)
+    if preset.kind == "center":
+        return CenterLoss(
+            embedding,
+            classes,
+            weight=params.center_weight,
+            rate=params.center_rate,
+            sample_rate=params.sample_rate,
+            rank=rank,
+            world=world,
+            seed=seed,
+        )
+    return Classifier(
+        embedding,
+        classes,
+        margin=None if preset.kind == "softmax" else _margin(params),
+        scale=params.scale,
+        subcenters=preset.subcenters if params.subcenters is None else params.subcenters,
+        sample_rate=params.sample_rate,
+        rank=rank,
+        world=world,
+        seed=seed,
+    )
 
-    Where `m1 * theta + m2` passes pi the cosine would rise again; there the target logit goes on falling, linearly in
-    the cosine of theta, from the value it had.
-    """
 
-    def __init__(self, embedding: int, classes: int, *, margins: tuple[float, float, float], scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, embedding))
-        nn.init.normal_(self.weight, std=0.01)
-        self.m1, self.m2, self.m3 = margins
-        self.scale = scale
-
-    def forward(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        """(n, embedding) and (n,) to (n, classes) logits, in float32 whatever autocast says."""
-        with torch.autocast(embedded.device.type, enabled=False):
-            cosine = functional.normalize(embedded.float()) @ functional.normalize(self.weight.float()).T
-            if (self.m1, self.m2, self.m3) == (1.0, 0.0, 0.0):
-                return cosine * self.scale
-            target = cosine.gather(1, labels[:, None]).clamp(-1 + 1e-7, 1 - 1e-7)
-            logit = self._margin(target)
-            return cosine.scatter(1, labels[:, None], logit) * self.scale
-
-    def _margin(self, cosine: Tensor) -> Tensor:
-        theta = torch.arccos(cosine)
-        angle = self.m1 * theta + self.m2
-        turning = min(math.pi, (math.pi - self.m2) / self.m1)  # theta at which the angle reaches pi
-        beyond = -1.0 + cosine - math.cos(turning)
-        return torch.where(angle <= math.pi, torch.cos(angle), beyond) - self.m3
+def _margin(params: LossParams) -> Margin:
+    if LOSSES[params.loss].kind == "adaface":
+        return AdaFace(params.margins()[1], params.adaface_h, params.adaface_t_alpha)
+    return Combined(params.margins())

@@ -1,33 +1,39 @@
-"""The training loop: SGD on a margin head, stopped and resumed at any step with the same losses."""
+"""The training loop: stopped at any step and resumed, the same losses."""
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
+from torch import Tensor
 
-from dataprep.errors import Interrupted, ModelError, RecordError
-from dataprep.models.files import Input, build, save_model
-from dataprep.records.pack import Pack
+from dataprep.errors import DataprepError, Interrupted, ModelError
+from dataprep.manifest.locks import locked
 from dataprep.storage import Folder
-from dataprep.train.data import PackDataset, batches, check_labels
-from dataprep.train.heads import MarginHead
-from dataprep.train.params import PRESETS, TrainParams
+from dataprep.train.curves import Curves, curves
+from dataprep.train.distributed import joined
+from dataprep.train.feed import feed
+from dataprep.train.params import TrainParams
+from dataprep.train.schedule import learning_rate
+from dataprep.train.session import Session, make_session
+from dataprep.train.validation import Validate
+
+MADE = ("checkpoint.pt", "model.pt", "best.pt", "config.json", "log.jsonl", "validation.jsonl")
+_UNREAD = 16  # losses left on a GPU at most: reading one waits for all that was queued before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run is, for the display."""
+    """Where a run is, for the display. `scores` are the verification sets' accuracies where they were just taken."""
 
     step: int
     steps: int
@@ -35,230 +41,181 @@ class Progress:
     loss: float
     images_per_second: float
     seconds_left: float
+    scores: dict[str, float] | None = None
 
 
 def train(
-    pack_folder: Path,
+    packs: Sequence[Path] | Callable[[], Sequence[Path]],
     target: Path,
     params: TrainParams,
     *,
+    pretrained: Path | None = None,
     fresh: bool = False,
+    validate: Validate | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> dict[str, Any]:
-    """Train until done, resuming what `target` holds; returns what model.pt says about itself.
+) -> dict[str, Any] | None:
+    """Train until done, resuming what `target` holds; returns what model.pt says about itself, in the first process.
 
-    Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. Raises ModelError and RecordError for a configuration,
-    a checkpoint or a pack that does not fit.
+    `packs` are folders of packs, read as one, or make them when called, in the first process alone.
+    Under torchrun each process calls this; the first one writes and reports. Ctrl-C and SIGTERM save a checkpoint and
+    raise Interrupted. Raises ModelError, RecordError and UsageError for settings, a checkpoint or a pack that do not fit.
     """
     folder = Folder(target)
-    pack = Pack(pack_folder)
-    check_labels(pack)
-    identity = _identity(params, pack)
-    if fresh:
-        for name in ("checkpoint.pt", "model.pt", "config.json", "log.jsonl"):
-            (folder / name).unlink(missing_ok=True)
-    _check_config(folder, identity)
-    run = _Run(pack, folder, params, identity)
-    folder.put_json("config.json", identity)
-    return run.go(report)
+    with joined(params.device) as (world, device), ExitStack() as stack:
+        world.once(lambda: stack.enter_context(locked(target, "the model")))
+        folders = world.once(packs) if callable(packs) else packs
+        session = make_session(folders, params, pretrained=pretrained, world=world, device=device)
+        if validate is not None:
+            world.once(partial(validate.check, session.input))
+        world.once(lambda: _prepare(folder, session.identity, fresh=fresh))
+        session.resume(folder)
+        world.once(lambda: folder.put_json("config.json", session.identity))
+        try:
+            return _Run(session, folder, validate, report).go()
+        except torch.OutOfMemoryError:
+            raise ModelError(
+                f"{device} has not enough memory: lower --batch-size, or raise --accumulate, which takes the same steps in "
+                "parts; the last checkpoint stands"
+            ) from None
 
 
 class _Run:
-    def __init__(self, pack: Pack, folder: Folder, params: TrainParams, identity: dict[str, Any]) -> None:
-        self._folder, self._params, self._identity, self._pack = folder, params, identity, pack
-        self._device = _device(params.device)
-        if pack.height is None or pack.width is None:
-            raise RecordError(
-                f"{pack.path} has no `property` (one line: num_classes,height,width): make it, or `repair`"
-            )
-        self._input = Input(height=pack.height, width=pack.width)
-        if (pack.height, pack.width) != (112, 112):
-            raise ModelError(f"{params.network} takes 112x112; {pack.folder} holds {pack.width}x{pack.height}")
-        torch.manual_seed(params.seed)
-        # twice as fast as the default layout on CPUs, and what tensor cores like
-        backbone = build(params.network, params.embedding).to(self._device)
-        self._backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-        self._head = MarginHead(
-            params.embedding, pack.num_classes, margins=PRESETS[params.loss], scale=params.scale
-        ).to(self._device)
-        self._parameters = [*self._backbone.parameters(), *self._head.parameters()]
-        self._optimizer = torch.optim.SGD(
-            self._parameters, lr=0.0, momentum=params.momentum, weight_decay=params.weight_decay
-        )
-        self._per_epoch = len(pack) // params.batch_size
-        if not self._per_epoch:
-            raise ModelError(f"{len(pack)} images do not fill one batch of {params.batch_size}: lower --batch-size")
-        self._steps = self._per_epoch * params.epochs
-        self._step = 0
-        precision = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}.get(params.precision)
-        self._autocast = precision if self._device.type == "cuda" else None
-        self._scaler = torch.amp.GradScaler("cuda", enabled=self._autocast is torch.float16)
+    def __init__(
+        self, session: Session, folder: Folder, validate: Validate | None, report: Callable[[Progress], None]
+    ) -> None:
+        self._session, self._folder, self._validate, self._report = session, folder, validate, report
+        self._world = session.world
+        self._unread: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
+        self._mean = math.nan
+        self._first, self._began = session.step, time.monotonic()
 
-    def go(self, report: Callable[[Progress], None]) -> dict[str, Any]:
-        self._resume()
-        dataset = PackDataset(self._pack, self._input)
-        self._backbone.train()
-        began, seen, mean = time.monotonic(), 0, 0.0
-        with _stop_requested() as stop, self._log() as log:
-            while self._step < self._steps:
-                epoch, skip = divmod(self._step, self._per_epoch)
-                for images, labels in batches(
-                    dataset,
-                    batch_size=self._params.batch_size,
-                    seed=self._params.seed,
-                    epoch=epoch,
-                    skip=skip,
-                    workers=self._params.workers,
-                ):
-                    loss = self._train_step(
-                        images.to(self._device, memory_format=torch.channels_last), labels.to(self._device)
-                    )
-                    self._step += 1
-                    seen += len(labels)
-                    log(self._step, epoch, loss)
-                    mean = loss if seen == len(labels) else 0.95 * mean + 0.05 * loss
-                    rate = seen / (time.monotonic() - began)
-                    left = (self._steps - self._step) * self._params.batch_size / rate
-                    report(
-                        Progress(
-                            step=self._step,
-                            steps=self._steps,
-                            epoch=epoch,
-                            loss=mean,
-                            images_per_second=rate,
-                            seconds_left=left,
-                        )
-                    )
-                    if stop.is_set() or self._step % self._params.checkpoint_every == 0:
-                        self._save_checkpoint()
-                    if stop.is_set():
-                        raise Interrupted(f"stopped after step {self._step} of {self._steps}; type the same to go on")
-            self._save_checkpoint()
-        about = {
-            **self._identity,
-            "pack": str(self._pack.folder.resolve()),  # so that a test can look for leaks
-            "steps": self._steps,
-            "identities": self._pack.num_classes,
-            "images": len(self._pack),
-        }
-        save_model(
-            self._folder / "model.pt",
-            self._backbone,
-            network=self._params.network,
-            embedding=self._params.embedding,
-            input=self._input,
-            about=about,
-        )
-        return about
+    def go(self) -> dict[str, Any] | None:
+        session, params = self._session, self._session.params
+        session.train_mode()
+        with _stop_requested() as stop, self._curves() as drawn:
+            scored = session.step == session.steps
+            while session.step < session.steps:
+                epoch, skip = divmod(session.step, session.per_epoch)
+                for images, labels in self._agreed(feed(session, epoch=epoch, skip=skip), stop, drawn):
+                    rate = learning_rate(params, session.step, session.steps)
+                    self._unread.append((session.step + 1, session.take_step(images, labels, rate), rate))
+                    self._show(drawn)
+                    if scored := session.step % params.validate_every == 0:
+                        self._score(drawn)
+                    if session.step % params.checkpoint_every == 0:
+                        self._save(drawn)
+            if not scored:
+                self._score(drawn)
+            self._save(drawn)
+        session.finish(self._folder)
+        return session.about if self._world.first else None
 
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate(self._step)
-        self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
-            embedded = self._backbone(images)
-        loss = functional.cross_entropy(self._head(embedded, labels), labels)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise ModelError(
-                f"the loss is {value} at step {self._step + 1}: lower --lr (now {self._params.lr}) or raise --warmup; "
-                "the last checkpoint stands"
-            )
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self._params.clip:
-            self._scaler.unscale_(self._optimizer)
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._params.clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        return value
+    def _agreed(
+        self, stream: Iterator[tuple[Tensor, Tensor]], stop: threading.Event, drawn: Curves | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, as long as no process was asked to stop or failed to read its part."""
+        while True:
+            batch, error = None, None
+            try:
+                batch = next(stream, None)
+            except DataprepError as raised:
+                error = raised
+            if self._world.agree(stop=stop.is_set(), error=error):
+                self._save(drawn)
+                done = f"stopped after step {self._session.step} of {self._session.steps}; type the same to go on"
+                self._world.agree(error=Interrupted(done))
+            if batch is None:
+                return
+            yield batch
 
-    def _rate(self, step: int) -> float:
-        """Linear warm-up, then polynomial decay of power 2 to zero (arcface_torch's schedule)."""
-        top = self._params.lr * self._params.batch_size / 128
-        warm = int(self._params.warmup * self._steps)
-        if step < warm:
-            return top * (step + 1) / warm
-        return float(top * (1 - (step - warm) / max(1, self._steps - warm)) ** 2)
-
-    def _save_checkpoint(self) -> None:
-        content = {
-            "identity": json.dumps(self._identity, sort_keys=True),
-            "step": self._step,
-            "backbone": self._backbone.state_dict(),
-            "head": self._head.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
-        with self._folder.writing("checkpoint.pt") as stream:
-            torch.save(content, stream)
-
-    def _resume(self) -> None:
-        path = self._folder / "checkpoint.pt"
-        if not path.exists():
+    def _show(self, drawn: Curves | None) -> None:
+        """Read the losses, on a GPU only now and then, and tell the display."""
+        session = self._session
+        waits = len(self._unread) < _UNREAD and self._first + 1 < session.step < session.steps
+        if session.device.type == "cuda" and waits:
             return
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            self._backbone.load_state_dict(content["backbone"])
-            self._head.load_state_dict(content["head"])
-            self._optimizer.load_state_dict(content["optimizer"])
-            self._scaler.load_state_dict(content["scaler"])
-            torch.set_rng_state(content["rng"])
-            self._step = content["step"]
-        except Exception as error:  # torch.load raises nearly anything for a damaged file
-            raise ModelError(f"{path} cannot be resumed ({error}); --fresh starts over") from None
+        self._read(drawn)
+        if drawn is None:
+            return
+        spent = max(time.monotonic() - self._began, 1e-9)
+        rate = (session.step - self._first) * session.params.batch_size / spent
+        drawn.speed(session.step, rate)
+        self._report(self._progress(rate))
+
+    def _progress(self, rate: float, scores: dict[str, float] | None = None) -> Progress:
+        session = self._session
+        return Progress(
+            step=session.step,
+            steps=session.steps,
+            epoch=(session.step - 1) // session.per_epoch,
+            loss=self._mean,
+            images_per_second=rate,
+            seconds_left=(session.steps - session.step) * session.params.batch_size / rate if rate else math.inf,
+            scores=scores,
+        )
+
+    def _read(self, drawn: Curves | None) -> None:
+        """Write the losses that wait on the device; ModelError, in all processes, for one that is not finite."""
+        for step, loss, rate in self._unread:
+            value = float(loss)
+            if not math.isfinite(value):
+                self._unread.clear()
+                self._world.agree(error=_diverged(value, step, self._session.params))
+            self._mean = value if math.isnan(self._mean) else 0.95 * self._mean + 0.05 * value
+            if drawn is not None:
+                drawn.step(step, epoch=(step - 1) // self._session.per_epoch, loss=value, rate=rate)
+        self._unread.clear()
+
+    def _score(self, drawn: Curves | None) -> None:
+        if self._validate is None:
+            return
+        self._read(drawn)
+        session, validate = self._session, self._validate
+        before = time.monotonic()
+        session.settle()
+        scores = self._world.once(lambda: dict(validate(session.result.eval(), session.input)))
+        session.train_mode()
+        if session.best.improves(scores, session.step) and self._world.first:
+            session.save_model(self._folder, "best.pt", accuracy=scores)
+        if drawn is not None:
+            drawn.scores(session.step, scores)
+            self._report(self._progress(0.0, scores))
+        self._began += time.monotonic() - before  # the rate is that of training
+
+    def _save(self, drawn: Curves | None) -> None:
+        self._read(drawn)
+        self._session.save(self._folder)
 
     @contextmanager
-    def _log(self) -> Iterator[Callable[[int, int, float], None]]:
-        """log.jsonl: one line per step; lines after the step that is resumed from are cut."""
-        path = self._folder / "log.jsonl"
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    known = json.loads(line)["step"] <= self._step
-                except (ValueError, KeyError):
-                    break
-                if known:
-                    kept.append(line + "\n")
-        self._folder.put("log.jsonl", "".join(kept).encode())
-        with open(path, "a", encoding="utf-8") as stream:
-
-            def log(step: int, epoch: int, loss: float) -> None:
-                stream.write(json.dumps({"step": step, "epoch": epoch, "loss": loss}) + "\n")
-                stream.flush()
-
-            yield log
+    def _curves(self) -> Iterator[Curves | None]:
+        """The curves in the first process, None in the others."""
+        with ExitStack() as stack:
+            opened = curves(self._folder, step=self._session.step, tensorboard=self._session.params.tensorboard)
+            drawn: list[Curves] = []
+            self._world.once(lambda: drawn.append(stack.enter_context(opened)))
+            yield drawn[0] if drawn else None
 
 
-def _identity(params: TrainParams, pack: Pack) -> dict[str, Any]:
-    """What must be equal for a run to go on: the parameters that count, and the pack."""
-    return {"params": params.counted(), "pack_index_sha256": pack.index.digest(),
-            "pack_property": f"{pack.num_classes},{pack.height},{pack.width}"}  # fmt: skip
-
-
-def _check_config(folder: Folder, identity: dict[str, Any]) -> None:
+def _prepare(folder: Folder, identity: dict[str, Any], *, fresh: bool) -> None:
+    """Remove what stands there if the run is to start over; ModelError if it is another run's."""
+    if fresh:
+        for name in MADE:
+            (folder / name).unlink(missing_ok=True)
     found = folder.get_json("config.json")
     if found is None or found == identity:
         return
-    changed = [
-        f"{name} {found.get('params', {}).get(name)} -> {value}"
-        for name, value in identity["params"].items()
-        if found.get("params", {}).get(name) != value
-    ]
+    old, new = found.get("params", {}) if isinstance(found, dict) else {}, identity["params"]
+    changed = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
+    if not changed and found.get("pretrained_sha256") != identity["pretrained_sha256"]:
+        changed = ["--pretrained is another file"]
     what = ", ".join(changed) or "the pack is another one"
     raise ModelError(f"{folder.path} holds a run under other settings ({what}): --fresh starts over, --name keeps both")
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"--device {name}: torch {torch.__version__} sees no CUDA device; --device cpu works")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"--device {name}: {str(error).splitlines()[0]}") from None
+def _diverged(value: float, step: int, params: TrainParams) -> ModelError:
+    return ModelError(
+        f"the loss is {value} at step {step}: lower --lr (now {params.lr}) or raise --warmup; the last checkpoint stands"
+    )
 
 
 @contextmanager

@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import signal
 import subprocess
@@ -11,18 +10,16 @@ import pytest
 import torch
 from conftest import Run, command, environment
 
-from dataprep.errors import ModelError, RecordError
+from dataprep.errors import Interrupted, ModelError, RecordError, UsageError
 from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.models.files import Input, load_model
 from dataprep.records.faces import Face
-from dataprep.records.pack import Pack
 from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
-from dataprep.train.data import check_labels, epoch_places
-from dataprep.train.heads import MarginHead
-from dataprep.train.loop import train
-from dataprep.train.params import PRESETS, TrainParams
+from dataprep.train.loop import Progress, train
+from dataprep.train.params import TrainParams
+from dataprep.train.source import open_source
 
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
 
@@ -84,6 +81,28 @@ def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(pack: Pa
     assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
 
 
+def test_all_that_is_drawn_and_kept_survives_an_interruption(pack: Path, tmp_path: Path) -> None:
+    """Dropout, sampled centres, AdamW's moments, the running mean of AdaFace, the average of the weights."""
+    params = TrainParams(
+        epochs=2, batch_size=4, seed=5, lr=0.01, embedding_head="e", optimizer="adamw", ema=0.5, loss="adaface",
+        sample_rate=0.4, accumulate=2,
+    )  # fmt: skip
+
+    def stop(progress: Progress) -> None:
+        if progress.step in (2, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train([pack], whole, params)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train([pack], parts, params, report=stop)
+    train([pack], parts, params)
+    assert len(losses(parts)) == 6
+    assert losses(parts) == losses(whole)
+    assert all(torch.equal(a, b) for a, b in zip(weights(parts).values(), weights(whole).values(), strict=True))
+
+
 def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path, dataprep: Run) -> None:
     process = subprocess.Popen(
         command("-w", tmp_path, "train", "--pack", pack, "--epochs", 500, "--batch-size", 4, "--checkpoint-every", 1000),
@@ -104,52 +123,18 @@ def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path, dataprep: Run) 
 
 def test_training_learns_and_typing_it_again_changes_nothing(pack: Path, tmp_path: Path) -> None:
     params = TrainParams(epochs=12, batch_size=12, lr=0.4, seed=1, loss="norm-softmax", scale=16.0)
-    train(pack, tmp_path, params)
+    train([pack], tmp_path, params)
     assert losses(tmp_path)[-1] < 0.5 * losses(tmp_path)[0]
     before = weights(tmp_path)
-    train(pack, tmp_path, params)
+    train([pack], tmp_path, params)
     assert all(torch.equal(a, b) for a, b in zip(before.values(), weights(tmp_path).values(), strict=True))
 
 
 def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> None:
-    train(pack, tmp_path, SMALL)
+    train([pack], tmp_path, SMALL)
     with pytest.raises(ModelError, match=r"seed 1 -> 2.*--fresh"):
-        train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
-    train(pack, tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
-
-
-def test_an_epochs_order_is_the_seeds_and_complete() -> None:
-    one = epoch_places(50, seed=3, epoch=1)
-    assert one == epoch_places(50, seed=3, epoch=1)
-    assert one != epoch_places(50, seed=3, epoch=2)
-    assert sorted(place.position for place in one) == list(range(50))
-    assert 10 < sum(place.mirrored for place in one) < 40
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_heads_by_the_formula_and_by_numerical_gradients(preset: str) -> None:
-    m1, m2, m3 = PRESETS[preset]
-    torch.manual_seed(0)
-    head = MarginHead(8, 5, margins=PRESETS[preset], scale=10.0)
-    embedded, labels = torch.randn(6, 8), torch.tensor([0, 1, 2, 3, 4, 0])
-    logits = head(embedded, labels)
-    e = embedded.double().numpy()
-    w = head.weight.detach().double().numpy()
-    cosine = (e / np.linalg.norm(e, axis=1, keepdims=True)) @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T
-    for i, label in enumerate(labels.tolist()):
-        for j in range(5):
-            angle = m1 * math.acos(cosine[i, j]) + m2
-            expected = math.cos(angle) - m3 if j == label else cosine[i, j]
-            if j != label or angle <= math.pi:
-                assert logits[i, j].item() == pytest.approx(10 * expected, abs=1e-4)
-
-
-def test_the_margin_is_monotonic_and_continuous_beyond_pi() -> None:
-    head = MarginHead(2, 1, margins=(1.0, 0.5, 0.0), scale=1.0)
-    cosines = torch.linspace(1, -1, 20001)[:, None].clamp(-1 + 1e-7, 1 - 1e-7)
-    values = head._margin(cosines)[:, 0]
-    assert (values.diff() <= 1e-6).all()
-    assert values.diff().abs().max() < 0.02
+        train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
+    train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
 
 
 def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -> None:
@@ -159,37 +144,106 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
         (broken / name).write_bytes((pack / name).read_bytes())
     (broken / "property").write_text("2,112,112\n")
     with pytest.raises(RecordError, match=r"label 2 is not among 0\.\.1"):
-        check_labels(Pack(broken))
+        open_source([broken])
     (broken / "property").write_text("9,112,112\n")
     with pytest.raises(RecordError, match="6 labels have no image"):
-        check_labels(Pack(broken))
+        open_source([broken])
     (broken / "property").write_text("3,224,224\n")
-    with pytest.raises(ModelError, match="takes 112x112"):
-        train(broken, tmp_path / "m", SMALL)
+    with pytest.raises(RecordError, match=r"image \d+ is 112x112.*224x224"):
+        train([broken], tmp_path / "m", SMALL)
     (broken / "property").write_text("3,112,112\n")
     with pytest.raises(ModelError, match="lower --batch-size"):
-        train(broken, tmp_path / "n", TrainParams(batch_size=64))
+        train([broken], tmp_path / "n", TrainParams(batch_size=64))
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="--device cpu works"):
-            train(broken, tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
+            train([broken], tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
     (broken / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-300])
     with pytest.raises(RecordError, match="dataprep repair"):
-        train(broken, tmp_path / "p", SMALL)
+        train([broken], tmp_path / "p", SMALL)
 
 
 def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) -> None:
-    train(pack, tmp_path, SMALL)
+    train([pack], tmp_path, SMALL)
     (tmp_path / "model.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="not a model of dataprep"):
         load_model(tmp_path / "model.pt")
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="--fresh starts over"):
-        train(pack, tmp_path, SMALL)
+        train([pack], tmp_path, SMALL)
+
+
+def test_a_checkpoint_of_another_network_is_refused(pack: Path, tmp_path: Path) -> None:
+    train([pack], tmp_path / "a", TrainParams(**{**SMALL.as_dict(), "epochs": 1}))
+    train([pack], tmp_path / "b", TrainParams(**{**SMALL.as_dict(), "epochs": 1, "embedding": 64}))
+    os.replace(tmp_path / "b/checkpoint.pt", tmp_path / "a/checkpoint.pt")
+    before = losses(tmp_path / "a")
+    with pytest.raises(ModelError, match=r"cannot be resumed.*--fresh starts over"):
+        train([pack], tmp_path / "a", TrainParams(**{**SMALL.as_dict(), "epochs": 1}))
+    assert losses(tmp_path / "a") == before
+
+
+def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> None:
+    train([pack], tmp_path / "first", TrainParams(**{**SMALL.as_dict(), "epochs": 1, "embedding": 64}))
+    asked = TrainParams(loss="triplet", identities_per_batch=3, images_per_identity=2, epochs=2, lr=0.01, ema=0.9)
+    about = train([pack], tmp_path / "second", asked, pretrained=tmp_path / "first/model.pt")
+    assert about is not None
+    assert about["params"]["batch_size"] == 6
+    assert len(losses(tmp_path / "second")) == 4
+    assert load_model(tmp_path / "second/model.pt").embedding == 64
+    single = tmp_path / "single"
+    single.mkdir()
+    write_insightface(single, faces(3, 1), height=112, width=112)
+    with pytest.raises(RecordError, match=r"one image only.*--min-images 2"):
+        train([single], tmp_path / "third", asked)
+    with pytest.raises(UsageError, match="trains nothing"):
+        train([pack], tmp_path / "third", TrainParams(**{**asked.as_dict(), "train": "head"}))
+    with pytest.raises(ModelError, match=r"holds a mobilefacenet, not a ir18"):
+        train(
+            [pack],
+            tmp_path / "third",
+            TrainParams(network="ir18", batch_size=4),
+            pretrained=tmp_path / "first/model.pt",
+        )
+    assert not (tmp_path / "third/config.json").exists()
+
+
+class Scores:
+    """Accuracies that somebody else found, one after the other; it notes what it was asked."""
+
+    def __init__(self, *found: float) -> None:
+        self.found, self.asked = list(found), 0
+
+    def check(self, input: Input) -> None:
+        assert (input.height, input.width) == (112, 112)
+
+    def __call__(self, module: torch.nn.Module, input: Input) -> dict[str, float]:
+        assert not module.training
+        self.asked += 1
+        return {"set": self.found.pop(0)}
+
+
+def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(**{**SMALL.as_dict(), "validate_every": 2})
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train([pack], tmp_path, params, validate=Scores(0.7, 0.9), report=stop)
+    rest = Scores(0.8, 0.85, 0.6)
+    train([pack], tmp_path, params, validate=rest)
+    assert rest.asked == 3  # at 6 and 8, and at the end
+    assert load_model(tmp_path / "best.pt").about["steps"] == 4
+    scored = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [(one["step"], one["accuracy"]["set"]) for one in scored] == [
+        (2, 0.7), (4, 0.9), (6, 0.8), (8, 0.85), (9, 0.6),
+    ]  # fmt: skip
 
 
 def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lower --lr"):
-        train(pack, tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
+        train([pack], tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
 
 
 def test_normalisation_is_the_fields() -> None:

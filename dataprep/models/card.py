@@ -1,0 +1,83 @@
+"""What goes with a model that is given away: the facts inside its file, and the same in Markdown beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataprep import __version__
+from dataprep.models.files import Model
+from dataprep.models.registry import find_network
+
+KEY = "dataprep"  # of the facts among an ONNX or safetensors file's metadata, as JSON
+
+UNKNOWN = "not stated"
+_TOLD = ("pack_index_sha256", "identities", "images", "steps", "metrics", "source", "weights")
+
+
+def facts_of(model: Model, *, licence: str = UNKNOWN) -> dict[str, Any]:
+    """Plain values for JSON: what `described_model` needs beside the weights, and on whom it was trained. Nothing says where
+    a file lay on this machine."""
+    about = model.about
+    pack = Path(str(about["pack"])) if about.get("pack") else None
+    told = {name: about[name] for name in _TOLD if about.get(name) is not None}
+    return {
+        "network": model.network,
+        "embedding": model.embedding,
+        "head": model.head,
+        "input": asdict(model.input),
+        "about": {**told, "template": _template(about, pack), **({"pack": pack.name} if pack else {})},
+        "licence": licence,
+        "dataprep": __version__,
+    }
+
+
+def markdown(name: str, facts: Mapping[str, Any]) -> str:
+    """The card of the model in file `name`."""
+    given, about = facts["input"], facts["about"]
+    rows = {
+        "network": f"{facts['network']} ({find_network(facts['network']).source})",
+        "embedding": f"{facts['embedding']} numbers, to be compared by the cosine",
+        "input": f"(n, 3, {given['height']}, {given['width']}) float32",
+        "colour order": given["order"],
+        "normalisation": f"(value - mean) / std of 0..255; mean {_three(given['mean'])}, std {_three(given['std'])}, "
+        f"by channel in {given['order']}",
+        "alignment template": about["template"],
+        "trained on": _trained(about),
+        "weights of": about.get("source"),
+        "metrics": json.dumps(about["metrics"], sort_keys=True) if "metrics" in about else None,
+        "licence": facts["licence"],
+        "made by": f"dataprep {facts['dataprep']}",
+    }
+    lines = [f"# {name}", "", "A face recogniser: aligned faces in, embeddings out.", "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {_cell(value)} |" for what, value in rows.items() if value]
+    lines += ["", f"The same facts are inside the file, as JSON under the key `{KEY}` of its metadata."]
+    return "\n".join(lines) + "\n"
+
+
+def _template(about: Mapping[str, Any], pack: Path | None) -> str:
+    """Which alignment: what the training said, or the pack's own pack.json if it is still there."""
+    if about.get("template"):
+        return str(about["template"])
+    try:
+        points = json.loads((pack / "pack.json").read_bytes())["template"] if pack else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return UNKNOWN
+    return f"five points at {json.dumps(points)} (x, y) of the face" if points else UNKNOWN
+
+
+def _trained(about: Mapping[str, Any]) -> str:
+    if "images" not in about:
+        return UNKNOWN
+    return f"{about['images']} images of {about.get('identities', '?')} identities (pack {about.get('pack', '?')})"
+
+
+def _three(values: Any) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

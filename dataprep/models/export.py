@@ -1,0 +1,135 @@
+"""Models for others: ONNX, checked against torch before it is published, and safetensors; each with its card."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataprep.errors import ModelError
+from dataprep.models.card import KEY, UNKNOWN, facts_of, markdown
+from dataprep.models.files import Model, described_model
+from dataprep.models.pretrained import load_pretrained
+from dataprep.storage import Folder
+
+FORMS = ("onnx", "safetensors")
+TOLERANCE = 1e-4  # between ONNX and torch, of the largest number in an embedding
+_OPSET = 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """`difference` is the largest between the file's embeddings and torch's, relative to the largest number in them."""
+
+    path: Path
+    card: Path
+    difference: float
+
+
+def export_model(source: Path, target: Path, form: str, *, licence: str = UNKNOWN) -> Exported:
+    """Write the model of `source` (any file that `load_pretrained` opens) to `target`, and its card beside it as .md.
+
+    Neither appears unless the file gives torch's embeddings. Raises ModelError.
+    """
+    if form not in FORMS:
+        raise ModelError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
+    if target.suffix != f".{form}":
+        raise ModelError(f"{target}: {form} files are named .{form}")
+    if target.exists() and target.samefile(source):
+        raise ModelError(f"{target} is the model itself: choose another name with --out")
+    model = load_pretrained(source)
+    facts, batch = facts_of(model, licence=licence), _probe(model)
+    if form == "onnx":
+        data = _onnx(model, facts)
+        found = _run_onnx(data, batch)
+    else:
+        data = _safetensors(model, facts)
+        found = _run_safetensors(data, facts, batch)
+    expected = _run_torch(model, batch)
+    difference = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"{source}: as {form}, its embeddings are off by {difference:.1e} of their largest number, more than "
+            f"{TOLERANCE:.0e}; nothing is written"
+        )
+    folder = Folder(target.parent)
+    card = folder.put(f"{target.name}.md", markdown(target.name, facts).encode())
+    return Exported(path=folder.put(target.name, data), card=card, difference=difference)
+
+
+def _probe(model: Model) -> torch.Tensor:
+    """Three noisy images; three, because a batch that was frozen to one would pass with one."""
+    shape = (3, model.input.height, model.input.width, 3)
+    return model.input.normalise(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def _run_torch(model: Model, batch: torch.Tensor) -> Any:
+    with torch.inference_mode():
+        return model.module(batch).numpy()
+
+
+def _onnx(model: Model, facts: dict[str, Any]) -> bytes:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter is built on it
+    except ImportError as error:
+        raise ModelError(f"ONNX needs {error.name}: pip install 'face-dataprep[onnx]'") from None
+    example = torch.zeros(2, 3, model.input.height, model.input.width)
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    try:
+        # it prints its steps, and warns of its own dependencies
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model.module, (example,), input_names=["input"], output_names=["embedding"], opset_version=_OPSET,
+                dynamo=True, dynamic_shapes=({0: batch},), verbose=False,
+            )  # fmt: skip
+            assert program is not None
+            exported = program.model_proto
+    except Exception as error:  # the exporter raises nearly anything
+        words = str(error).splitlines()[0][:200] if str(error) else ""
+        raise ModelError(f"{model.network} cannot be written as ONNX ({type(error).__name__}: {words})") from None
+    _add_facts(exported, facts)
+    onnx.checker.check_model(exported)
+    return bytes(exported.SerializeToString())
+
+
+def _add_facts(exported: Any, facts: dict[str, Any]) -> None:
+    for key, value in ((KEY, json.dumps(facts, sort_keys=True)), ("licence", facts["licence"])):
+        entry = exported.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+def _run_onnx(data: bytes, batch: torch.Tensor) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ModelError("ONNX files are checked with onnxruntime: pip install 'face-dataprep[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
+
+
+def _safetensors(model: Model, facts: dict[str, Any]) -> bytes:
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise ModelError("safetensors needs safetensors: pip install 'face-dataprep[onnx]'") from None
+    weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
+    return bytes(save(weights, {"format": "pt", KEY: json.dumps(facts, sort_keys=True)}))
+
+
+def _run_safetensors(data: bytes, facts: dict[str, Any], batch: torch.Tensor) -> Any:
+    from safetensors.torch import load
+
+    return _run_torch(described_model({**facts, "weights": load(data)}), batch)

@@ -1,0 +1,62 @@
+"""What a network expects of its pixels: size, order of the colour channels, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dataprep.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a network expects: (n, 3, height, width), channels in `order`, `(value - mean) / std` of 0..255.
+
+    `mean` and `std` are by channel in `order`.
+    """
+
+    height: int = 112
+    width: int = 112
+    order: str = "RGB"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+
+    @classmethod
+    def from_mapping(cls, described: Mapping[str, Any]) -> Input:
+        """From what `dataclasses.asdict` made of one, lists for tuples. Raises ModelError."""
+        try:
+            means, stds = (tuple(float(value) for value in described[name]) for name in ("mean", "std"))
+            (m1, m2, m3), (s1, s2, s3) = means, stds
+            found = cls(
+                height=int(described["height"]),
+                width=int(described["width"]),
+                order=str(described["order"]),
+                mean=(m1, m2, m3),
+                std=(s1, s2, s3),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"its description of the input is damaged ({error})") from None
+        if found.order not in ("RGB", "BGR") or min(found.height, found.width, *found.std) <= 0:
+            raise ModelError(f"its description of the input makes no sense: {dict(described)}")
+        return found
+
+    def normalise(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """(n, height, width, 3) RGB bytes to the network's (n, 3, height, width) floats."""
+        batch = torch.from_numpy(images if self.order == "RGB" else images[..., ::-1].copy())
+        batch = batch.permute(0, 3, 1, 2).float()
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return (batch - mean) / std
+
+    def check_size(self, what: str, height: int, width: int) -> None:
+        """Raises ModelError where `what`, a pack or a set, holds faces of another size than the network takes."""
+        if (height, width) != (self.height, self.width):
+            raise ModelError(
+                f"{what} holds faces of {width}x{height}, the model takes {self.width}x{self.height}: "
+                f"align and pack them to that size, or choose a model of theirs"
+            )

@@ -1,0 +1,225 @@
+"""Weights that somebody trained, ours or others', as a model. Nothing in a file is run, whatever it is.
+
+Read are our model.pt, checkpoints and safetensors; and state dicts, bare or within a checkpoint, of insightface's
+arcface_torch (backbone.pth), Face_Pytorch (.ckpt), foamliu's MobileFaceNet, and VGGFace2 (cydonia999's .pkl of numpy
+arrays, Oxford's .pth). Which network a state dict belongs to is told by the names and shapes in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dataprep.errors import ModelError, RecordError
+from dataprep.models.card import KEY
+from dataprep.models.dialects import State, find_dialect
+from dataprep.models.files import Model, described_model
+from dataprep.models.input import Input
+from dataprep.models.registry import NETWORKS, build, outline
+from dataprep.records.pickles import Array, load_plain
+
+# where checkpoints keep the network: ours, arcface_torch's, Face_Pytorch's, VGGFace2-pytorch's, and what others do
+_INSIDE = ("weights", "backbone", "state_dict_backbone", "net_state_dict", "model_state_dict", "state_dict", "model")
+_WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")  # DataParallel, torch.compile, and modules around ours
+_SIZES = ((112, 112), (112, 96), (96, 112), (128, 128), (160, 160), (224, 224))
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch.save before PyTorch 1.6
+_UNCOUNTED = "num_batches_tracked"  # files of before PyTorch 0.4.1 and of numpy have none, and no inference needs it
+
+
+def load_pretrained(path: Path, *, network: str | None = None, input: Input | None = None) -> Model:
+    """The model in a file of weights. `network` and `input` say what a file leaves open: which of two networks of the same
+    shapes it is, and its colour order and normalisation. Raises ModelError."""
+    try:
+        model = _model(_read(path), network, input)
+    except (ModelError, RecordError) as error:
+        raise ModelError(f"{path}: {error}") from None
+    if network is not None and model.network != network:
+        raise ModelError(f"{path} holds a {model.network}, not a {network}: --network {model.network} takes it")
+    return replace(model, about={"weights": path.name, **model.about})
+
+
+def _model(content: Any, network: str | None, input: Input | None) -> Model:
+    described = _described(content)
+    if described is None:
+        return _foreign(_unwrapped(_state(content)), network, input)
+    if input is not None:
+        raise ModelError("it says itself what its input looks like; --mean, --std and --order are for others' files")
+    _check_finite(described["weights"])
+    try:
+        return described_model(described)
+    except (KeyError, TypeError, RuntimeError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(f"it is damaged, or of another version of dataprep ({words})") from None
+
+
+def _described(content: Any) -> dict[str, Any] | None:
+    """What `save_model` writes, if the file is one of ours: a model, or a checkpoint of a training."""
+    if not isinstance(content, Mapping):
+        return None
+    if {"network", "embedding", "input"} <= content.keys():
+        weights = content["weights"] if "weights" in content else content.get("backbone")
+        return {"about": {}, **content, "weights": _unwrapped(_state(weights))}
+    if {"identity", "backbone"} <= content.keys():  # of before checkpoints said it themselves
+        identity = json.loads(content["identity"])
+        _, height, width = map(int, identity["pack_property"].split(","))
+        return {
+            "network": identity["params"]["network"],
+            "embedding": identity["params"]["embedding"],
+            "input": asdict(Input(height=height, width=width)),
+            "about": {},
+            "weights": content["backbone"],
+        }
+    return None
+
+
+def _foreign(state: State, network: str | None, input: Input | None) -> Model:
+    """The model of a state dict, by the names and shapes in it."""
+    _check_finite(state)
+    dialect = find_dialect(state)
+    if dialect is None:
+        few = ", ".join(list(state)[:3])
+        raise ModelError(
+            f"its parameters ({few}, ...) have the names of no network that we have; `dataprep train --list-networks` "
+            "shows those"
+        )
+    state = dialect.ours(state)
+    names = (network,) if network in dialect.networks else dialect.networks
+    name, embedding, size = _fit(state, names, dialect.source)
+    module = build(name, embedding, input_size=size)
+    module.load_state_dict({**module.state_dict(), **state})
+    expected = replace(input or dialect.input, height=size[0], width=size[1])
+    about = {"source": dialect.source}
+    return Model(module=module.eval(), input=expected, network=name, embedding=embedding, about=about)
+
+
+def _fit(state: State, names: Sequence[str], source: str) -> tuple[str, int, tuple[int, int]]:
+    """(network, embedding, (height, width)) whose parameters are those of `state`. Raises ModelError, naming the nearest."""
+    found = _shapes(state)
+    nearest: tuple[int, str, dict[str, tuple[int, ...]]] | None = None
+    for name in names:
+        entry = NETWORKS[name]
+        embedding = found[entry.last][0] if found.get(entry.last) else entry.embedding
+        for size in dict.fromkeys([(entry.input.height, entry.input.width), *_SIZES]):
+            expected = _shapes(outline(name, embedding, input_size=size).state_dict())
+            if expected == found:
+                return name, embedding, size
+            apart = len(expected.items() ^ found.items())
+            if nearest is None or apart < nearest[0]:
+                nearest = (apart, name, expected)
+            if expected.keys() != found.keys():
+                break  # another size would not change the names
+    assert nearest is not None
+    _, name, expected = nearest
+    raise ModelError(f"its parameters have the names of {source}, but fit none of its networks: {name} is nearest, with "
+                     + "; ".join(_differences(expected, found)))  # fmt: skip
+
+
+def _differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """What keeps two sets of parameters apart, three names of each kind."""
+    shared = [name for name in expected if name in found and expected[name] != found[name]]
+    for what, names in (
+        ("missing", [name for name in expected if name not in found]),
+        ("unexpected", [name for name in found if name not in expected]),
+        ("of another shape", [f"{name} {found[name]} for {expected[name]}" for name in shared]),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            yield f"{what}: {', '.join(names[:3])}{more}"
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(_UNCOUNTED)}
+
+
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{name} holds numbers that are not finite: the training that wrote it had diverged")
+
+
+def _state(content: Any) -> State:
+    """The state dict in a file, bare or within a checkpoint. Raises ModelError."""
+    if isinstance(content, Mapping):
+        inner = next((content[key] for key in _INSIDE if isinstance(content.get(key), Mapping)), content)
+        tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+        if tensors and len(tensors) == len(inner):
+            return tensors
+    raise ModelError("it holds no state dict (parameters by name), bare or in a checkpoint")
+
+
+def _unwrapped(state: State) -> State:
+    """Without the prefixes that modules around a network leave."""
+    for prefix in _WRAPPERS:
+        if state and all(name.startswith(prefix) for name in state):
+            return _unwrapped({name.removeprefix(prefix): tensor for name, tensor in state.items()})
+    return state
+
+
+def _read(path: Path) -> Any:
+    """What the file holds, tensors on the CPU. Raises ModelError and RecordError."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(16)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ModelError("no such file of weights; `dataprep train` makes a model") from None
+    if path.suffix == ".onnx":
+        raise ModelError("an ONNX file can be tested, but not trained or exported: take the weights it was made of")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return _read_safetensors(path)
+    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        raise ModelError(
+            "it is TorchScript, a program: where you trust it, torch.save(torch.jit.load(FILE).state_dict(), 'state.pt') "
+            "makes a file of its weights"
+        )
+    if start.startswith(b"PK") or _LEGACY in start:
+        return _read_torch(path)
+    content = load_plain(path.read_bytes(), weights=True)
+    if not isinstance(content, Mapping):
+        raise ModelError("it is no file of weights: neither PyTorch's, nor safetensors, nor a pickled dict of arrays")
+    return {_text(name): _tensor(value) for name, value in content.items()}
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises nearly anything for a damaged or hostile file
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if asked:
+            raise ModelError(
+                f"its pickle asks for {asked[1][:120]}; only tensors and plain values are opened, nothing is run"
+            ) from None
+        words = str(error).splitlines()[0][:200] if str(error) else ""
+        raise ModelError(f"not a readable file of PyTorch ({type(error).__name__}: {words})") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ModelError("safetensors files need safetensors: pip install 'face-dataprep[onnx]'") from None
+    try:
+        with safe_open(path, framework="pt") as opened:
+            said = opened.metadata() or {}
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return {**json.loads(said[KEY]), "weights": weights} if KEY in said else weights
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"not a readable safetensors file ({error})") from None
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def _tensor(value: Any) -> Any:
+    if not isinstance(value, Array):
+        return value
+    array = value.array()
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))  # a copy: what is read is read-only

@@ -1,0 +1,126 @@
+"""Batches and class centres spread over processes. With a world of one nothing is sent and no process group is needed.
+
+Every process computes the same loss of the whole batch, most from their own part of the classes. So the gradient of a sum
+over the processes is what it is in each of them already, and the gradient of an embedding is summed over all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd import Function
+
+
+def shard(classes: int, rank: int, world: int) -> range:
+    """The classes of a process: all in order, the first `classes % world` processes one more (arcface_torch's rule)."""
+    start = classes // world * rank + min(rank, classes % world)
+    return range(start, start + classes // world + (rank < classes % world))
+
+
+def gather_batch(embedded: Tensor, rank: int, world: int, *, whole: bool = False) -> Tensor:
+    """(n, d) of each process to (world * n, d) in all; n is the same everywhere.
+
+    The gradient that comes back is `world` times the loss's, because data-parallel training averages over processes.
+    `whole` says that each process computes all of the gradient, not its classes' part.
+    """
+    return embedded if world == 1 else _gather(embedded, rank, world, whole)
+
+
+def gather_labels(labels: Tensor, world: int) -> Tensor:
+    """(n,) of each process to (world * n,)."""
+    if world == 1:
+        return labels
+    parts = [torch.empty_like(labels) for _ in range(world)]
+    distributed.all_gather(parts, labels.contiguous())
+    return torch.cat(parts)
+
+
+def sum_over(value: Tensor, world: int) -> Tensor:
+    """The sum over all processes, in each."""
+    return value if world == 1 else _sum(value)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, world: int) -> Tensor:
+    """Mean softmax cross-entropy of (n, own classes) logits; a target of -1 is a class of another process."""
+    if world == 1:
+        return torch.nn.functional.cross_entropy(logits, targets)
+    return _cross_entropy(logits, targets)
+
+
+def gather_rows(rows: Tensor, classes: int, world: int) -> Tensor:
+    """The rows of all classes, on the CPU of every process; all must call it."""
+    if world == 1:
+        return rows.detach().cpu().clone()
+    sizes = [len(shard(classes, rank, world)) for rank in range(world)]
+    padded = rows.new_zeros((sizes[0], *rows.shape[1:]))  # the first shard is the largest
+    padded[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    distributed.all_gather(parts, padded)
+    return torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, embedded: Tensor, rank: int, world: int, whole: bool) -> Tensor:
+        ctx.rank, ctx.world, ctx.whole = rank, world, whole
+        parts = [torch.empty_like(embedded, memory_format=torch.contiguous_format) for _ in range(world)]
+        distributed.all_gather(parts, embedded.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if not ctx.whole:
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+            distributed.all_reduce(gradient)
+        return gradient.chunk(ctx.world)[ctx.rank] * ctx.world, None, None, None
+
+
+class _Sum(Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class _CrossEntropy(Function):
+    """Keeps one matrix of the logits' size, the probabilities; a million identities leave no room for more."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        here = targets >= 0
+        rows, columns = here.nonzero()[:, 0], targets[here]
+        if logits.shape[1]:
+            top = logits.amax(1, keepdim=True)
+        else:
+            top = logits.new_full((len(logits), 1), -torch.inf)
+        distributed.all_reduce(top, distributed.ReduceOp.MAX)
+        shifted = logits - top
+        target = torch.zeros_like(top)
+        target[rows, 0] = shifted[rows, columns]
+        probabilities = shifted.exp_()
+        total = probabilities.sum(1, keepdim=True)
+        distributed.all_reduce(target)
+        distributed.all_reduce(total)
+        ctx.save_for_backward(probabilities.div_(total), rows, columns)
+        return (total.log() - target).mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        probabilities, rows, columns = ctx.saved_tensors
+        result = probabilities.clone()
+        result[rows, columns] -= 1
+        return result.mul_(gradient / len(result)), None
+
+
+# torch leaves `apply` untyped
+_gather: Callable[[Tensor, int, int, bool], Tensor] = _Gather.apply
+_sum: Callable[[Tensor], Tensor] = _Sum.apply
+_cross_entropy: Callable[[Tensor, Tensor], Tensor] = _CrossEntropy.apply

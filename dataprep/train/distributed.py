@@ -1,0 +1,143 @@
+"""One process, or several under `torchrun`, that act as one: they stop at the same step and fail with one message."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from dataprep.errors import DataprepError, ModelError
+
+T = TypeVar("T")
+_PATIENCE = datetime.timedelta(hours=1)  # the others wait while the first verifies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """This process among all. `control` is a gloo group on the CPU, so that flags never wait for the GPU's stream.
+
+    Only the first process writes and prints; where an error is agreed upon, the others end with its exit code and no word.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, *, stop: bool = False, error: DataprepError | None = None) -> bool:
+        """Whether any process was asked to stop. An error of any process is raised in all of them."""
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return stop
+        flags = torch.tensor([stop, error is not None], dtype=torch.uint8)
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.control)
+        if flags[1]:
+            self._raise(next(found for found in self.gather(error) if found is not None))
+        return bool(flags[0])
+
+    def once(self, act: Callable[[], T]) -> T:
+        """What `act` gives when the first process alone does it; its error is everyone's."""
+        result: T | None = None
+        error = None
+        if self.first:
+            try:
+                result = act()
+            except DataprepError as raised:
+                error = raised
+        self.agree(error=error)
+        return self.gather(result)[0]  # type: ignore[return-value]
+
+    def every(self, act: Callable[[], T]) -> T:
+        """What `act` gives in this process; the error of any process is everyone's."""
+        result: T | None = None
+        error = None
+        try:
+            result = act()
+        except DataprepError as raised:
+            error = raised
+        self.agree(error=error)
+        return result  # type: ignore[return-value]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.control)
+        return found
+
+    def _raise(self, error: DataprepError) -> None:
+        if not self.first:
+            raise SystemExit(error.exit_code)
+        raise error
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[World, torch.device]]:
+    """The world that torchrun's environment speaks of, and this process's device; one process without it.
+
+    gloo connects CPUs, nccl GPUs. Raises ModelError for a device that is not there.
+    """
+    size = _number("WORLD_SIZE", 1)
+    if size == 1:
+        yield World(), choose_device(device)
+        return
+    rank, local = _number("RANK", 0), _number("LOCAL_RANK", 0)
+    chosen = choose_device(device, local)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield World(rank=rank, size=size, local_rank=local, control=control), chosen
+    except RuntimeError as error:
+        if not _is_about_peers(error):
+            raise
+        raise ModelError(f"process {rank} of {size} lost another one, whose own message says why") from None
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` is this process's GPU where there is one, else the CPU; `cuda` among several processes is each one's own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"--device {name}: torch {torch.__version__} sees no CUDA device; --device cpu works")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if device.type != "cuda":
+        return device
+    number = local_rank if device.index is None else device.index
+    if number >= torch.cuda.device_count():
+        raise ModelError(
+            f"--device {name}: process {local_rank} of this machine wants GPU {number}, there are "
+            f"{torch.cuda.device_count()}: lower --nproc-per-node or name another device"
+        )
+    return torch.device("cuda", number)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise ModelError(f"{name}={text} in the environment is no number; torchrun sets it")
+    return int(text)
+
+
+def _is_about_peers(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(
+        words in str(error) for words in ("Connection closed by peer", "Connection reset by peer", "timed out waiting")
+    )

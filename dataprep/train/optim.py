@@ -1,0 +1,106 @@
+"""Optimisers, the norm of a gradient that is spread over processes, and averages of weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dataprep.errors import UsageError
+from dataprep.train.distributed import World
+from dataprep.train.params import TrainParams
+
+
+def make_optimizer(params: TrainParams, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameters`; the rate is set at each step."""
+    if params.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=params.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=0.0,
+        momentum=params.momentum,
+        weight_decay=params.weight_decay,
+        nesterov=params.nesterov,
+    )
+
+
+def check_optimizer(params: TrainParams) -> None:
+    """Raises UsageError for settings that contradict each other."""
+    if params.nesterov and (params.optimizer != "sgd" or not params.momentum):
+        raise UsageError("--nesterov is of SGD with --momentum above 0")
+
+
+def gradient_norm(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], world: World) -> Tensor:
+    """The norm of the whole gradient: of parameters that all processes have alike, and of those that each has for itself."""
+    device = (shared or own)[0].device
+    squares = _square(own, device)
+    if world.size > 1:
+        dist.all_reduce(squares)
+    return (_square(shared, device) + squares).sqrt()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float) -> None:
+    """Scale the gradients so that their norm, now `norm`, is `largest` at most (as torch's clip_grad_norm_)."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+
+
+def share_overflow(parameters: Iterable[nn.Parameter], norm: Tensor) -> None:
+    """Make a gradient that overflowed in one process visible to the scaler of every process: all must skip the step."""
+    first = next(p.grad for p in parameters if p.grad is not None)
+    first.add_(norm * 0)  # 0, or NaN
+
+
+def full_slots(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
+    """What the optimiser keeps for each parameter of `module`, by name."""
+    named = module.named_parameters()
+    return {name: dict(optimizer.state[parameter]) for name, parameter in named if parameter in optimizer.state}
+
+
+def load_slots(optimizer: torch.optim.Optimizer, module: nn.Module, slots: dict[str, dict[str, Any]]) -> None:
+    """What `full_slots` gave."""
+    for name, parameter in module.named_parameters():
+        if name in slots:
+            optimizer.state[parameter] = {
+                slot: value.to(parameter.device, copy=True) if isinstance(value, Tensor) and value.ndim else value
+                for slot, value in slots[name].items()
+            }
+
+
+class Average:
+    """The exponential moving average of a network's weights; its buffers are the network's own."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """After step `step` (from 1). The decay rises to what was asked for: the first weights are soon forgotten."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+        for kept, current in zip(self.module.buffers(), module.buffers(), strict=True):
+            kept.copy_(current)
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module, world: World) -> None:
+    """Give all processes the mean of their running statistics: each has seen its own part of the images."""
+    if world.size == 1:
+        return
+    for buffer in module.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world.size
+
+
+def _square(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=device)
+    return torch.stack(torch._foreach_norm(gradients)).float().square().sum()

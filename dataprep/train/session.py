@@ -1,0 +1,266 @@
+"""What a run consists of: the source, the networks, the optimiser; built from the settings, saved and brought back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dataprep.errors import ModelError, UsageError
+from dataprep.models.files import Model, save_model
+from dataprep.models.input import Input
+from dataprep.storage import Folder, file_sha256
+from dataprep.train import checkpoints
+from dataprep.train.augment import AUGMENTS, Augment
+from dataprep.train.distributed import World
+from dataprep.train.heads import Head, make_head
+from dataprep.train.loader import check_input
+from dataprep.train.losses import LOSSES
+from dataprep.train.network import make_model, place, wrap
+from dataprep.train.optim import (
+    Average,
+    average_buffers,
+    check_optimizer,
+    full_slots,
+    load_slots,
+    make_optimizer,
+)
+from dataprep.train.params import TrainParams
+from dataprep.train.pk import pk_order
+from dataprep.train.schedule import check_schedule
+from dataprep.train.source import Source, open_source
+from dataprep.train.step import Stepper, choose_precision
+from dataprep.train.validation import Best
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A run between two steps. `step` counts those that are done; `identity` is what must be equal for it to go on."""
+
+    params: TrainParams
+    world: World
+    device: torch.device
+    source: Source
+    identity: dict[str, Any]
+    model: Model  # its module is the backbone
+    head: Head
+    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    average: Average | None
+    best: Best
+    about: dict[str, Any]
+    per_epoch: int
+    step: int = 0
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.model.module
+
+    @property
+    def input(self) -> Input:
+        return self.model.input
+
+    @property
+    def steps(self) -> int:
+        return self.per_epoch * self.params.epochs
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is verified and saved."""
+        return self.backbone if self.average is None else self.average.module
+
+    def train_mode(self) -> None:
+        """A frozen backbone stays as it is after verification too, its batch norms with it."""
+        self.backbone.train(self.params.train == "all")
+
+    def take_step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """The loss, on the device."""
+        loss = self.stepper(images, labels, rate=rate)
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.backbone, self.step)
+        return loss
+
+    def settle(self) -> None:
+        """One network in all processes: their running statistics of batch norm are averaged."""
+        average_buffers(self.backbone, self.world)
+        if self.average is not None:
+            average_buffers(self.average.module, self.world)
+
+    def finish(self, folder: Folder) -> None:
+        self.settle()
+        if self.world.first:
+            self.save_model(folder, "model.pt")
+        self.world.agree()
+
+    def save_model(self, folder: Folder, name: str, **more: Any) -> None:
+        save_model(
+            folder / name,
+            self.result,
+            network=self.model.network,
+            embedding=self.model.embedding,
+            input=self.model.input,
+            head=self.model.head,
+            about={**self.about, "steps": self.step, **more},
+        )
+
+    def save(self, folder: Folder) -> None:
+        """Write the checkpoint: all processes take part, the first one writes."""
+        self.settle()
+        states = self.world.gather(checkpoints.random_state(self.device))
+        content = {
+            "identity": json.dumps(self.identity, sort_keys=True),
+            "step": self.step,
+            "network": self.model.network,
+            "embedding": self.model.embedding,
+            "head": self.model.head,
+            "input": asdict(self.input),
+            "backbone": self.backbone.state_dict(),
+            "classifier": self.head.full_state(),
+            "slots": full_slots(self.optimizer, self.backbone),
+            "classifier_slots": self.head.full_slots(self.optimizer),
+            "scaler": self.stepper.scaler.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "best": {"accuracy": self.best.accuracy, "step": self.best.step},
+            "random": states,
+        }
+        self.world.once(lambda: checkpoints.write_checkpoint(folder, content))
+
+    def resume(self, folder: Folder) -> None:
+        """Go on after the checkpoint in `folder`, if there is one. Raises ModelError if it does not fit."""
+        content = self.world.every(lambda: checkpoints.read_checkpoint(folder))
+        if content is not None:
+            self.world.every(lambda: self._restore(folder, content))
+
+    def _restore(self, folder: Folder, content: dict[str, Any]) -> None:
+        try:
+            self.backbone.load_state_dict(content["backbone"])
+            self.head.load_full_state(content["classifier"])
+            load_slots(self.optimizer, self.backbone, content["slots"])
+            self.head.load_full_slots(self.optimizer, content["classifier_slots"])
+            self.stepper.scaler.load_state_dict(content["scaler"])
+            if self.average is not None:
+                self.average.module.load_state_dict(content["average"])
+            self.best.accuracy, self.best.step = content["best"]["accuracy"], content["best"]["step"]
+            self.step = content["step"]
+            checkpoints.restore_random(
+                content["random"], seed=self.params.seed, step=self.step, world=self.world, device=self.device
+            )
+        except Exception as error:  # of another architecture, or made by hand
+            raise checkpoints.not_resumable(folder, error) from None
+
+
+def make_session(
+    packs: Sequence[Path], params: TrainParams, *, pretrained: Path | None, world: World, device: torch.device
+) -> Session:
+    """Everything at step 0. Raises ModelError, RecordError and UsageError, those of one process in all."""
+    source, params, model = world.every(lambda: _opened(packs, params, pretrained, world))
+    world.every(lambda: choose_precision(params, device))
+    backbone = world.every(lambda: place(model.module, params, world, device))
+    head = make_head(params, model.embedding, source.num_classes, rank=world.rank, world=world.size, seed=params.seed)
+    head.to(device)
+    optimizer = make_optimizer(params, [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad])
+    stepper = Stepper(wrap(backbone, params, world, device), head, optimizer, params, world, device)
+    if world.size > 1:  # what is random within the network (dropout) differs between the processes
+        checkpoints.seed_all(params.seed * 1_009 + world.rank)
+    identity = {
+        "params": params.counted(),
+        "pack_digest": source.digest(),
+        "pretrained_sha256": file_sha256(pretrained) if pretrained else None,
+    }
+    return Session(
+        params=params,
+        world=world,
+        device=device,
+        source=source,
+        identity=identity,
+        model=model,
+        head=head,
+        optimizer=optimizer,
+        stepper=stepper,
+        average=Average(backbone, params.ema) if params.ema else None,
+        best=Best(rule=params.best),
+        about=_about(identity, packs, source),
+        per_epoch=_epoch_length(params, source) // params.batch_size,
+    )
+
+
+def _opened(
+    packs: Sequence[Path], params: TrainParams, pretrained: Path | None, world: World
+) -> tuple[Source, TrainParams, Model]:
+    """What is trained on and what is trained, the parameters as they are for both; all that the user may have wrong."""
+    check_schedule(params)
+    check_optimizer(params)
+    source = open_source(packs, join=params.join)
+    params = _fitted(params, source, world)
+    checkpoints.seed_all(params.seed)
+    model = make_model(params, (source.height, source.width), pretrained)
+    params = replace(params, network=model.network)
+    check_input(source, model.input, augmentation(params))
+    return source, params, model
+
+
+def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
+    """The parameters, batches of triplets as large as they are; errors for what does not fit the pack or the processes."""
+    preset = LOSSES[params.loss]
+    if preset.by_identity:
+        size = params.identities_per_batch * params.images_per_identity
+        params = replace(params, batch_size=size)
+        if params.train == "head":
+            raise UsageError(f"--train head trains nothing with --loss {params.loss}, which has no weights")
+        if params.accumulate > 1:
+            raise UsageError(
+                f"--accumulate does not go with --loss {params.loss}, which compares the images of a batch"
+            )
+    if params.batch_size % (world.size * params.accumulate):
+        raise UsageError(
+            f"a batch of {params.batch_size} does not divide into {world.size} processes x {params.accumulate} parts "
+            "(--batch-size is that of all processes together)"
+        )
+    if _epoch_length(params, source) < params.batch_size:
+        raise ModelError(
+            f"{len(source.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size"
+        )
+    return params
+
+
+def augmentation(params: TrainParams) -> Augment:
+    """The augmentations by the name of the trainer that has them, at the strength that its users take."""
+    return replace(AUGMENTS[params.augment], flip=params.flip)
+
+
+def epoch_order(params: TrainParams, source: Source, epoch: int) -> npt.NDArray[np.int64] | None:
+    """The images of an epoch, batch after batch, where the loss asks for an order; None where any will do."""
+    if not LOSSES[params.loss].by_identity:
+        return None
+    return pk_order(
+        source.labels,
+        identities=params.identities_per_batch,
+        images=params.images_per_identity,
+        seed=params.seed,
+        epoch=epoch,
+    )
+
+
+def _epoch_length(params: TrainParams, source: Source) -> int:
+    order = epoch_order(params, source, 0)
+    return len(source.labels) if order is None else len(order)
+
+
+def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source) -> dict[str, Any]:
+    """What the model's file says of its training; the pack, so that a test can look for leaks."""
+    return {
+        **identity,
+        "pack_index_sha256": source.contents[0],
+        "pack": str(packs[0].resolve()),
+        "packs": [str(pack.resolve()) for pack in packs],
+        "identities": source.num_classes,
+        "images": len(source.labels),
+    }

@@ -1,0 +1,95 @@
+"""One step of the optimiser: forward, loss, backward, clip, update."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataprep.errors import ModelError
+from dataprep.train.distributed import World
+from dataprep.train.optim import clip_gradients, gradient_norm, share_overflow
+from dataprep.train.params import TrainParams
+
+
+def choose_precision(params: TrainParams, device: torch.device) -> torch.dtype | None:
+    """What the backbone computes in under autocast; None is float32 throughout. Raises ModelError."""
+    if params.precision == "fp32" or (params.precision == "auto" and device.type == "cpu"):
+        return None
+    if params.precision == "fp16":
+        if device.type == "cpu":
+            raise ModelError("--precision fp16 is for GPUs; a CPU takes fp32 or bf16")
+        return torch.float16
+    return torch.bfloat16
+
+
+class Stepper:
+    """Trains `backbone` (as it is called: wrapped or compiled) and `head` together.
+
+    A step's images may go through in parts; the gradient is then that of their mean loss, batch norm sees each part alone.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        params: TrainParams,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        self._backbone, self._head, self._optimizer = backbone, head, optimizer
+        self._params, self._world, self._device = params, world, device
+        self._precision = choose_precision(params, device)
+        self._frozen = params.train == "head"
+        self._shared = [] if self._frozen else list(backbone.parameters())
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
+
+    def __call__(self, images: Tensor, labels: Tensor, *, rate: float) -> Tensor:
+        """The mean loss of the images of all processes, on the device, without waiting for it."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = self._params.accumulate
+        total = torch.zeros((), device=self._device)
+        for number, (some, theirs) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
+            with self._unsynchronised() if number < parts else contextlib.nullcontext():
+                loss = self._head(self._embed(some), theirs) / parts
+                self._scaled(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self._update()
+        return total
+
+    def _embed(self, images: Tensor) -> Tensor:
+        with (
+            torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision is not None),
+            torch.set_grad_enabled(not self._frozen),
+        ):
+            embedded: Tensor = self._backbone(images)
+        return embedded
+
+    def _update(self) -> None:
+        own = list(self._head.parameters())
+        everything = [*self._shared, *own]
+        if self._params.clip or self.scaler.is_enabled():
+            norm = gradient_norm(self._shared, own, self._world)
+            if self.scaler.is_enabled():
+                share_overflow(everything, norm)
+                self.scaler.unscale_(self._optimizer)
+                norm = norm / self.scaler.get_scale()
+            if self._params.clip:
+                clip_gradients(everything, norm, self._params.clip)
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        scaled: Tensor = self.scaler.scale(loss)
+        return scaled
+
+    def _unsynchronised(self) -> contextlib.AbstractContextManager[Any]:
+        """Gradients of the parts before the last stay in this process."""
+        skip = getattr(self._backbone, "no_sync", contextlib.nullcontext)
+        found: contextlib.AbstractContextManager[Any] = skip()
+        return found
