@@ -77,6 +77,8 @@ class Reason(Enum):
     HTTP_404 = ("http_404", "failed", False)
     HTTP_429 = ("http_429", "failed", True)
     HTTP_5XX = ("http_5xx", "failed", True)
+    HTTP_OTHER = ("http_other", "failed", False)
+    BAD_ANSWER = ("bad_answer", "failed", False)
     TIMEOUT = ("timeout", "failed", True)
     DNS = ("dns", "failed", True)
     CONNECTION = ("connection", "failed", True)
@@ -87,6 +89,7 @@ class Reason(Enum):
     OPTED_OUT = ("opted_out", "dropped", False)
     HOST_DOWN = ("host_down", "failed", True)
     ROBOTS = ("robots_txt", "dropped", False)
+    ROBOTS_DOWN = ("robots_txt_unreachable", "failed", True)
     # what was found instead of a photo
     EMPTY = ("empty", "dropped", False)
     HTML = ("html", "dropped", False)

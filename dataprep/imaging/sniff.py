@@ -1,54 +1,81 @@
-"""What a body of bytes really is, whatever its name or Content-Type say. Cheap: nothing is decoded."""
+"""What a body of bytes really is, whatever its name or Content-Type say. Cheap: nothing is decoded.
+
+All of these take any bytes and never raise.
+"""
 
 from __future__ import annotations
 
 import re
 
 from dataprep.errors import Reason
+from dataprep.imaging.headers import Outline, outline
 
-_HTML = re.compile(rb"<\s*(!doctype\s+html|html|head|body|script|meta|title|div|p|br|a)\b", re.IGNORECASE)
+_HTML = re.compile(
+    rb"<\s*(!doctype\s+html|html|head|body|script|meta|title|div|p|br|a|h1|center|iframe)\b", re.IGNORECASE
+)
 _PHOTOS = frozenset({"jpeg", "png", "webp", "bmp", "gif"})
-_UNUSABLE = frozenset({"svg", "pdf", "avif", "heic", "ico", "flash", "tiff"})
+# first bytes of what is something else for certain
+_SIGNATURES = (
+    (b"%PDF", "pdf"),
+    (b"FWS", "flash"),
+    (b"CWS", "flash"),
+    (b"FLV\x01", "flash video"),
+    (b"\0\0\1\0", "ico"),
+    (b"\0\0\2\0", "cur"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"8BPS", "psd"),
+    (b"PK\3\4", "zip"),
+    (b"PK\5\6", "zip"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"(\xb5/\xfd", "zstandard"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\7", "rar"),
+    (b"\x1aE\xdf\xa3", "matroska"),
+    (b"OggS", "ogg"),
+    (b"ID3", "mp3"),
+    (b"\0\0\1\xba", "mpeg"),
+    (b"\0\0\0\x0cjP  ", "jpeg 2000"),
+    (b"\xff\x4f\xff\x51", "jpeg 2000"),
+    (b"\0\0\0\x0cJXL ", "jpeg xl"),
+    (b"\xff\x0a", "jpeg xl"),
+    (b"II\xbc", "jpeg xr"),
+    (b"\x7fELF", "program"),
+    (b"MZ", "program"),
+)
+_BRANDS = ((b"avi", "avif"), (b"hei", "heic"), (b"hev", "heic"), (b"mif", "heic"), (b"msf", "heic"))
+_TEXT = frozenset({*range(0x20, 0x7F), *range(0x80, 0x100), 9, 10, 12, 13})
+_WORDS = frozenset({"html", "svg", "xml", "json", "text"})
 
 
 def identify(data: bytes) -> str:
-    """The kind of content by its first bytes: an image format, `html`, `empty` or `unknown`."""
-    if not data.strip(b"\0 \t\r\n"):
-        return "empty"
+    """The kind of content by its first bytes: a format's name, `html`, `xml`, `json`, `text`, `empty` or `unknown`."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
     if data.startswith((b"GIF87a", b"GIF89a")):
         return "gif"
+    if data[:4] == b"RIFF":
+        return {b"WEBP": "webp", b"AVI ": "avi", b"WAVE": "wav"}.get(data[8:12], "riff")
     if data.startswith(b"BM") and len(data) > 26:
         return "bmp"
-    if data.startswith((b"II*\0", b"MM\0*")):
-        return "tiff"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "avif"
-    if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"mif", b"msf"):
-        return "heic"
-    if data.startswith(b"%PDF"):
-        return "pdf"
-    if data.startswith((b"FWS", b"CWS")):
-        return "flash"
-    if data.startswith(b"\0\0\1\0"):
-        return "ico"
-    head = data[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if b"<svg" in head.lower():
-        return "svg"
-    if _HTML.search(head) or head.startswith(b"<?xml"):
-        return "html"
-    return "unknown"
+    if data[4:8] == b"ftyp":
+        return next((name for brand, name in _BRANDS if data[8:11] == brand), "mp4")
+    found = next((name for start, name in _SIGNATURES if data.startswith(start)), None)
+    if found:
+        return found
+    if not data.strip(b"\0 \t\r\n"):
+        return "empty"
+    return _kind_of_text(data[:2048])
 
 
-def suspicion(data: bytes) -> tuple[Reason, str] | None:
-    """Why these bytes cannot be a whole photo, or None if they may be one.
+def suspicion(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, str] | None:
+    """Why these bytes cannot be a whole, still photo of at most `max_pixels`, or None if they may be one.
 
-    Looks at the signature and the end marker only. `validate` decodes in full later; this keeps what is plainly no
+    Looks at signatures, headers and end markers only. `validate` decodes in full later; this keeps what is plainly no
     photo from being stored as one.
     """
     kind = identify(data)
@@ -56,22 +83,37 @@ def suspicion(data: bytes) -> tuple[Reason, str] | None:
         return Reason.EMPTY, f"{len(data)} bytes"
     if kind == "html":
         return Reason.HTML, "a web page instead of a photo"
-    if kind in _UNUSABLE:
-        return Reason.WRONG_TYPE, kind
-    if kind not in _PHOTOS:
+    if kind == "svg":
+        return Reason.SVG, "a drawing instead of a photo"
+    if kind in _WORDS:
+        return Reason.NOT_AN_IMAGE, f"{kind}: {data[:60].decode('utf-8', 'replace')!r}"
+    if kind == "unknown":
         return Reason.NOT_AN_IMAGE, f"begins with {data[:8].hex()}"
-    if _is_cut_short(kind, data):
-        return Reason.TRUNCATED, f"{kind} of {len(data)} bytes without its end"
+    if kind not in _PHOTOS:
+        return Reason.WRONG_TYPE, kind
+    return _doubt(outline(kind, data), len(data), max_pixels)
+
+
+def _doubt(seen: Outline, size: int, max_pixels: int | None) -> tuple[Reason, str] | None:
+    if max_pixels is not None and seen.width * seen.height > max_pixels:
+        return Reason.BOMB, f"{seen.width}x{seen.height}"
+    if seen.frames > 1:
+        return Reason.ANIMATED, f"{seen.kind} of several frames"
+    if not seen.whole:
+        return Reason.TRUNCATED, f"{seen.kind} of {size} bytes without its end"
     return None
 
 
-def _is_cut_short(kind: str, data: bytes) -> bool:
-    if kind == "jpeg":
-        return b"\xff\xd9" not in data
-    if kind == "png":
-        return b"IEND" not in data[-4096:] and b"IEND" not in data
-    if kind in ("webp", "bmp"):
-        start = 4 if kind == "webp" else 2
-        declared = int.from_bytes(data[start : start + 4], "little") + (8 if kind == "webp" else 0)
-        return declared > len(data) + 1
-    return False
+def _kind_of_text(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.decode("utf-16", "replace").encode("utf-8", "replace")
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if b"<svg" in head.lower():
+        return "svg"
+    if _HTML.search(head):
+        return "html"
+    if head.startswith((b"<?xml", b"<")) and b">" in head:
+        return "xml"
+    if not all(byte in _TEXT for byte in head) or sum(byte >= 0x80 for byte in head) * 4 > len(head):
+        return "unknown"
+    return "json" if head.startswith((b"{", b"[")) else "text"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.manifest import ledger
+from dataprep.manifest.payload import PayloadReader, PayloadWriter
 from dataprep.manifest.stagedir import Marker, StageDir
 from dataprep.samples import Row
 from dataprep.tars import END, member, member_name
@@ -32,6 +33,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
+        self._superseded = False  # the tar holds payloads of rows that others took the place of
         marker = directory.marker(shard)
         if marker is not None:
             self._drop_committed(marker)
@@ -39,33 +41,61 @@ class Journal:
                 self._seed(marker, frozenset(redo))
         self._resume(frozenset(redo))
 
-    def record(self, row: Row) -> None:
-        """Append one finished sample, payload first."""
-        place = None
-        if row.payload is not None:
-            framed, start = member(member_name(row.key, row.payload), row.payload)
-            place = (self._tar.tell() + start, len(row.payload), hashlib.sha256(row.payload).hexdigest())
-            self._tar.write(framed)
+    @property
+    def directory(self) -> StageDir:
+        return self._directory
+
+    @property
+    def folder(self) -> Path:
+        """Where the journals lie."""
+        return self._lines_path.parent
+
+    def record(self, *rows: Row) -> None:
+        """Append finished samples, payloads first; a row whose key is there already takes that one's place.
+
+        `sha256` among a row's values is its payload's, if somebody computed it before.
+        """
+        framed: list[bytes] = []
+        lines: list[bytes] = []
+        found: list[dict[str, Any]] = []
+        position = self._tar.tell()
+        for row in rows:
+            place = None
+            if row.payload is not None:
+                block, start = member(member_name(row.key, row.payload), row.payload)
+                sha256 = row.values.get("sha256") or hashlib.sha256(row.payload).hexdigest()
+                place = (position + start, len(row.payload), sha256)
+                position += len(block)
+                framed.append(block)
+            flat = ledger.flat(row, place)
+            lines.append(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
+            found.append(flat)
+        if framed:
+            stretch = b"".join(framed)
+            self._tar.write(stretch)
             self._tar.flush()
-            self._hash.update(framed)
-        flat = ledger.flat(row, place)
-        self._lines.write(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
+            self._hash.update(stretch)
+        self._lines.write(b"".join(lines))
         self._lines.flush()
-        self.rows[row.key] = flat
+        for flat in found:
+            self._take(flat)
 
     def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
         """Commit the shard, rows in the given order of keys, and remove the journal."""
-        self._tar.write(END)
-        self._hash.update(END)
-        self._tar.flush()
-        # a second name for the same file: should a kill come before the marker, the journal is still whole
         linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
-        os.link(self._tar_path, linked)
-        rows = [self.rows[key] for key in order]
+        if self._superseded:
+            rows, sha256 = self._rewritten(order, linked)
+        else:
+            self._tar.write(END)
+            self._hash.update(END)
+            self._tar.flush()
+            # a second name for the same file: should a kill come before the marker, the journal is still whole
+            os.link(self._tar_path, linked)
+            rows, sha256 = [self.rows[key] for key in order], self._hash.hexdigest()
         marker = self._directory.commit_flat(
-            self._shard, rows, data=(linked, self._hash.hexdigest()), upstream=upstream, seconds=seconds
+            self._shard, rows, data=(linked, sha256), upstream=upstream, seconds=seconds
         )
         self.close()
         self._lines_path.unlink()
@@ -75,6 +105,26 @@ class Journal:
     def close(self) -> None:
         self._tar.close()
         self._lines.close()
+
+    def _take(self, row: dict[str, Any]) -> None:
+        before = self.rows.get(row["key"])
+        self._superseded = self._superseded or (before is not None and before["size"] is not None)
+        self.rows[row["key"]] = row
+
+    def _rewritten(self, order: Sequence[str], target: Path) -> tuple[list[dict[str, Any]], str]:
+        """A tar without the payloads of rows that others took the place of: the rows with their new offsets, its hash."""
+        reader = PayloadReader(self._tar_path)
+        rows = []
+        with open(target, "wb") as stream:
+            writer = PayloadWriter(stream)
+            for row in (self.rows[key] for key in order):
+                if row["size"] is not None:
+                    data = reader.read(row["offset"], row["size"])
+                    row = {**row, "offset": writer.add(row["key"], data)[0]}
+                rows.append(row)
+            sha256 = writer.finish()
+        reader.close()
+        return rows, sha256
 
     def _drop_committed(self, marker: Marker) -> None:
         """Remove the journal that a kill right after its commit left behind; its tar is the committed one."""
@@ -116,10 +166,11 @@ class Journal:
                     body = stretch[row["offset"] - end : row["offset"] - end + row["size"]]
                     if len(stretch) != after - end or hashlib.sha256(body).hexdigest() != row["sha256"]:
                         break
+                    self._superseded = self._superseded or row["offset"] - end != _header_size(row["key"], body)
                     self._hash.update(stretch)
                     end = after
                 if row["reason"] not in redo:
-                    self.rows[row["key"]] = row
+                    self._take(row)
         os.truncate(self._tar_path, end)
         rewritten = self._lines_path.with_suffix(".tmp")
         rewritten.write_bytes(
@@ -128,6 +179,10 @@ class Journal:
         os.replace(rewritten, self._lines_path)
         self._tar = open(self._tar_path, "ab")  # noqa: SIM115 - closed by close()
         self._lines = open(self._lines_path, "ab")  # noqa: SIM115
+
+
+def _header_size(key: str, body: bytes) -> int:
+    return member(member_name(key, body), b"")[1]
 
 
 def _after(row: Mapping[str, Any]) -> int:

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from dataprep.errors import Reason
+
 _LINE_EVERY = 5.0  # seconds between plain lines
 
 
@@ -25,6 +27,7 @@ class Gauge:
     total: int
     done: int = 0
     fresh: int = 0  # done by this run: what a rate can be computed from
+    bytes: int = 0  # that came over the network
     ended: bool = False
     verdicts: Counter[str] = field(default_factory=Counter)
     started: float | None = None
@@ -38,8 +41,28 @@ class Gauge:
     @property
     def rate(self) -> float:
         """Samples per second since the first one."""
-        spent = time.monotonic() - self.started if self.started else 0.0
+        spent = self._spent
         return self.fresh / spent if spent > 0.5 else 0.0
+
+    @property
+    def speed(self) -> str:
+        """What came over the network, per second; empty for a stage that uses none."""
+        spent = self._spent
+        return f", {self.bytes / spent / 1e6:.1f} MB/s" if self.bytes and spent > 0.5 else ""
+
+    @property
+    def losses(self) -> str:
+        """ok, dropped and failed by reason, as far as there are any losses."""
+        parts = []
+        for verdict in ("dropped", "failed"):
+            found = {n: c for n, c in sorted(self.verdicts.items()) if c and n != "ok" and _verdict(n) == verdict}
+            if found:
+                parts.append(f"{verdict} " + ", ".join(f"{name} {count}" for name, count in found.items()))
+        return "; ".join([f"; ok {self.verdicts['ok']}", *parts]) if parts else ""
+
+    @property
+    def _spent(self) -> float:
+        return time.monotonic() - self.started if self.started else 0.0
 
     @property
     def eta(self) -> str:
@@ -51,8 +74,11 @@ class Gauge:
         return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
 
     def line(self) -> str:
-        losses = "".join(f", {name} {count}" for name, count in sorted(self.verdicts.items()) if name != "ok")
-        return f"{self.stage} {self.done}/{self.total} ({self.rate:.0f}/s, ETA {self.eta}{losses})"
+        return f"{self.stage} {self.done}/{self.total} ({self.rate:.0f}/s{self.speed}, ETA {self.eta}{self.losses})"
+
+
+def _verdict(code: str) -> str:
+    return Reason.from_code(code).verdict
 
 
 class Display(Protocol):
@@ -100,7 +126,8 @@ class BarDisplay:
             TextColumn("{task.description:<9}"),
             BarColumn(),
             TextColumn(
-                "{task.completed}/{task.total}  {task.fields[rate]:.0f}/s  ETA {task.fields[eta]}{task.fields[lost]}"
+                "{task.completed}/{task.total}  {task.fields[rate]:.0f}/s{task.fields[speed]}, "
+                "ETA {task.fields[eta]}{task.fields[lost]}"
             ),
             console=Console(stderr=True),
             refresh_per_second=5,
@@ -110,8 +137,9 @@ class BarDisplay:
 
     def refresh(self, gauges: Mapping[str, Gauge]) -> None:
         for name, gauge in gauges.items():
-            lost = "".join(f"  {kind} {n}" for kind, n in sorted(gauge.verdicts.items()) if kind != "ok")
-            fields: dict[str, Any] = {"rate": gauge.rate, "eta": gauge.eta, "lost": lost}
+            fields: dict[str, Any] = {
+                "rate": gauge.rate, "speed": gauge.speed, "eta": gauge.eta, "lost": gauge.losses
+            }  # fmt: skip
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(name, total=gauge.total, **fields)
             self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total, **fields)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dataprep.errors import DataprepError, Interrupted, WorkspaceError
+from dataprep.errors import DataprepError, Interrupted, Reason, WorkspaceError
 from dataprep.manifest.journal import Journal
 from dataprep.manifest.locks import locked
 from dataprep.run.board import Board
@@ -77,6 +77,7 @@ class _Run:
         self._suspects: list[Task] = []
         self._out: dict[str, Task] = {}  # by shard
         self._ready: deque[str] = deque()
+        self._again: set[str] = set()  # shards to be looked at again when their task is back
         self._finished: Counter[str] = Counter()  # samples in shards committed by this run, by stage
         self._board = Board(log.board_path, max(1, len(self._state.shards)))
         self._slots = {shard: slot for slot, shard in enumerate(self._state.shards)}
@@ -115,10 +116,15 @@ class _Run:
         def sample(row: Row) -> None:
             gauge.advance(1)
             gauge.verdicts[row.reason.code if row.reason else "ok"] += 1
+            gauge.bytes += row.values.get("bytes") or 0
+
+        def lost(count: int) -> None:
+            gauge.verdicts["ok"] -= count
+            gauge.verdicts[Reason.PLACEHOLDER.code] += count
 
         def main() -> None:
             try:
-                hooks = Hooks(sample=sample, shard=self._downloaded.put)
+                hooks = Hooks(sample=sample, shard=self._downloaded.put, lost=lost, note=self._display.note)
                 asyncio.run(stage.process(self._open_shards(link, gauge), hooks, self._stop))
             except BaseException as error:
                 self._download_error = error
@@ -185,10 +191,12 @@ class _Run:
             self._drain_downloaded()
             if self._ready:
                 task = self._task(self._ready.popleft())
-                if task is not None:
+                if task is not None and task.shard in self._out:
+                    self._again.add(task.shard)  # committed once more while a worker had it
+                elif task is not None:
                     self._out[task.shard] = task
                     yield task
-            elif alive:
+            elif alive or self._again:
                 yield None
             else:
                 return
@@ -220,6 +228,9 @@ class _Run:
     def _take(self, result: Result) -> None:
         task = result.task
         self._out.pop(task.shard, None)
+        if task.shard in self._again:
+            self._again.discard(task.shard)
+            self._ready.append(task.shard)
         if result.died:
             self._log.event("worker died", shard=task.shard, stages=task.stages)
             self._suspects.append(task)

@@ -17,15 +17,17 @@ T = TypeVar("T")
 class _Host(Generic[T]):
     waiting: deque[T] = field(default_factory=deque)
     active: int = 0
+    delayed: int = 0
     not_before: float = 0.0
     queued: bool = False  # stands in the heap
+    narrow: bool = False  # one at a time, until it has answered
 
 
 class Schedule(Generic[T]):
     """Items by host. `take` gives the next item whose host is free; `done` must follow each `take`.
 
     A host is free if fewer than `per_host` of its items are out and `spacing` seconds have passed since the last one
-    went out.
+    went out. A retry stands behind all that waits for its host, so that it blocks nobody. One task may call `take`.
     """
 
     def __init__(self, *, per_host: int, spacing: float) -> None:
@@ -34,56 +36,117 @@ class Schedule(Generic[T]):
         self._heap: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
-        self.waiting = 0
+        self._pauses, self._tickets = 0, 0
 
-    def add(self, host: str, item: T, *, delay: float = 0.0) -> None:
-        """Queue an item, after `delay` seconds if one is given (a retry)."""
-        self.waiting += 1
+    @property
+    def ready(self) -> int:
+        """How many hosts have an item that could go out now or soon."""
+        return len(self._heap)
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts have items here, or out."""
+        return len(self._hosts)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._hosts
+
+    def add(self, name: str, item: T, *, delay: float = 0.0, narrow: bool = False) -> None:
+        """Queue an item, after `delay` seconds if one is given; `narrow` lets the host's out one at a time."""
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = _Host()
+        host.narrow = host.narrow or narrow
         if delay > 0:
-            asyncio.get_running_loop().call_later(delay, self._put, host, item)
+            host.delayed += 1
+            asyncio.get_running_loop().call_later(delay, self._put_late, name, host, item)
         else:
-            self._put(host, item)
+            host.waiting.append(item)
+            self._enqueue(name, host)
+
+    def widen(self, name: str) -> None:
+        """Let as many items of a narrow host out as of any other."""
+        host = self._hosts.get(name)
+        if host is not None and host.narrow:
+            host.narrow = False
+            self._enqueue(name, host)
+
+    def drain(self, name: str) -> list[T]:
+        """Take back all that waits for a host; retries that are not due yet stay."""
+        host = self._hosts.get(name)
+        if host is None:
+            return []
+        found = list(host.waiting)
+        host.waiting.clear()
+        self._forget_idle(name, host)
+        return found
+
+    def pause(self) -> None:
+        """`take` gives nothing until as many `resume` have come, but for what `let_out` allows."""
+        self._pauses += 1
+
+    def let_out(self, count: int) -> None:
+        self._tickets = count
+        self._changed.set()
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        self._tickets = 0
+        self._changed.set()
 
     async def take(self) -> tuple[str, T]:
         """The next (host, item); waits for as long as no host is free."""
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
-            if self._heap and self._heap[0][0] <= now:
+            open = not self._pauses or self._tickets > 0
+            while open and self._heap and self._heap[0][0] <= now:
                 name = heapq.heappop(self._heap)[2]
-                host = self._hosts[name]
+                host = self._hosts.get(name)
+                if host is None:
+                    continue
                 host.queued = False
-                if host.not_before > now:  # the server asked for a rest meanwhile
+                if not host.waiting or host.not_before > now:  # drained, or the server asked for a rest meanwhile
                     self._enqueue(name, host)
                     continue
                 item = host.waiting.popleft()
                 host.active += 1
                 host.not_before = now + self._spacing
-                self.waiting -= 1
+                self._tickets -= bool(self._pauses)
                 self._enqueue(name, host)
                 return name, item
             self._changed.clear()
-            wait = self._heap[0][0] - now if self._heap else None
+            wait = max(0.0, self._heap[0][0] - now) if open and self._heap else None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait)
 
     def done(self, name: str, *, rest: float = 0.0) -> None:
         """An item of this host came back; `rest` seconds must pass before the next one (Retry-After)."""
         host = self._hosts[name]
-        now = asyncio.get_running_loop().time()
         host.active -= 1
-        host.not_before = max(host.not_before, now + rest)
+        if rest:
+            host.not_before = max(host.not_before, asyncio.get_running_loop().time() + rest)
         self._enqueue(name, host)
-        if not host.waiting and not host.active and host.not_before <= now:
-            del self._hosts[name]
+        self._forget_idle(name, host)
 
-    def _put(self, name: str, item: T) -> None:
-        host = self._hosts.setdefault(name, _Host())
+    def _put_late(self, name: str, host: _Host[T], item: T) -> None:
+        host.delayed -= 1
         host.waiting.append(item)
         self._enqueue(name, host)
 
     def _enqueue(self, name: str, host: _Host[T]) -> None:
-        if host.waiting and not host.queued and host.active < self._per_host:
+        if host.waiting and not host.queued and host.active < (1 if host.narrow else self._per_host):
             heapq.heappush(self._heap, (host.not_before, next(self._order), name))
             host.queued = True
             self._changed.set()
+
+    def _forget_idle(self, name: str, host: _Host[T]) -> None:
+        """Drop a host without items; one that must rest a while longer is kept, by a timer."""
+        if host.waiting or host.active or host.delayed:
+            return
+        left = host.not_before - asyncio.get_running_loop().time()
+        if left <= 0:
+            if self._hosts.get(name) is host and not host.queued:
+                del self._hosts[name]
+        elif not host.queued:
+            asyncio.get_running_loop().call_later(left + 0.001, self._forget_idle, name, host)

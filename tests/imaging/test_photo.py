@@ -79,7 +79,7 @@ def test_what_is_no_usable_photo_says_why(picture: np.ndarray) -> None:
     assert reason_of(whole[: len(whole) // 2]) is Reason.TRUNCATED
     assert reason_of(b"<html><body>gone</body></html>") is Reason.HTML
     assert reason_of(b"") is Reason.EMPTY
-    assert reason_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") is Reason.WRONG_TYPE
+    assert reason_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") is Reason.SVG
     assert reason_of(b"%PDF-1.4") is Reason.WRONG_TYPE
     assert reason_of(bytes(range(200))) is Reason.NOT_AN_IMAGE
     assert reason_of(whole, max_pixels=100) is Reason.BOMB

@@ -22,7 +22,7 @@ from dataprep.run.report import Report
 from dataprep.run.runner import run
 from dataprep.sources.synth.photos import draw
 from dataprep.sources.urls import Urls
-from dataprep.stages.http import is_public, parse_url
+from dataprep.stages.address import is_public, parse_url
 
 PHOTO = encode_jpeg(draw(0, 0).pixels)
 FAST = {
@@ -117,7 +117,7 @@ def test_every_answer_ends_under_its_reason(base: str, tmp_path: Path) -> None:
         f"{base}/noai.jpg": Reason.OPTED_OUT,
         f"{base}/stalled": Reason.TIMEOUT,
         f"{base}/short": Reason.SHORT_BODY,
-        "http://127.0.0.1:9/dead.jpg": Reason.CONNECTION,
+        "http://127.0.0.1:2/dead.jpg": Reason.CONNECTION,
         "http://no-such-host.invalid/x.jpg": Reason.DNS,
         "ftp://x.net/a.jpg": Reason.BAD_URL,
         "//x.net/a.jpg": Reason.BAD_URL,

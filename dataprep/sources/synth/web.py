@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 HOST = "127.0.0.1"
-_DEAD = f"{HOST}:9"  # the discard port: nobody listens there
+_DEAD = f"{HOST}:2"  # nobody listens there
 _SLOW = 0.5  # seconds
 
 
