@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -30,17 +31,19 @@ def serving(handler: Handler) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving_raw(handler: Raw) -> Iterator[str]:
+def serving_raw(handler: Raw, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The base URL of a server that says whatever `handler` writes, HTTP or not."""
 
     async def start() -> tuple[int, Callable[[], Awaitable[None]]]:
         async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                await handler(reader, writer)
-                await writer.drain()
-            writer.close()
+            try:
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    await handler(reader, writer)
+                    await writer.drain()
+            finally:
+                writer.close()
 
-        server = await asyncio.start_server(served, "127.0.0.1", 0)
+        server = await asyncio.start_server(served, "127.0.0.1", 0, ssl=tls)
 
         async def stop() -> None:
             server.close()
@@ -67,6 +70,7 @@ def _in_a_thread(start: Callable[[], Awaitable[tuple[int, Callable[[], Awaitable
         for task in stalled:
             task.cancel()
         await asyncio.gather(*stalled, return_exceptions=True)
+        await asyncio.sleep(0.01)  # what they closed is closed in the loop's next rounds
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
     thread.start()

@@ -107,6 +107,8 @@ class Resolver(AbstractResolver):
             async with asyncio.timeout(self._timeout):
                 return await asyncio.shield(coming)
         except TimeoutError:
+            if coming.done():  # it came in the same moment
+                return coming.result()
             raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {self._timeout:g} s") from None
 
     def _look_up(self, host: str) -> _Entry:

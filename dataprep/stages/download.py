@@ -403,8 +403,11 @@ def _amend(last: OpenShard, shard: str, found: Iterable[dict[str, Any]]) -> None
     order = [row["key"] for row in directory.rows(marker, ["key"])]
     keys = {row["key"] for row in found}
     journal = Journal(directory, shard)
-    journal.record(*(as_placeholder(row) for key, row in list(journal.rows.items()) if key in keys))
-    journal.commit(order, upstream=marker.upstream, seconds=marker.seconds)
+    try:
+        journal.record(*(as_placeholder(row) for key, row in list(journal.rows.items()) if key in keys))
+        journal.commit(order, upstream=marker.upstream, seconds=marker.seconds)
+    finally:
+        journal.close()
 
 
 async def _watch(stop: threading.Event) -> None:
