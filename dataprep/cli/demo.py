@@ -49,7 +49,7 @@ def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> 
         _say("You download them ...")
         _type(
             "-w", str(workspace), "download", "vggface", "--lists", lists, "--allow-private", "--idle-timeout", "3",
-            "--retries", "1", "--per-host", "32",
+            "--retries", "1", "--per-host", "32", "--host-failures", "1000",  # all that is dead there is one host
         )  # fmt: skip
     finally:
         server.terminate()

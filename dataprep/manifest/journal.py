@@ -103,8 +103,10 @@ class Journal:
         return marker
 
     def close(self) -> None:
-        self._tar.close()
-        self._lines.close()
+        try:
+            self._tar.close()
+        finally:
+            self._lines.close()
 
     def _take(self, row: dict[str, Any]) -> None:
         before = self.rows.get(row["key"])

@@ -15,6 +15,7 @@ _LONGEST = 8000  # characters; RFC 9110 4.1 asks servers for no more
 _BLANK = "".join(map(chr, range(33)))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_END = re.compile(r"[/?#]")
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _NUMBER = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)$")
 _PLAIN = re.compile(r"[A-Za-z0-9%/:=&?~+!$,;'@()*\[\]|._-]*")
@@ -60,7 +61,8 @@ def parse_url(text: str) -> yarl.URL:
     rest = text[found.end() :]
     if not rest.startswith("//"):
         raise _bad("no host")
-    end = next((i for i, c in enumerate(rest[2:], 2) if c in "/?#"), len(rest))
+    ends = _END.search(rest, 2)
+    end = ends.start() if ends else len(rest)
     place = _place(rest[2:end])
     tail = rest[end:].partition("#")[0]
     try:

@@ -27,8 +27,11 @@ _ADDRESSES = 4  # of one host that are tried; each costs a connect time-out
 
 
 def system_lookup(host: str) -> list[str]:
-    """IPv4 and IPv6 addresses in the order that this machine prefers (RFC 6724)."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    """IPv4 and IPv6 addresses in the order that this machine prefers (RFC 6724).
+
+    Not AI_ADDRCONFIG: with it, a machine whose network is down says of every name that there is none.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -117,8 +120,8 @@ class Resolver(AbstractResolver):
             return _Entry(until, tuple(self._lookup(host)), None)
         except OSError as error:
             return _Entry(until if error.errno in NEGATIVE else 0.0, (), error)
-        except (UnicodeError, ValueError):
-            return _Entry(until, (), socket.gaierror(socket.EAI_NONAME, "not a name that can be looked up"))
+        except Exception as error:  # not a name that can be looked up, or a lookup of somebody's own that fails
+            return _Entry(until, (), socket.gaierror(socket.EAI_NONAME, f"{type(error).__name__}: {error}"))
 
     def _finish(self, host: str, entry: _Entry) -> None:
         if entry.until:

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dataprep.errors import Reason
-from dataprep.manifest.journal import Journal
 from dataprep.params import StageParams, param, runtime
-from dataprep.samples import Row, Sample
+from dataprep.samples import Row
 from dataprep.stages.base import Stage
-from dataprep.stages.hosts import Health
-from dataprep.stages.placeholders import as_placeholder, overlooked
-from dataprep.stages.writer import Entry, OpenShard, Writer, explained, known_hash
+from dataprep.stages.writer import OpenShard
 
 if TYPE_CHECKING:
-    import yarl
-
     from dataprep.stages.dns import Lookup
-    from dataprep.stages.http import Answer, Client, Limits
-    from dataprep.stages.outage import Guard
-    from dataprep.stages.schedule import Schedule
 
 __all__ = ["Download", "DownloadParams", "Hooks", "OpenShard"]
-
-_OPEN = 40_000  # samples in open shards: some 100 MB of waiting URLs and finished rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +46,6 @@ class DownloadParams(StageParams):
     contact: str = runtime("", "a URL or e-mail address for the User-Agent: whom to complain to")
 
 
-@dataclass(slots=True)
-class _Job:
-    shard: OpenShard
-    sample: Sample
-    url: yarl.URL
-    attempts: int = 0
-    seconds: float = 0.0
-    answer: Answer | None = field(default=None)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """How the download tells the run what happens.
@@ -87,7 +61,10 @@ class Hooks:
 
 
 class Download(Stage[DownloadParams]):
-    """Set `lookup` to resolve names otherwise than by this machine's resolver: the seam for tests and benchmarks."""
+    """Set `lookup` of an instance to resolve names otherwise than this machine does: for tests and benchmarks.
+
+    On the class it must be a staticmethod. It is called in threads, and gives addresses or raises socket.gaierror.
+    """
 
     name = "download"
     version = 2
@@ -107,336 +84,6 @@ class Download(Stage[DownloadParams]):
 
     async def process(self, shards: Iterator[OpenShard], hooks: Hooks, stop: threading.Event) -> None:
         """Download a stream of shards until all are committed or `stop` is set; journals survive either way."""
-        await _Engine(self.params, shards, hooks, self.lookup).run(stop)
+        from dataprep.stages.engine import Engine  # and with it aiohttp
 
-
-class _Engine:
-    """The state of one run, all of it in one event loop.
-
-    The hot path of a URL: `_start` parses it, the schedule gives it out, `_ask` is a task of its own, `Client.fetch`
-    does the request, the writer's thread judges and stores. Disks are waited for in threads only: one opens and commits
-    shards, one writes. At most the requests in flight are lost by a kill, because a request counts as in flight until
-    its row is in the journal.
-    """
-
-    def __init__(
-        self, params: DownloadParams, shards: Iterator[OpenShard], hooks: Hooks, lookup: Lookup | None
-    ) -> None:
-        self._params, self._shards, self._hooks, self._lookup = params, shards, hooks, lookup
-        self._health = Health(failures=params.host_failures, rest=params.host_rest)
-        self._disk = ThreadPoolExecutor(1, "dataprep-disk")
-        self._open: dict[str, OpenShard] = {}
-        self._samples = 0  # in open shards
-        self._asking: set[asyncio.Task[None]] = set()
-
-    async def run(self, stop: threading.Event) -> None:
-        from dataprep.stages.dns import system_lookup
-        from dataprep.stages.http import Client
-        from dataprep.stages.schedule import Schedule
-
-        p = self._params
-        loop = asyncio.get_running_loop()
-        self._failure: asyncio.Future[None] = loop.create_future()
-        self._schedule: Schedule[_Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
-        self._news: asyncio.Queue[OpenShard | None] = asyncio.Queue()  # complete shards; None: something else changed
-        self._slots = asyncio.Semaphore(p.connections)
-        self._more, self._fed = asyncio.Event(), False
-        self._writer = Writer(
-            placeholders=p.placeholders, max_pixels=p.max_pixels, stored=self._stored, failed=self._fail
-        )
-        try:
-            client = Client(
-                _limits(p),
-                connections=p.connections,
-                lookup=self._lookup or system_lookup,
-                heard=lambda name: self._names.answered(name, name),
-                is_aside=lambda host: self._health.is_aside(host, time.monotonic()),
-            )
-            self._guard(client)
-            async with client:
-                tasks = [
-                    asyncio.create_task(work)
-                    for work in (
-                        self._commit_all(), self._feed(), self._dispatch(client), self._net.watch(), self._names.watch(),
-                        _watch(stop),
-                    )
-                ]  # fmt: skip
-                ends = {tasks[0], tasks[-1], self._failure}  # all is committed, or it is enough
-                pending: set[asyncio.Future[None]] = {*tasks, self._failure}
-                try:
-                    while not any(end.done() for end in ends):
-                        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                        for task in done:
-                            task.result()
-                finally:
-                    for task in [*tasks, *self._asking]:
-                        task.cancel()
-                    await asyncio.gather(*tasks, *self._asking, return_exceptions=True)
-        finally:
-            self._failure.cancel()
-            self._writer.close()
-            self._disk.shutdown()
-            for shard in self._open.values():
-                shard.journal.close()
-
-    def _guard(self, client: Client) -> None:
-        """Two things can be away: the network, and the name servers, while what is cached still answers."""
-        from dataprep.stages.outage import Events, Guard
-
-        p, schedule = self._params, self._schedule
-        shared: dict[str, Any] = {
-            "in_play": lambda: schedule.hosts, "knows": schedule.__contains__, "pause": schedule.pause,
-            "let_out": schedule.let_out, "resume": schedule.resume, "counts": self._counts, "again": self._again,
-            "note": self._hooks.note,
-        }  # fmt: skip
-        patience = {"after": p.outage_after, "patience": p.outage_patience}
-        self._net: Guard[_Job, yarl.URL] = Guard(
-            "nothing answers", Events(reaches=client.reaches, **shared), **patience
-        )
-        self._names: Guard[_Job, str] = Guard(
-            "no name server answers", Events(reaches=client.resolves, **shared), **patience
-        )
-
-    # shards ---------------------------------------------------------------------------------------------------------
-
-    async def _feed(self) -> None:
-        """Open shards while fewer hosts are ready than there are connections, so that slow hosts hold up no shard."""
-        loop = asyncio.get_running_loop()
-        while True:
-            shard = await loop.run_in_executor(self._disk, next, self._shards, None)
-            if shard is None:
-                self._fed = True
-                self._news.put_nowait(None)
-                return
-            self._open[shard.id] = shard
-            self._samples += len(shard.samples)
-            self._news.put_nowait(None)
-            await self._start(shard)
-            while len(self._open) > 1 and (self._samples >= _OPEN or self._schedule.ready >= self._params.connections):
-                self._more.clear()
-                await self._more.wait()
-
-    async def _start(self, shard: OpenShard) -> None:
-        from dataprep.stages.address import Refused, host_of, parse_url
-
-        todo = [sample for sample in shard.samples if sample.key not in shard.journal.rows]
-        shard.left = len(todo)
-        if not todo:
-            self._news.put_nowait(shard)
-        for position, sample in enumerate(todo):
-            if position % 100 == 99:
-                await asyncio.sleep(0)  # requests in flight go first
-            if sample.trouble:
-                self._end(shard, sample, sample.trouble, sample.detail)
-                continue
-            if not known_hash(sample.hash):
-                self._end(shard, sample, Reason.BAD_LINE, f"the hash {sample.hash[:80]!r} is no md5, sha1 or sha256")
-                continue
-            try:
-                url = parse_url(sample.url)
-            except Refused as refused:
-                self._end(shard, sample, refused.reason, refused.detail)
-                continue
-            self._plan(host_of(url), _Job(shard, sample, url))
-
-    async def _commit_all(self) -> None:
-        """Commit shards as they are complete; the last one when the placeholders in all of them are known.
-
-        As long as that is not so a shard is pending, and so a killed run comes back to it.
-        """
-        complete: deque[OpenShard] = deque()
-        while self._open or not self._fed:
-            shard = await self._news.get()
-            if shard is not None:
-                complete.append(shard)
-            while complete and (self._fed or len(self._open) > 1):
-                shard = complete.popleft()
-                if len(self._open) == 1:
-                    await self._settle(shard)
-                await self._on_disk(shard, self._commit, shard)
-                del self._open[shard.id]
-                self._samples -= len(shard.samples)
-                self._hooks.shard(shard.id)
-            self._more.set()
-
-    async def _settle(self, last: OpenShard) -> None:
-        """Drop the placeholders that were stored before anybody could know, in committed shards and in the last one."""
-        rows = {last.id: list(last.journal.rows.values())}
-        lost = await self._on_disk(last, overlooked, last.journal.directory, rows, self._params.placeholders)
-        for shard, found in lost.items():
-            if shard == last.id:
-                await self._on_disk(last, last.journal.record, *map(as_placeholder, found))
-            else:
-                await self._on_disk(last, _amend, last, shard, found)
-                self._hooks.shard(shard)
-            self._hooks.lost(len(found))
-
-    def _commit(self, shard: OpenShard) -> None:
-        order = [sample.key for sample in shard.samples]
-        shard.journal.commit(order, upstream=shard.upstream, seconds=time.monotonic() - shard.started)
-
-    async def _on_disk(self, shard: OpenShard, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
-        except OSError as error:
-            raise explained(error, shard.journal) from None
-
-    # requests -------------------------------------------------------------------------------------------------------
-
-    async def _dispatch(self, client: Client) -> None:
-        while True:
-            await self._slots.acquire()
-            host, job = await self._schedule.take()
-            if self._schedule.ready < self._params.connections:
-                self._more.set()
-            task = asyncio.create_task(self._ask(client, host, job))
-            self._asking.add(task)
-            task.add_done_callback(self._asked)
-
-    def _asked(self, task: asyncio.Task[None]) -> None:
-        self._asking.discard(task)
-        self._slots.release()
-        if not task.cancelled() and task.exception() is not None:
-            self._fail(task.exception())
-
-    async def _ask(self, client: Client, host: str, job: _Job) -> None:
-        rest = 0.0
-        entry = None
-        try:
-            began = time.monotonic()
-            if self._health.is_aside(host, began):
-                self._give_up(job)
-                return
-            answer = await client.fetch(job.url)
-            job.answer = answer
-            job.seconds += time.monotonic() - began
-            rest = answer.retry_after
-            if answer.alive:
-                self._net.answered(host, job.url)
-                entry = self._count(host, job)
-            else:
-                (self._names if answer.reason is Reason.DNS else self._net).silent(host, job)
-        finally:
-            self._schedule.done(host, rest=rest)
-        if entry is not None:
-            entry.stored = asyncio.get_running_loop().create_future()
-            await entry.stored  # only then is the slot free: nothing but the requests in flight can be lost
-
-    def _counts(self, host: str, job: _Job) -> None:
-        self._count(host, job)
-
-    def _again(self, host: str, job: _Job) -> None:
-        """Ask for a URL whose last request does not count."""
-        self._schedule.add(host, job)
-
-    def _count(self, host: str, job: _Job) -> Entry | None:
-        """Take an answer for what it is: a retry to come (None), or the end of this URL."""
-        answer = job.answer
-        assert answer is not None
-        job.attempts += 1
-        asked = answer.elsewhere or host
-        aside = False
-        if answer.blames_host:
-            aside = self._health.failed(asked, time.monotonic())
-            if aside:
-                for other in self._schedule.drain(asked):
-                    self._give_up(other)
-        elif answer.status is not None:
-            self._answered(asked)
-        if answer.elsewhere:
-            self._answered(host)
-        again = answer.reason is not None and answer.reason.transient and not answer.final and not aside
-        if again and job.attempts <= self._params.retries:
-            backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
-            self._schedule.add(host, job, delay=max(answer.retry_after, backoff))
-            return None
-        return self._put(job.shard, job.sample, _row_of(job, answer))
-
-    def _answered(self, host: str) -> None:
-        self._health.answered(host)
-        self._schedule.widen(host)
-
-    def _plan(self, host: str, job: _Job) -> None:
-        if self._health.is_aside(host, time.monotonic()):
-            self._give_up(job)
-        else:
-            self._schedule.add(host, job, narrow=self._health.is_suspect(host))
-
-    def _give_up(self, job: _Job) -> None:
-        """End a URL of a host that is put aside: as it last ended itself, if it was asked before."""
-        if job.answer is not None and job.attempts:
-            self._put(job.shard, job.sample, _row_of(job, job.answer))
-        else:
-            self._end(job.shard, job.sample, Reason.HOST_DOWN, "its host did not answer for other URLs")
-
-    # rows -----------------------------------------------------------------------------------------------------------
-
-    def _end(self, shard: OpenShard, sample: Sample, reason: Reason, detail: str) -> None:
-        values = {"url": sample.url, "attempts": 0}
-        row = Row(key=sample.key, identity=sample.identity, reason=reason, detail=detail, values=values)
-        self._put(shard, sample, row)
-
-    def _put(self, shard: OpenShard, sample: Sample, row: Row) -> Entry:
-        entry = Entry(shard, sample, row)
-        self._writer.put(entry)
-        return entry
-
-    def _stored(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if entry.stored is not None and not entry.stored.done():
-                entry.stored.set_result(None)
-            self._hooks.sample(entry.row)
-            entry.shard.left -= 1
-            if entry.shard.left == 0:
-                self._news.put_nowait(entry.shard)
-
-    def _fail(self, error: BaseException | None) -> None:
-        if error is not None and not self._failure.done():
-            self._failure.set_exception(error)
-
-
-def _amend(last: OpenShard, shard: str, found: Iterable[dict[str, Any]]) -> None:
-    """Commit a shard again with some of its photos as placeholders."""
-    directory = last.journal.directory
-    marker = directory.marker(shard)
-    assert marker is not None
-    order = [row["key"] for row in directory.rows(marker, ["key"])]
-    keys = {row["key"] for row in found}
-    journal = Journal(directory, shard)
-    try:
-        journal.record(*(as_placeholder(row) for key, row in list(journal.rows.items()) if key in keys))
-        journal.commit(order, upstream=marker.upstream, seconds=marker.seconds)
-    finally:
-        journal.close()
-
-
-async def _watch(stop: threading.Event) -> None:
-    while not stop.is_set():
-        await asyncio.sleep(0.05)
-
-
-def _limits(p: DownloadParams) -> Limits:
-    from dataprep.stages.http import Limits
-
-    return Limits(
-        connect=p.connect_timeout, idle=p.idle_timeout, total=p.timeout, max_bytes=p.max_bytes, redirects=p.redirects,
-        allow_private=p.allow_private, ignore_opt_out=p.ignore_opt_out, robots=p.robots, contact=p.contact,
-    )  # fmt: skip
-
-
-def _row_of(job: _Job, answer: Answer) -> Row:
-    return Row(
-        key=job.sample.key,
-        identity=job.sample.identity,
-        reason=answer.reason,
-        detail=answer.detail,
-        payload=answer.data,
-        values={
-            "url": job.sample.url,
-            "status": answer.status,
-            "final_url": answer.final_url if answer.final_url != job.sample.url else "",
-            "attempts": job.attempts,
-            "seconds": round(job.seconds, 3),
-            "bytes": answer.received,
-        },
-    )
+        await Engine(self.params, shards, hooks, self.lookup).run(stop)

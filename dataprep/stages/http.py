@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import ssl
 import time
 import urllib.parse
@@ -25,6 +26,8 @@ from dataprep.stages.robots import LARGEST, Robots, Unreachable, opt_out
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({200, 203})
 _KEEP_ALIVE = 5.0  # seconds that an unused connection stays: each costs a descriptor here and a slot there
+_LITERAL = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
+_LAST = {"Connection": "close"}
 _SPEAKS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)  # somebody at the other end did that
 
 
@@ -125,16 +128,17 @@ class Client:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: yarl.URL) -> Answer:
+    async def fetch(self, url: yarl.URL, *, last: bool = False) -> Answer:
         """Ask for a URL once, redirects followed; every way in which this can go wrong is a reason.
 
+        `last`: nothing else is asked of this host soon, so that its connection need not stay open.
         Hot: aiohttp takes most of the time, the rest of this file some ten microseconds. DataprepError is raised only
         where this machine, and not the URL, is at fault: no descriptors left, a proxy that wants credentials.
         """
         trail = [url]
         try:
             async with asyncio.timeout(self._limits.total):
-                answer = await self._follow(trail)
+                answer = await self._follow(trail, _LAST if last else None)
         except Refused as error:
             answer = Answer(reason=error.reason, detail=error.detail)
         except Unreachable as error:
@@ -155,8 +159,10 @@ class Client:
         place = yarl.URL(proxy) if proxy else url
         try:
             async with asyncio.timeout(self._limits.connect):
-                found = await self._resolver.resolve(place.raw_host or "", place.port or 80)
-                _, writer = await asyncio.open_connection(found[0]["host"], found[0]["port"])
+                host = place.raw_host or ""
+                if not _LITERAL.fullmatch(host):
+                    host = (await self._resolver.resolve(host))[0]["host"]
+                _, writer = await asyncio.open_connection(host, place.port)
         except ConnectionRefusedError:
             return proxy is None
         except (OSError, Refused, IndexError):
@@ -168,7 +174,7 @@ class Client:
         """Whether the name system answers on a name now, be it that there is none."""
         return await self._resolver.answers(host)
 
-    async def _follow(self, trail: list[yarl.URL]) -> Answer:
+    async def _follow(self, trail: list[yarl.URL], headers: dict[str, str] | None) -> Answer:
         """The answer at the end of the redirects; `trail` gets every URL that was asked."""
         for _ in range(self._limits.redirects + 1):
             url = trail[-1]
@@ -178,7 +184,8 @@ class Client:
                 refuse_private(url)
             if self._robots and not await self._robots.allows(url):
                 return Answer(reason=Reason.ROBOTS, detail="robots.txt disallows it", final_url=str(url))
-            async with self._session.get(url, allow_redirects=False, proxy=self._proxy_for(url)) as response:
+            proxy = self._proxy_for(url)
+            async with self._session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as response:
                 target = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not target:
                     return await self._read(response)
@@ -186,8 +193,8 @@ class Client:
         return Answer(reason=Reason.REDIRECTS, detail=f"more than {self._limits.redirects}", status=response.status)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        status, most = response.status, self._limits.max_bytes
-        answer = Answer(reason=None, status=status, final_url=str(response.url))
+        status, final, most = response.status, str(response.url), self._limits.max_bytes
+        answer = Answer(reason=None, status=status, final_url=final)
         if status not in _WHOLE:
             if status == 407 and self._proxy_for(response.url):
                 raise DataprepError("the proxy wants a user name and a password: put them into http_proxy")
@@ -218,10 +225,11 @@ class Client:
                 answer, reason=Reason.SHORT_BODY, detail=f"{received} bytes: {_words(error)}", received=received
             )
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity", "none", "utf-8"):
-            return _unpacked(replace(answer, received=received, data=data), encoding, most)
-        return replace(answer, received=received, data=data)
+        answer = Answer(reason=None, status=status, final_url=final, data=data, received=received)
+        encoding = response.headers.get("Content-Encoding")
+        if encoding and encoding.strip().lower() not in ("", "identity", "none", "utf-8"):
+            return _unpacked(answer, encoding.strip().lower(), most)
+        return answer
 
     async def _robots_txt(self, url: yarl.URL) -> tuple[int, bytes]:
         """Status and beginning of a robots.txt, under the same limits as everything else. Raises Unreachable."""

@@ -23,12 +23,11 @@ _EVERY = 2.0  # seconds between two looks at whether the network is back
 class Events(Generic[T, W]):
     """What a guard sees of its surroundings and does to them.
 
-    `in_play` counts the hosts with requests to come or out, `knows` tells whether a host is among them. `counts` makes
-    a failure its URL's own; `again` puts the URL back into the queue as if it had not been asked.
+    `others` counts the hosts with requests to come or out of which no failure is held. `counts` makes a failure its
+    URL's own; `again` puts the URL back into the queue as if it had not been asked.
     """
 
-    in_play: Callable[[], int]
-    knows: Callable[[str], bool]
+    others: Callable[[], int]
     reaches: Callable[[W], Awaitable[bool]]
     pause: Callable[[], None]
     let_out: Callable[[int], None]
@@ -39,7 +38,8 @@ class Events(Generic[T, W]):
 
 
 class Guard(Generic[T, W]):
-    """Holds failures without any answer until somebody answers after them; then they count, as the hosts' own.
+    """Holds failures without any answer until somebody answers after them; then they count, as the hosts' own. A host
+    whose failure is held is asked nothing else meanwhile.
 
     When 16 different hosts, or all that are left to ask, have said nothing in a row, those that answered last are
     looked for. If none of them is there, nor anybody else for `after` seconds, and this is more than one host's trouble,
@@ -74,18 +74,27 @@ class Guard(Generic[T, W]):
         """A request ended without any answer; whether that counts is decided later."""
         self._held.append((host, item))
         self._silent.add(host)
-        in_play = self._events.in_play() + sum(not self._events.knows(name) for name in self._silent)
-        if len(self._silent) >= min(_ENOUGH, in_play) and not self._suspicion.is_set():
-            self._relief.clear()
-            self._suspicion.set()
+        self._look()
 
     async def watch(self) -> None:
         """Runs beside the downloads for as long as they do."""
         while True:
-            await self._suspicion.wait()
+            try:
+                async with asyncio.timeout(_EVERY / 4):
+                    await self._suspicion.wait()
+            except TimeoutError:
+                self._look()  # the hosts that were to answer yet may have gone
+                continue
             await self._judge()
             self._suspicion.clear()
             self._release()
+
+    def _look(self) -> None:
+        if not self._held or self._suspicion.is_set():
+            return
+        if len(self._silent) >= _ENOUGH or self._events.others() == 0:
+            self._relief.clear()
+            self._suspicion.set()
 
     async def _judge(self) -> None:
         if len(self._witnesses) < 2 and len(self._silent) < _ENOUGH:

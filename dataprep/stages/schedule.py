@@ -19,6 +19,7 @@ class _Host(Generic[T]):
     active: int = 0
     delayed: int = 0
     not_before: float = 0.0
+    held: int = 0  # failures of which it is not known yet whether they count
     queued: bool = False  # stands in the heap
     narrow: bool = False  # one at a time, until it has answered
 
@@ -36,7 +37,7 @@ class Schedule(Generic[T]):
         self._heap: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
-        self._pauses, self._tickets = 0, 0
+        self._pauses, self._tickets, self._held = 0, 0, 0
 
     @property
     def ready(self) -> int:
@@ -44,12 +45,22 @@ class Schedule(Generic[T]):
         return len(self._heap)
 
     @property
-    def hosts(self) -> int:
-        """How many hosts have items here, or out."""
-        return len(self._hosts)
+    def free_hosts(self) -> int:
+        """How many hosts have items here, or out, and are not held."""
+        return len(self._hosts) - self._held
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._hosts
+    def hold(self, name: str) -> None:
+        """Let nothing of a host out, which has an item out now, until as many `unhold` have come."""
+        host = self._hosts[name]
+        self._held += host.held == 0
+        host.held += 1
+
+    def unhold(self, name: str) -> None:
+        host = self._hosts[name]
+        host.held -= 1
+        self._held -= host.held == 0
+        self._enqueue(name, host)
+        self._forget_idle(name, host)
 
     def add(self, name: str, item: T, *, delay: float = 0.0, narrow: bool = False) -> None:
         """Queue an item, after `delay` seconds if one is given; `narrow` lets the host's out one at a time."""
@@ -63,6 +74,11 @@ class Schedule(Generic[T]):
         else:
             host.waiting.append(item)
             self._enqueue(name, host)
+
+    def is_soon(self, name: str, most: int) -> bool:
+        """Whether another item of this host is waiting, and fewer than `most` hosts have their turn before it."""
+        host = self._hosts.get(name)
+        return host is not None and bool(host.waiting) and len(self._heap) < most
 
     def widen(self, name: str) -> None:
         """Let as many items of a narrow host out as of any other."""
@@ -106,8 +122,9 @@ class Schedule(Generic[T]):
                 if host is None:
                     continue
                 host.queued = False
-                if not host.waiting or host.not_before > now:  # drained, or the server asked for a rest meanwhile
+                if not host.waiting or host.held or host.not_before > now:  # drained, or told to rest, meanwhile
                     self._enqueue(name, host)
+                    self._forget_idle(name, host)
                     continue
                 item = host.waiting.popleft()
                 host.active += 1
@@ -135,14 +152,14 @@ class Schedule(Generic[T]):
         self._enqueue(name, host)
 
     def _enqueue(self, name: str, host: _Host[T]) -> None:
-        if host.waiting and not host.queued and host.active < (1 if host.narrow else self._per_host):
+        if host.waiting and not host.queued and not host.held and host.active < (1 if host.narrow else self._per_host):
             heapq.heappush(self._heap, (host.not_before, next(self._order), name))
             host.queued = True
             self._changed.set()
 
     def _forget_idle(self, name: str, host: _Host[T]) -> None:
         """Drop a host without items; one that must rest a while longer is kept, by a timer."""
-        if host.waiting or host.active or host.delayed:
+        if host.waiting or host.active or host.delayed or host.held:
             return
         left = host.not_before - asyncio.get_running_loop().time()
         if left <= 0:

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def download(site: Path) -> list[object]:
     return [
         "download", "vggface", "--lists", site / "lists", "--allow-private", "--idle-timeout", "1.5", "--retries", "1",
-        "--backoff", "0.05", "--per-host", "32",
+        "--backoff", "0.05", "--per-host", "32", "--host-failures", "1000",
     ]  # fmt: skip
 
 

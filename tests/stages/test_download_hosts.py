@@ -227,6 +227,17 @@ def test_a_few_dead_hosts_at_the_end_are_dead_and_no_outage(tmp_path: Path) -> N
     assert display.notes == []
 
 
+def test_two_hosts_that_say_nothing_in_different_ways_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    listener, fillers, port = black_hole()
+    try:
+        urls = [f"http://stalled.test:{port}/a.jpg", f"http://lost-1.test:{port}/a.jpg"]
+        _, rows = download(tmp_path, urls, lookup=to_loopback, connect_timeout=0.3, retries=0)
+    finally:
+        for held in (listener, *fillers):
+            held.close()
+    assert [rows[url]["reason"] for url in urls] == ["timeout", "dns"]
+
+
 def test_names_that_take_forever_hold_up_no_other_and_each_is_looked_up_once(tmp_path: Path) -> None:
     looked: Counter[str] = Counter()
     free = threading.Event()
