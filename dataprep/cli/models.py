@@ -118,7 +118,7 @@ def _listed(
         ticker = Ticker()
         made = pack_list(
             images, root or images.parent, target / "images", height=height, width=width,
-            names=read_names(meta) if meta else None, tick=lambda done, total: ticker("pack the list", done, total),
+            names=read_names(meta).of if meta else None, tick=lambda done, total: ticker("pack the list", done, total),
         )  # fmt: skip
         return [made]
 

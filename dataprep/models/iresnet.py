@@ -1,8 +1,8 @@
 """The improved residual networks of ArcFace (Deng et al. 2019): insightface's r18 to r200, and their SE forms.
 
 Parameters are named as in insightface's arcface_torch, so that its backbone.pth files load by key. The SE forms are
-those of its MXNet symbols and of Face_Pytorch's SERes50_IR: the same block, and squeeze-and-excitation (Hu et al. 2018,
-reduction 16, no biases) on the residual before it is added.
+Face_Pytorch's SERes50_IR and SERes100_IR: the same block, and squeeze-and-excitation (Hu et al. 2018, reduction 16, no
+biases) on the residual before it is added.
 """
 
 from __future__ import annotations
