@@ -45,10 +45,6 @@ class Pack:
                 f"a new pack of what is there"
             )
 
-    @property
-    def folder(self) -> Path:
-        return self.path
-
     def __len__(self) -> int:
         return len(self.positions)
 
