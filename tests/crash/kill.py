@@ -262,7 +262,7 @@ def facts_of(workspace: Path, site: OldWeb) -> Any:
                 if photos and row["size"] is not None:
                     row["photo"] = photos.read(row["offset"], row["size"])
                 if site.kinds.get(row["key"]) == "down":  # which of its URLs found out that it is down is chance
-                    row["reason"] = row["detail"] = "down"
+                    row.update(reason="down", detail="down", final_url=None)
                 yield (link.name, row["key"]), {name: value for name, value in row.items() if name not in DIFFERS}
             account = {**marker.account, "failed": Counter(marker.account["failed"])}
             account["failed"]["connection"] += account["failed"].pop("host_down", 0)
