@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,8 @@ FETCH = {
     "outage-after": 1.0,
 }  # fmt: skip
 SHARES = {"download": 0.4, "build": 0.4, "pack": 0.2}  # of the kills
-WORK = {"download": 0.6, "build": 2.0, "pack": 5.0}  # what the delays add up to, in times of a quiet run
+WORK = {"download": 0.6, "build": 1.5, "pack": 2.0}  # what the delays add up to, in times of a quiet run's work
+AT_ONCE = 0.15  # of the kills do not wait until there is work in hand
 VICTIMS = {"download": ("group", "process"), "build": ("group", "process", "worker"), "pack": ("group", "process")}
 DIFFERS = ("seconds", "attempts", "offset")  # photos lie in the order in which they came
 
@@ -59,8 +59,9 @@ def main() -> None:
         site.list_urls(folder / "urls.csv", base)
         recipe = {"source": {"kind": "urls", "table": str(folder / "urls.csv")}, "stages": {"download": FETCH}}
         (folder / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
-        quiet = {phase: run_to_its_end(folder / "quiet", verb(phase, folder, "quiet")) for phase in SHARES}
+        quiet = {phase: run_to_its_end(folder / "quiet", verb(phase, folder, "quiet"), site) for phase in SHARES}
         usual = len(site.asked)
+        print("seconds of work in a quiet run: " + ", ".join(f"{name} {n:.1f}" for name, n in quiet.items()))
         trial = Trial(folder, site, random.Random(given.seed))
         left = 0
         for phase, share in SHARES.items():
@@ -95,14 +96,31 @@ def start(workspace: Path, arguments: list[str]) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def run_to_its_end(workspace: Path, arguments: list[str]) -> float:
-    """The seconds between the first and the last event of the run."""
+def run_to_its_end(workspace: Path, arguments: list[str], site: OldWeb | None = None) -> float:
+    """The seconds that the run was at work."""
     process = start(workspace, arguments)
+    while site and process.poll() is None and not is_at_work(workspace, process.pid, site.asked_by("quiet").total()):
+        time.sleep(0.01)
+    began = time.monotonic()
+    while site and process.poll() is None and events_of(workspace, process.pid)[-1]["event"] != "end":
+        time.sleep(0.01)
+    seconds = time.monotonic() - began
     if process.wait(timeout=600):
         errors = workspace.with_suffix(".err").read_text()
         sys.exit(f"WRONG: dataprep {' '.join(arguments)}: exit {process.returncode}\n{errors}")
-    times = [datetime.fromisoformat(event["time"]) for event in events_of(workspace, process.pid)]
-    return (times[-1] - times[0]).total_seconds() if times else 0.0
+    return seconds
+
+
+def is_at_work(workspace: Path, pid: int, requests: int) -> bool:
+    """Whether a request has come, a worker is past its first photos, or the merges have begun."""
+    events = [(event["event"], event.get("stage")) for event in events_of(workspace, pid)]
+    if not events:
+        return False
+    if ("pending", "download") in events:
+        return requests > 0
+    if ("pending", "align") in events:
+        return any(any(board.read_bytes()) for board in (workspace / "runs").glob(f".*-{pid}.board"))
+    return ("pending", "pack") in events
 
 
 def events_of(workspace: Path, pid: int) -> list[dict[str, Any]]:
@@ -132,7 +150,12 @@ class Trial:
             life = f"life-{self._life}"
             before = recorded(self._workspace)
             process = start(self._workspace, verb(phase, self._folder, life))
-            while process.poll() is None and not events_of(self._workspace, process.pid):
+            patient = self._random.random() > AT_ONCE
+            while process.poll() is None and (
+                not is_at_work(self._workspace, process.pid, self._site.asked_by(life).total())
+                if patient
+                else not events_of(self._workspace, process.pid)
+            ):
                 time.sleep(0.005)
             victim = "worker"
             while victim == "worker" and kills:  # the run goes on without it

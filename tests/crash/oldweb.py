@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import random
 from collections import Counter
@@ -45,7 +46,7 @@ class OldWeb:
         self.kinds = {f"p{number % _PEOPLE:02d}/{number:05d}": kind for number, kind in enumerate(kinds)}
         self.asked: list[Asked] = []
         self._photos = [
-            encode_jpeg(draw(person, photo, width=96, height=96).pixels) for person in range(_PEOPLE) for photo in range(4)
+            encode_jpeg(draw(person, photo, width=192, height=192).pixels) for person in range(_PEOPLE) for photo in range(4)
         ]
         self._latency = {key: generator.uniform(0.01, 0.12) for key in self.kinds}
         self._sick: Counter[str] = Counter()
@@ -91,10 +92,11 @@ class OldWeb:
             body = b""
         if kind in ("short", "stalled"):
             response = web.StreamResponse(headers={"Content-Length": str(len(body))})
-            await response.prepare(request)
-            await response.write(body[:1000])
-            if kind == "stalled":
-                await asyncio.sleep(60)
+            with contextlib.suppress(ConnectionError):  # whoever asked was killed
+                await response.prepare(request)
+                await response.write(body[:1000])
+                if kind == "stalled":
+                    await asyncio.sleep(60)
             if request.transport is not None:
                 request.transport.close()
             return response
