@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_while_photos_come_in(dataprep: Run, tmp_path: Path
 
 def test_a_full_disk_has_no_room_for_the_board_either(tmp_path: Path) -> None:
     """A hole in a mapped file is filled when it is written to: on a full disk that is a SIGBUS and no exception."""
-    board = "from dataprep.run.board import Board; Board(__import__('pathlib').Path('board'), 4000).set(2000, 1)"
+    board = "from pathlib import Path; from dataprep.run.board import Board; b = Board(Path('board'), 4000); [b.set(s, 1) for s in range(0, 4000, 500)]"
     said = mounted(
         f"""
         mkdir {tmp_path}/small && mount -t tmpfs -o size=100k tmpfs {tmp_path}/small && cd {tmp_path}/small
