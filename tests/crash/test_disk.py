@@ -1,6 +1,5 @@
 """Disks that are full or read-only: real ones, where file systems may be mounted."""
 
-import itertools
 import json
 import shlex
 import subprocess
@@ -36,16 +35,6 @@ def commits(workspace: Path) -> dict[str, object]:
         marker = json.loads(path.read_text())
         found[f"{path.parts[-3]}/{path.name}"] = {k: marker[k] for k in ("digest", "upstream", "account", "data_bytes")}
     return found
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """150 photos of three people: three shards."""
-    for person, number in itertools.product("abc", range(50)):
-        path = tmp_path / f"photos/{person}/{number:02d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PHOTO + path.name.encode())  # what follows a JPEG's end is no fault
-    return tmp_path / "photos"
 
 
 def test_a_disk_that_fills_up_while_faces_are_aligned(photos: Path, dataprep: Run, tmp_path: Path) -> None:
@@ -104,7 +93,14 @@ def test_a_disk_that_fills_up_while_photos_come_in(dataprep: Run, tmp_path: Path
 
 def test_a_full_disk_has_no_room_for_the_board_either(tmp_path: Path) -> None:
     """A hole in a mapped file is filled when it is written to: on a full disk that is a SIGBUS and no exception."""
-    board = "from pathlib import Path; from dataprep.run.board import Board; b = Board(Path('board'), 4000); [b.set(s, 1) for s in range(0, 4000, 500)]"
+    board = "; ".join(
+        [
+            "from pathlib import Path",
+            "from dataprep.run.board import Board",
+            "board = Board(Path('board'), 4000)",
+            "[board.set(slot, 1) for slot in range(0, 4000, 500)]",
+        ]
+    )
     said = mounted(
         f"""
         mkdir {tmp_path}/small && mount -t tmpfs -o size=100k tmpfs {tmp_path}/small && cd {tmp_path}/small
