@@ -29,7 +29,7 @@ from webserver import serving  # noqa: E402
 from dataprep.manifest.workspace import Workspace  # noqa: E402
 from dataprep.run.chain import Chain  # noqa: E402
 
-URLS, HOSTS, CUT_AFTER, SECONDS = 300, 25, 80, 6.0
+URLS, HOSTS, CUT_AFTER, SECONDS = 300, 25, 80, 10.0
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
 
 
@@ -67,7 +67,7 @@ def main() -> None:
         threading.Thread(target=outage).start()
         fetch = [
             "download", "urls", folder / "t.csv", "--allow-private", "--retries", "0", "--connections", "12",
-            "--idle-timeout", "3", "--connect-timeout", "3", "--outage-after", "1",
+            "--idle-timeout", "2", "--connect-timeout", "1", "--outage-after", "1",
         ]  # fmt: skip
         launcher = Path(__file__).with_name("launch.py")
         done = subprocess.run(
@@ -81,7 +81,7 @@ def main() -> None:
             {
                 "exit": done.returncode,
                 "said": done.stderr,
-                "verdicts": Counter(row["reason"] or row["verdict"] for row in rows),
+                "verdicts": Counter(row["detail"] or row["verdict"] for row in rows),
                 "attempts": Counter(row["attempts"] for row in rows),
                 "asked": asked.total(),
             }
