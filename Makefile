@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint mxnet facenet interop benchmarks clean
+.PHONY: setup demo test lint mxnet facenet interop crash benchmarks clean
 
 setup: .venv/ready
 .venv/ready: setup.cfg setup.py dataprep/imaging/mtcnn/_mtcnn.c
@@ -34,6 +34,9 @@ facenet: .venv-facenet/ready  ## the real facenet-pytorch with the torchvision i
 interop: setup mxnet facenet  ## what the field's own tools say of our packs and faces
 	.venv-mxnet/bin/python -W ignore tests/interop/mxnet_oracle.py --dataprep $(BIN)/python
 	.venv-facenet/bin/python tests/interop/facenet_oracle.py
+
+crash: setup         ## fifty SIGKILLs, and all is as if nothing had happened; some three minutes
+	$(BIN)/python tests/crash/kill.py
 
 benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about three quarters of an hour
 	$(BIN)/python tests/benchmarks/synth.py

@@ -46,7 +46,9 @@ class OldWeb:
         self.kinds = {f"p{number % _PEOPLE:02d}/{number:05d}": kind for number, kind in enumerate(kinds)}
         self.asked: list[Asked] = []
         self._photos = [
-            encode_jpeg(draw(person, photo, width=192, height=192).pixels) for person in range(_PEOPLE) for photo in range(4)
+            encode_jpeg(draw(person, photo, width=192, height=192).pixels)
+            for person in range(_PEOPLE)
+            for photo in range(4)
         ]
         self._latency = {key: generator.uniform(0.01, 0.12) for key in self.kinds}
         self._sick: Counter[str] = Counter()
@@ -114,4 +116,3 @@ def _url(kind: str, number: int, key: str, port: str) -> str:
         "stalled": f"stalled-{number}.test:{port}",
     }.get(kind, f"host-{number % 50}.test:{port}")
     return f"http://{host}/{kind}/{key}.jpg"
-

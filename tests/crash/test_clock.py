@@ -61,7 +61,9 @@ def test_the_clock_jumps_half_way(wrong_clock: Path, dataprep: Run, tmp_path: Pa
     (log,) = (tmp_path / "jumped/runs").glob("*.jsonl")
     years = {json.loads(line)["time"][:10] for line in log.read_text().splitlines()}
     assert len(years) >= 2  # the clock did jump
-    accounts = [stages(dataprep("status", "--json", workspace=w).stdout) for w in (tmp_path / "jumped", tmp_path / "ws")]
+    accounts = [
+        stages(dataprep("status", "--json", workspace=w).stdout) for w in (tmp_path / "jumped", tmp_path / "ws")
+    ]
     assert accounts[0] == accounts[1]
     assert dataprep("align", workspace=tmp_path / "jumped").stdout.startswith("align: nothing to do")
 

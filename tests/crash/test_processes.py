@@ -79,9 +79,7 @@ def test_a_stop_in_the_middle_of_a_download(dataprep: Run, tmp_path: Path, numbe
     assert accounts(dataprep, tmp_path / "ws")["download"]["ok"] == 400
 
 
-def test_a_second_download_is_told_and_others_may_look_meanwhile(
-    drawn: Path, dataprep: Run, tmp_path: Path
-) -> None:
+def test_a_second_download_is_told_and_others_may_look_meanwhile(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
     meanwhile: list[subprocess.CompletedProcess[str]] = []
     waiting = True
 
