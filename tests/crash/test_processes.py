@@ -163,5 +163,5 @@ def test_too_little_memory_is_never_the_photos_fault(form: str, codec: str) -> N
 
 
 def test_damage_is_still_damage() -> None:
-    with pytest.raises(ImagingError, match="truncated|corrupt"):
+    with pytest.raises(ImagingError, match=r"truncated|corrupt"):
         decode(PHOTO[: len(PHOTO) // 2])
