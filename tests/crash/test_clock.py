@@ -1,4 +1,4 @@
-"""A wall clock that jumps while photos come in and faces are aligned: nothing hangs, nothing ends otherwise."""
+"""A wall clock that jumps while photos come in and are validated: nothing hangs, nothing ends otherwise."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_the_clock_jumps_half_way(wrong_clock: Path, dataprep: Run, tmp_path: Pa
             "stages": {"download": {"allow-private": True, "retries": 1, "backoff": 0.1, "connections": 8}},
         }
         (tmp_path / "r.yaml").write_text(json.dumps(recipe))
-        build = ["run", tmp_path / "r.yaml", "--upto", "align", "-j", "1"]
+        build = ["run", tmp_path / "r.yaml", "--upto", "crop", "-j", "1"]
         done = subprocess.run(
             command("-w", tmp_path / "jumped", *build), capture_output=True, text=True, check=False, timeout=100,
             env={**environment(), "LD_PRELOAD": str(wrong_clock), "WALL_CLOCK": str(clock)},
@@ -65,7 +65,7 @@ def test_the_clock_jumps_half_way(wrong_clock: Path, dataprep: Run, tmp_path: Pa
         stages(dataprep("status", "--json", workspace=w).stdout) for w in (tmp_path / "jumped", tmp_path / "ws")
     ]
     assert accounts[0] == accounts[1]
-    assert dataprep("align", workspace=tmp_path / "jumped").stdout.startswith("align: nothing to do")
+    assert dataprep("crop", workspace=tmp_path / "jumped").stdout.startswith("crop: nothing to do")
 
 
 def stages(status: str) -> list[tuple[object, object]]:

@@ -116,7 +116,7 @@ def test_a_second_download_is_told_and_others_may_look_meanwhile(drawn: Path, da
 def test_two_sizes_are_aligned_at_once(photos: Path, dataprep: Run, tmp_path: Path) -> None:
     dataprep("import", "folder", photos)
     dataprep("align", "--size", "112", workspace=tmp_path / "ws")
-    both = [start(tmp_path / "ws", "align", "--size", size, "-j", "1") for size in ("160", "224")]
+    both = [start(tmp_path / "ws", "align", "--size", size, "-j", "1") for size in ("128", "224")]
     for run in both:
         _, errors = run.communicate(timeout=100)
         assert run.returncode == 0, errors
@@ -127,7 +127,7 @@ def test_two_sizes_are_aligned_at_once(photos: Path, dataprep: Run, tmp_path: Pa
 def test_a_photo_for_which_the_memory_does_not_suffice_is_left_out_and_asked_for_later(
     photos: Path, dataprep: Run, tmp_path: Path
 ) -> None:
-    Image.new("RGB", (13_000, 13_000), "red").save(photos / "b/huge.png", compress_level=1)
+    Image.new("RGB", (11_000, 11_000), "red").save(photos / "b/huge.png", compress_level=1)
     dataprep("import", "folder", photos)
     done = subprocess.run(
         command("-w", tmp_path / "ws", "validate", "-j", "1"), env=environment(), capture_output=True, text=True,
