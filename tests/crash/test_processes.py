@@ -124,6 +124,7 @@ def test_two_sizes_are_aligned_at_once(photos: Path, dataprep: Run, tmp_path: Pa
     assert sum(marker["account"]["ok"] for marker in markers) == 3 * 150
 
 
+@pytest.mark.slow
 def test_a_photo_for_which_the_memory_does_not_suffice_is_left_out_and_asked_for_later(
     photos: Path, dataprep: Run, tmp_path: Path
 ) -> None:
