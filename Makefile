@@ -15,8 +15,8 @@ setup: .venv/ready
 demo: setup          ## synthetic faces, published as badly as the real web, through the whole line
 	$(BIN)/dataprep demo demo
 
-test: setup          ## everything that needs no GPU, no other environment and no network
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+test: setup          ## everything that needs no GPU, no other environment, no network and no killing
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope --ignore tests/crash
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -39,6 +39,10 @@ img2dataset: .venv-img2dataset/ready  ## the real img2dataset, which wants its o
 interop: setup mxnet facenet  ## what the field's own tools say of our packs and faces
 	.venv-mxnet/bin/python -W ignore tests/interop/mxnet_oracle.py --dataprep $(BIN)/python
 	.venv-facenet/bin/python tests/interop/facenet_oracle.py
+
+crash: setup         ## full disks, lost networks, killed workers; then fifty SIGKILLs, and all is as if nothing had happened
+	$(BIN)/python -m pytest -q -n 2 tests/crash
+	$(BIN)/python tests/crash/kill.py
 
 benchmarks: setup facenet mxnet img2dataset  ## fidelity and speed, side by side with the peers; well over an hour
 	$(BIN)/python tests/benchmarks/synth.py

@@ -69,6 +69,11 @@ def decode(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow")
     return turn_pixels(pixels, header.orientation), header
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this machine had too little memory, in whatever words OpenCV (StsNoMem, -4) and Pillow put it."""
+    return isinstance(error, MemoryError) or getattr(error, "code", None) == -4 or "out of memory" in str(error)
+
+
 def turn_pixels(pixels: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation (1 to 8, Exif 2.32 tag 0x0112) to stored pixels."""
     if orientation >= 5:
@@ -138,6 +143,8 @@ class _Opened:
             raise ImagingError(*(suspicion(self._data) or (Reason.CORRUPT, "unreadable header"))) from None
         except Exception as error:
             self._warnings.__exit__(None, None, None)
+            if is_out_of_memory(error):
+                raise MemoryError(_short(error)) from None
             raise ImagingError(Reason.CORRUPT, _short(error)) from None
         return self._image
 
@@ -146,6 +153,8 @@ class _Opened:
         self._warnings.__exit__(None, None, None)
         if error is None or isinstance(error, (ImagingError, KeyboardInterrupt, MemoryError)):
             return
+        if is_out_of_memory(error):  # that says nothing about the photo
+            raise MemoryError(_short(error)) from None
         text = _short(error)
         cut = isinstance(error, OSError) and "truncated" in text
         raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None

@@ -19,7 +19,8 @@ class Board:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if os.fstat(descriptor).st_size < slots * _SLOT.size:
-                os.ftruncate(descriptor, slots * _SLOT.size)
+                with open(descriptor, "wb", closefd=False) as stream:
+                    stream.write(bytes(slots * _SLOT.size))  # a hole, on a full disk, would be a SIGBUS later
             self._map = mmap.mmap(descriptor, slots * _SLOT.size)
         finally:
             os.close(descriptor)

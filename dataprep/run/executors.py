@@ -6,6 +6,8 @@ commits its own output.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -80,11 +82,32 @@ class LokyExecutor:
     def _submit(self, task: Task) -> Future[Result]:
         from joblib.externals.loky import get_reusable_executor
 
-        pool = get_reusable_executor(
-            max_workers=self._jobs, timeout=300, initializer=prepare_worker, kill_workers=False
-        )
-        future: Future[Result] = pool.submit(work, task)
+        with _interrupts_held():
+            pool = get_reusable_executor(
+                max_workers=self._jobs, timeout=300, initializer=prepare_worker, kill_workers=False
+            )
+            future: Future[Result] = pool.submit(work, task)
         return future
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes and threads begun meanwhile are deaf to Ctrl-C, which goes to all of a terminal's processes.
+
+    `prepare_worker` comes too late for that: a worker takes a second to get there. The resource trackers are started
+    first, because each ends its start by letting Ctrl-C through.
+    """
+    import multiprocessing.resource_tracker as its_own
+
+    from joblib.externals.loky.backend import resource_tracker as lokys
+
+    its_own.ensure_running()
+    lokys.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop_workers() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dataprep.errors import ImagingError, Reason, RecordError
-from dataprep.imaging.photo import Header, Pixels, decode, read_header
+from dataprep.imaging.photo import Header, Pixels, decode, is_out_of_memory, read_header
 from dataprep.manifest.ledger import read_table
 from dataprep.params import StageParams, fingerprint
 from dataprep.records.recordio import RecordReader, unpack_image
@@ -149,9 +149,9 @@ class MapStage(Stage[P]):
             return self.apply(item)
         except ImagingError as error:
             return item.lost(error.reason, error.detail)
-        except MemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):  # the run tries again with nothing beside it
+                raise MemoryError(str(error)) from None
             return item.lost(Reason.BUG, f"{type(error).__name__}: {error}")
 
 

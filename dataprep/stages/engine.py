@@ -246,7 +246,7 @@ class Engine:
                 entry = self._count(host, job)
             else:
                 self._schedule.hold(host)
-                (self._names if answer.reason is Reason.DNS else self._net).silent(host, job)
+                (self._names if answer.reason is Reason.DNS else self._net).silent(host, job, began)
         finally:
             self._schedule.done(host, rest=rest)
         if entry is not None:

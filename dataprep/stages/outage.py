@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -56,6 +57,7 @@ class Guard(Generic[T, W]):
         self._silent: set[str] = set()
         self._witnesses: OrderedDict[str, W] = OrderedDict()
         self._heard = time.monotonic()
+        self._over = -math.inf  # when the last outage ended
         self._suspicion, self._relief = asyncio.Event(), asyncio.Event()
 
     def answered(self, host: str, witness: W) -> None:
@@ -70,8 +72,14 @@ class Guard(Generic[T, W]):
         elif self._held:
             self._release()
 
-    def silent(self, host: str, item: T) -> None:
-        """A request ended without any answer; whether that counts is decided later."""
+    def silent(self, host: str, item: T, began: float) -> None:
+        """A request that `began` then ended without any answer; whether that counts is decided later.
+
+        One that was under way while nothing answered does not, however late it ends: its packets are lost.
+        """
+        if began < self._over:
+            self._events.again(host, item)
+            return
         self._held.append((host, item))
         self._silent.add(host)
         self._look()
@@ -102,8 +110,13 @@ class Guard(Generic[T, W]):
         self._events.pause()
         try:
             left = self._heard + self._after - time.monotonic()
-            if not (await self._someone_answers() or await self._heard_within(left) or await self._someone_answers()):
+            if await self._someone_answers():
+                return
+            if not (await self._heard_within(left) or await self._someone_answers()):
                 await self._sit_out()
+            elif len(self._witnesses) >= 2:  # all of them were away, and are back: a short outage is one too
+                self._over = time.monotonic()
+                self._give_back()
         finally:
             self._events.resume()
 
@@ -120,6 +133,7 @@ class Guard(Generic[T, W]):
                     f"{self._what} for {self._patience:.0f} s: is the network there? What came in is kept; type the same "
                     "command to go on"
                 )
+        self._over = time.monotonic()
         self._give_back()
         self._events.note(f"something answers after {time.monotonic() - began:.0f} s: going on")
 

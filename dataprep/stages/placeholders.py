@@ -146,7 +146,7 @@ def _rows(
     for shard, journalled in last.items():
         for found in journalled:
             if _counts(found) and _prefix(found) in frequent:
-                yield shard, {name: found.get(name) for name in _COLUMNS}
+                yield shard, {**dict.fromkeys(_COLUMNS), **found}
 
 
 def _counts(row: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from conftest import Run, command, environment, pack_bytes
+from processes import seconds_of_cpu, workers_of
 from webserver import serving
 
 from dataprep.imaging.photo import encode_jpeg
@@ -125,7 +126,7 @@ def test_a_killed_worker_costs_its_attempt_and_not_the_run(drawn: Path, dataprep
     killed = 0
     deadline = time.monotonic() + 60
     while process.poll() is None and not killed and time.monotonic() < deadline:
-        workers = [pid for pid in children_of(process.pid) if "loky" in command_line(pid) and seconds_of_cpu(pid) > 1.5]
+        workers = [pid for pid in workers_of(process.pid) if seconds_of_cpu(pid) > 1.5]
         if workers:
             os.kill(workers[0], signal.SIGKILL)
             killed += 1
@@ -137,34 +138,6 @@ def test_a_killed_worker_costs_its_attempt_and_not_the_run(drawn: Path, dataprep
     assert "worker died" in events
     account = state_of(tmp_path / "ws")["stages"][4]["account"]  # type: ignore[index]
     assert account["in"] == account["ok"] == 36
-
-
-def children_of(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError):
-                continue
-            if parent == pid:
-                found.append(int(entry.name))
-    return found
-
-
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def seconds_of_cpu(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_two_runs_at_once_the_second_is_told(drawn: Path, dataprep: Run, tmp_path: Path) -> None:

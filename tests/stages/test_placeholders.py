@@ -71,7 +71,8 @@ def final(folder: Path) -> tuple[list[object], list[str]]:
             if row["size"] is not None:
                 photo = payloads.read(row["offset"], row["size"])
                 assert hashlib.sha256(photo).hexdigest() == row["sha256"]
-            rows.append((row["key"], row["verdict"], row["reason"], row["detail"], row["body_sha256"], photo))
+            names = ("key", "verdict", "reason", "detail", "status", "bytes", "body_sha256")
+            rows.append((*(row[name] for name in names), photo))
         payloads.close()
         rows.append(marker.account)
         digests.append(marker.digest)
@@ -155,8 +156,9 @@ def test_zero_keeps_them_and_the_threshold_is_exact(base: str, tmp_path: Path) -
     listed = [Sample(key=f"p{i}/0", identity=f"p{i}", url=f"http://c.test:{port}/{min(i, 3)}/2.jpg") for i in range(5)]
     report, _ = download(tmp_path / "four", listed, lookup=to_loopback)
     assert report.accounts["download"]["ok"] == 5
-    report, _ = download(tmp_path / "less", listed, lookup=to_loopback, placeholders=4)
+    report, rows = download(tmp_path / "less", listed, lookup=to_loopback, placeholders=4)
     assert report.accounts["download"]["dropped"] == {"placeholder": 5}
+    assert {(row["status"], row["attempts"]) for row in rows.values()} == {(200, 1)}
     report, _ = download(tmp_path / "zero", wanted(base), lookup=to_loopback, placeholders=0)
     assert report.accounts["download"]["ok"] == _PEOPLE * _PHOTOS
 

@@ -1,0 +1,168 @@
+"""Processes that are stopped, that meet, and that have too little memory."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from conftest import Run, command, environment
+from downloads import PHOTO
+from PIL import Image
+from processes import workers_of
+from webserver import serving
+
+from dataprep.errors import ImagingError
+from dataprep.imaging.photo import decode
+
+
+def start(workspace: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("-w", workspace, *arguments), env=environment(), start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def accounts(dataprep: Run, workspace: Path) -> dict[str, dict[str, object]]:
+    status = json.loads(dataprep("status", "--json", workspace=workspace).stdout)
+    return {stage["stage"]: stage["account"] for stage in status["stages"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_for_all_processes_while_workers_are_starting(
+    photos: Path, dataprep: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a terminal's Ctrl-C and a batch system's SIGTERM come: to the workers too, in the middle of their imports."""
+    dataprep("import", "folder", photos)
+    run = start(tmp_path / "ws", "align", "-j", "2")
+    while not workers_of(run.pid):
+        time.sleep(0.005)
+        assert run.poll() is None
+    time.sleep(0.1)
+    os.killpg(run.pid, number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("dataprep: stopped; what was finished is committed")
+    dataprep("align")
+    assert accounts(dataprep, tmp_path / "ws")["align"]["ok"] == 150
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_middle_of_a_download(dataprep: Run, tmp_path: Path, number: signal.Signals) -> None:
+    asked: list[str] = []
+    run: subprocess.Popen[str] | None = None
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if len(asked) == 60 and run is not None:
+            os.killpg(run.pid, number)
+        return web.Response(body=PHOTO + request.path.encode())
+
+    with serving(answer) as base:
+        table = tmp_path / "t.csv"
+        table.write_text("url,identity,key\n" + "".join(f"{base}/{i}.jpg,p{i % 3},{i:03d}\n" for i in range(400)))
+        fetch = ["download", "urls", table, "--allow-private", "--connections", "4"]
+        run = start(tmp_path / "ws", *fetch)
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == 130
+        assert "Traceback" not in errors
+        assert 60 <= len(asked) < 400
+        dataprep(*fetch)
+    assert len(asked) <= 400 + 4  # those in flight
+    assert accounts(dataprep, tmp_path / "ws")["download"]["ok"] == 400
+
+
+def test_a_second_download_is_told_and_others_may_look_meanwhile(drawn: Path, dataprep: Run, tmp_path: Path) -> None:
+    meanwhile: list[subprocess.CompletedProcess[str]] = []
+    waiting = True
+
+    async def answer(request: web.Request) -> web.Response:
+        while waiting:
+            await asyncio.sleep(0.02)
+        return web.Response(body=PHOTO + request.path.encode())
+
+    dataprep("import", "folder", drawn)
+    with serving(answer) as base:
+        table = tmp_path / "t.csv"
+        table.write_text("url,identity,key\n" + "".join(f"{base}/{i}.jpg,q{i % 3},{i:03d}\n" for i in range(20)))
+        fetch = ["download", "urls", table, "--allow-private"]
+        first = start(tmp_path / "ws", *fetch)
+        try:
+            while not list((tmp_path / "ws").glob("stages/download@*/journal/*.jsonl")):
+                time.sleep(0.02)
+                assert first.poll() is None
+            meanwhile.append(dataprep(*fetch, code=4))
+            meanwhile.append(dataprep("gc", code=4))
+            meanwhile.append(dataprep("status"))
+        finally:
+            waiting = False
+            first.communicate(timeout=60)
+        assert first.returncode == 0
+    for told in meanwhile[:2]:
+        assert f"download is being written by another run (process {first.pid})" in told.stderr
+    assert "20" in meanwhile[2].stdout
+    assert accounts(dataprep, tmp_path / "ws")["download"]["ok"] == 20
+    dataprep("align")
+    assert accounts(dataprep, tmp_path / "ws")["align"]["in"] == 56
+
+
+def test_two_sizes_are_aligned_at_once(photos: Path, dataprep: Run, tmp_path: Path) -> None:
+    dataprep("import", "folder", photos)
+    dataprep("align", "--size", "112", workspace=tmp_path / "ws")
+    both = [start(tmp_path / "ws", "align", "--size", size, "-j", "1") for size in ("128", "224")]
+    for run in both:
+        _, errors = run.communicate(timeout=100)
+        assert run.returncode == 0, errors
+    markers = [json.loads(path.read_text()) for path in (tmp_path / "ws").glob("stages/align@*/done/*.json")]
+    assert sum(marker["account"]["ok"] for marker in markers) == 3 * 150
+
+
+@pytest.mark.slow
+def test_a_photo_for_which_the_memory_does_not_suffice_is_left_out_and_asked_for_later(
+    photos: Path, dataprep: Run, tmp_path: Path
+) -> None:
+    Image.new("RGB", (11_000, 11_000), "red").save(photos / "b/huge.png", compress_level=1)
+    dataprep("import", "folder", photos)
+    done = subprocess.run(
+        command("-w", tmp_path / "ws", "validate", "-j", "1"), env=environment(), capture_output=True, text=True,
+        check=False, timeout=100, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "b/huge: ended a worker process 3 times, left out as worker_died" in done.stderr
+    assert accounts(dataprep, tmp_path / "ws")["validate"]["failed"] == {"worker_died": 1}
+    dataprep("retry", "--reason", "worker_died")
+    dataprep("validate")
+    assert accounts(dataprep, tmp_path / "ws")["validate"] == {"in": 151, "ok": 151, "dropped": {}, "failed": {}}
+
+
+HUNGRY = """
+import io, resource, sys
+from PIL import Image
+import cv2
+from dataprep.imaging.photo import decode
+stream = io.BytesIO()
+Image.new("RGB", (9000, 9000), "red").save(stream, sys.argv[1])
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 100_000_000,) * 2)
+decode(stream.getvalue(), codec=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(("form", "codec"), [("JPEG", "pillow"), ("JPEG", "opencv"), ("PNG", "pillow")])
+def test_too_little_memory_is_never_the_photos_fault(form: str, codec: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HUNGRY, form, codec], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1].startswith("MemoryError")
+
+
+def test_damage_is_still_damage() -> None:
+    with pytest.raises(ImagingError, match=r"truncated|corrupt"):
+        decode(PHOTO[: len(PHOTO) // 2])
