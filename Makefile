@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint mxnet facenet interop benchmarks clean
+.PHONY: setup demo test lint mxnet facenet img2dataset interop benchmarks clean
 
 setup: .venv/ready
 .venv/ready: setup.cfg setup.py dataprep/imaging/mtcnn/_mtcnn.c
@@ -31,11 +31,16 @@ facenet: .venv-facenet/ready  ## the real facenet-pytorch with the torchvision i
 	$(shell command -v $(PYTHON) || echo python3) -m venv .venv-facenet
 	.venv-facenet/bin/pip install -q facenet-pytorch==2.5.3 opencv-python-headless onnxruntime joblib && touch $@
 
+img2dataset: .venv-img2dataset/ready  ## the real img2dataset, which wants its own numpy and opencv
+.venv-img2dataset/ready:
+	$(shell command -v $(PYTHON) || echo python3) -m venv .venv-img2dataset
+	.venv-img2dataset/bin/pip install -q img2dataset==1.47.0 && touch $@
+
 interop: setup mxnet facenet  ## what the field's own tools say of our packs and faces
 	.venv-mxnet/bin/python -W ignore tests/interop/mxnet_oracle.py --dataprep $(BIN)/python
 	.venv-facenet/bin/python tests/interop/facenet_oracle.py
 
-benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the peers; about three quarters of an hour
+benchmarks: setup facenet mxnet img2dataset  ## fidelity and speed, side by side with the peers; well over an hour
 	$(BIN)/python tests/benchmarks/synth.py
 	.venv-mxnet/bin/python -W ignore tests/benchmarks/packs.py
 	$(BIN)/python tests/benchmarks/verification.py
@@ -45,6 +50,7 @@ benchmarks: setup facenet mxnet  ## fidelity and speed, side by side with the pe
 	$(BIN)/python tests/benchmarks/line.py --facenet .venv-facenet/bin/python --mxnet .venv-mxnet/bin/python
 	$(BIN)/python tests/benchmarks/recall.py --facenet .venv-facenet/bin/python
 	$(BIN)/python tests/benchmarks/fidelity.py --facenet .venv-facenet/bin/python
+	$(BIN)/python tests/benchmarks/download.py --img2dataset .venv-img2dataset/bin/python
 
 clean:
-	rm -rf .venv .venv-mxnet .venv-facenet demo build *.egg-info
+	rm -rf .venv .venv-mxnet .venv-facenet .venv-img2dataset demo build *.egg-info

@@ -31,7 +31,7 @@ class DownloadParams(StageParams):
     robots: bool = param(False, "ask every host for robots.txt first, and obey it")
     allow_private: bool = param(False, "also ask private and loopback addresses")
     redirects: int = param(5, "follow at most this many redirects", minimum=0)
-    connections: int = runtime(128, "requests in flight", minimum=1)
+    connections: int = runtime(1000, "requests in flight, as far as the limit of open files allows", minimum=1)
     per_host: int = runtime(4, "requests in flight to one host", minimum=1)
     spacing: float = runtime(0.0, "seconds between requests to one host", minimum=0.0)
     connect_timeout: float = runtime(10.0, "seconds to wait for a connection", minimum=0.05)

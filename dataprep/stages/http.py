@@ -93,7 +93,7 @@ class Client:
         heard: Callable[[str], None] = lambda host: None,
         is_aside: Callable[[str], bool] = lambda host: False,
     ) -> None:
-        self._limits, self._connections, self._is_aside = limits, connections, is_aside
+        self._limits, self._is_aside = limits, is_aside
         self._proxies = _proxies()
         self._resolver = Resolver(
             lookup,
@@ -107,7 +107,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         connector = aiohttp.TCPConnector(
-            limit=self._connections, use_dns_cache=False, resolver=self._resolver, keepalive_timeout=_KEEP_ALIVE
+            limit=0, use_dns_cache=False, resolver=self._resolver, keepalive_timeout=_KEEP_ALIVE
         )
         self._session = aiohttp.ClientSession(
             connector=connector,

@@ -19,7 +19,7 @@ from dataprep.samples import Row, Sample
 from dataprep.stages.placeholders import Sightings, detail
 
 ALGORITHMS = ("md5", "sha1", "sha256")
-_BATCH = 256
+_GATHER = 0.01  # seconds that entries wait for others: to wake a thread costs both threads more than to store a photo
 _SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,27 +66,30 @@ class Writer:
         self._sightings, self._max_pixels = Sightings(placeholders), max_pixels
         self._stored, self._failed = stored, failed
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._gathered: list[Entry] = []
+        self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dataprep-writer")
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        self._queue.put(entry)
+        """To be called in the loop."""
+        if not self._gathered:
+            self._loop.call_later(_GATHER, self._hand_over)
+        self._gathered.append(entry)
 
     def close(self) -> None:
         """Store what was put so far, and end."""
+        self._hand_over()
         self._queue.put(None)
         self._thread.join()
 
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
     def _run(self) -> None:
-        going = True
-        while going:
-            batch = [self._queue.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < _BATCH:
-                    batch.append(self._queue.get_nowait())
-            entries = [entry for entry in batch if entry is not None]
-            going = len(entries) == len(batch)
+        while (entries := self._queue.get()) is not None:
             try:
                 self._store(entries)
             except BaseException as error:
