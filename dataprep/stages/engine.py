@@ -371,7 +371,7 @@ def _row_of(job: _Job, answer: Answer) -> Row:
         key=job.sample.key,
         identity=job.sample.identity,
         reason=answer.reason,
-        detail=answer.detail,
+        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # a server's words may be no text
         payload=answer.data,
         values={
             "url": job.sample.url,
