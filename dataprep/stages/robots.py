@@ -54,7 +54,8 @@ class Robots:
     """robots.txt of the sites that are visited, each asked for once, as RFC 9309 has it.
 
     `ask` gives the status and the first bytes of a URL, redirects followed; it raises Unreachable. A 4xx allows all,
-    429 excepted; without an answer, or with a 5xx, nothing may be asked, and after a minute it is tried again.
+    429 excepted; without an answer, or with a 5xx, nothing may be asked, and after a minute it is tried again. Whatever
+    else `ask` raises is raised, and nothing is remembered.
     """
 
     def __init__(self, ask: Callable[[yarl.URL], Awaitable[tuple[int, bytes]]]) -> None:
@@ -70,6 +71,7 @@ class Robots:
             coming = self._coming.get(place)
             if coming is None:
                 coming = self._coming[place] = asyncio.create_task(self._learn(place))
+                coming.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may have gone
             site = await asyncio.shield(coming)
         else:
             self._sites.move_to_end(place)

@@ -322,7 +322,8 @@ def test_finished_shards_are_aligned_while_others_still_download(dataprep: Run, 
         table.write_text("url,identity,key\n" + "".join(f"{base}/{i}.jpg,p{i % 3},{i:03d}\n" for i in range(100)))
         recipe = tmp_path / "r.yaml"
         recipe.write_text(
-            f"source: {{kind: urls, table: {table}}}\nstages: {{download: {{allow-private: true, per-host: 100, placeholders: 0}}}}\n"
+            f"source: {{kind: urls, table: {table}}}\n"
+            "stages: {download: {allow-private: true, per-host: 100, placeholders: 0}}\n"
         )
         shown = dataprep("run", recipe).stderr
     (log,) = (tmp_path / "ws/runs").glob("*.jsonl")
