@@ -49,7 +49,9 @@ def fetch_lists(url: str, target: Path) -> Path:
                 if announced.isdigit() and size != int(announced):  # which urllib takes for a whole answer
                     raise SourceError(_advice(url, f"{size} of {announced} bytes came"))
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise SourceError(_advice(url, str(getattr(error, "reason", error)))) from None
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise SourceError(_advice(url, str(getattr(error, "reason", error) or repr(error)))) from None
     return target
 
 

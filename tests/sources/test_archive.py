@@ -95,7 +95,7 @@ def test_damaged_archives_raise_nothing_but_our_error(
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n\x1f\x8b" + bytes(700), "702 of 5000 bytes came"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>moved away</ht", "is no .tar.gz"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "Not Found"),
-        (b"200\r\n", "could not be fetched"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n\x1f\x8b\x08", "IncompleteRead"),
         (b"", "could not be fetched"),
     ],
 )
