@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from dataprep.cli.options import given_params, params_options, run_options
+from dataprep.manifest.plan import Plan
 from dataprep.manifest.workspace import Workspace
 from dataprep.sources.base import Source
 from dataprep.stages.download import DownloadParams
+from dataprep.storage import Folder
 
 _RUN = ("jobs", "dry_run", "strict", "accept_versions")
 
@@ -34,6 +36,10 @@ def add_source(workspace: str, source: Source) -> None:
         click.echo(f"{described['kind']}: nothing new, {plan.count} samples in all")
     else:
         click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
+    if plan.known:
+        click.echo(
+            f"{plan.known} were planned before and stay as they were; new boxes or hashes take a workspace of their own"
+        )
     if source.account:
         click.echo(source.account)
 
@@ -141,8 +147,9 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     options = {name: value for name, value in values.items() if name not in {f.name for f in fields(DownloadParams)}}
     source = open_source(kind, options, workspace)
     if run["dry_run"]:
-        count = sum(1 for _ in source.samples())
-        click.echo(f"{kind}: {count} samples would be planned, those not yet there downloaded")
+        plan = Plan(Folder(workspace).folder("plan"))
+        count = sum(1 for _ in plan.fresh(source.samples()))
+        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are planned already")
         return
     from dataprep.cli.runs import run_stages  # `import` runs nothing, and starts faster without
 

@@ -42,10 +42,10 @@ class Generation:
 
 
 class Plan:
-    """The generations under WORKSPACE/plan."""
+    """The generations under WORKSPACE/plan. `known` counts the samples of the last list that were in it before."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+        self._folder, self.known = folder, 0
         self.generations = self._read_all()
 
     @property
@@ -68,7 +68,7 @@ class Plan:
             shards: list[Shard] = []
             for left in self._folder.path.glob(".*.tmp"):  # by a planning that was killed
                 left.unlink()
-            groups = _groups(fresh(samples, self._planned()))
+            groups = _groups(self.fresh(samples))
             self._folder.put_all(_files(groups, number, shards))
             if not shards:
                 return None
@@ -85,6 +85,14 @@ class Plan:
             )
             self.generations.append(generation)
             return generation
+
+    def fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """The samples that no generation holds yet, as they would be planned."""
+        listed, found = itertools.count(), 0
+        for sample in fresh((sample for sample, _ in zip(samples, listed, strict=False)), self._planned()):
+            found += 1
+            yield sample
+        self.known = next(listed) - found
 
     def knows(self, source: Mapping[str, Any], source_digest: str) -> bool:
         """Whether exactly this list was planned before, so that nothing in it can be new."""

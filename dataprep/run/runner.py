@@ -56,7 +56,11 @@ def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Disp
         for link, pending in work:
             log.event("pending", stage=link.name, shards=len(pending), why=pending[0].why)
         shown = display or make_display()
-        return _Run(chain, [link for link, _ in work], make_executor(jobs), log, shown).go()
+        try:
+            return _Run(chain, [link for link, _ in work], make_executor(jobs), log, shown).go()
+        finally:  # only now, since stages read each other's shards meanwhile
+            for link, _ in work:
+                link.directory.sweep()
 
 
 class _Run:

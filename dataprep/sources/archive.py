@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import http.client
 import io
 import lzma
 import re
@@ -44,8 +45,13 @@ def fetch_lists(url: str, target: Path) -> Path:
                     size += stream.write(block)
                     if size > _LARGEST_ARCHIVE:
                         raise SourceError(_advice(url, f"more than {_LARGEST_ARCHIVE >> 30} GiB came"))
-    except (urllib.error.URLError, OSError) as error:
-        raise SourceError(_advice(url, str(getattr(error, "reason", error)))) from None
+                announced = answer.headers.get("Content-Length") or ""
+                if announced.isdigit() and size != int(announced):  # which urllib takes for a whole answer
+                    raise SourceError(_advice(url, f"{size} of {announced} bytes came"))
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise SourceError(_advice(url, str(getattr(error, "reason", error) or repr(error)))) from None
     return target
 
 

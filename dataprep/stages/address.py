@@ -29,8 +29,12 @@ _BAD_PORTS = frozenset(
         5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
     }
 )  # fmt: skip
-# IPv6 addresses that carry an IPv4 one in their last 32 bits (RFC 6052, RFC 4291)
-_NAT64, _COMPATIBLE = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96")
+# IPv6 addresses that carry an IPv4 one in their last 32 bits (RFC 6052, RFC 4291, RFC 2765)
+_CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+# what is asked of all else in IPv6, be it only given out one day (RFC 4291 2.4); Python knows the exceptions within
+_UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
+# clouds' metadata behind addresses that look public, or do to some versions of Python: Azure's, and Oracle's in RFC 6890
+_CLOUDS = (ipaddress.IPv4Network("168.63.129.16/32"), ipaddress.IPv4Network("192.0.0.0/24"))
 
 
 class Refused(Exception):
@@ -93,11 +97,12 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         carried = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64 or ip in _COMPATIBLE:
+        if any(ip in network for network in _CARRIERS):
             carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if carried is not None:
-            return carried.is_global and not carried.is_multicast
-    return ip.is_global and not ip.is_multicast
+        if carried is None:
+            return ip.is_global and ip in _UNICAST and ip not in _DOCUMENTATION
+        ip = carried
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _CLOUDS)
 
 
 def refuse_private(url: yarl.URL) -> None:

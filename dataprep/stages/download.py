@@ -42,7 +42,7 @@ class DownloadParams(StageParams):
     host_failures: int = runtime(5, "put a host aside after this many requests in a row without an answer", minimum=1)
     host_rest: float = runtime(300.0, "seconds before a host put aside is tried again", minimum=0.0)
     outage_after: float = runtime(5.0, "seconds without any answer from anybody before a pause", minimum=0.0)
-    outage_patience: float = runtime(3600.0, "give up after a pause of this many seconds", minimum=0.0)
+    outage_patience: float = runtime(3600.0, "give up after a pause of this many seconds; 0: never pause", minimum=0.0)
     contact: str = runtime("", "a URL or e-mail address for the User-Agent: whom to complain to")
 
 

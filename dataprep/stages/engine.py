@@ -118,7 +118,7 @@ class Engine:
         shared: dict[str, Any] = {
             "others": lambda: schedule.free_hosts, "pause": schedule.pause,
             "let_out": schedule.let_out, "resume": schedule.resume, "counts": self._counts, "again": self._again,
-            "note": self._hooks.note,
+            "note": self._hooks.note, "is_there": client.names_are_served,
         }  # fmt: skip
         patience = {"after": p.outage_after, "patience": p.outage_patience}
         self._net: Guard[_Job, yarl.URL] = Guard(
@@ -242,7 +242,7 @@ class Engine:
             job.seconds += time.monotonic() - began
             rest = answer.retry_after
             if answer.alive:
-                self._net.answered(host, job.url)
+                self._net.answered(host, job.url if answer.reachable else None)
                 entry = self._count(host, job)
             else:
                 self._schedule.hold(host)
@@ -371,7 +371,7 @@ def _row_of(job: _Job, answer: Answer) -> Row:
         key=job.sample.key,
         identity=job.sample.identity,
         reason=answer.reason,
-        detail=answer.detail,
+        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # a server's words may be no text
         payload=answer.data,
         values={
             "url": job.sample.url,

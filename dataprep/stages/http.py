@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import secrets
 import ssl
 import time
-import urllib.parse
-import urllib.request
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,8 +18,10 @@ import yarl
 
 from dataprep import __version__
 from dataprep.errors import DataprepError, Reason, UsageError
+from dataprep.imaging.sniff import suspicion
 from dataprep.stages.address import Refused, host_of, join, refuse_private
 from dataprep.stages.dns import NEGATIVE, Lookup, Resolver, system_lookup
+from dataprep.stages.proxies import Proxies
 from dataprep.stages.robots import LARGEST, Robots, Unreachable, opt_out
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,7 +51,8 @@ class Limits:
 class Answer:
     """What became of one request. `data`, as it came, is there exactly if `reason` is not.
 
-    `alive`: something beyond this machine was heard from, if only a refusal. `blames_host`: the host that was asked last
+    `alive`: something beyond this machine was heard from, if only a refusal; `reachable`: and it was the URL's host, or a
+    proxy. `blames_host`: the host that was asked last
     gave no HTTP answer; enough of those in a row, and it is put aside. `elsewhere` names it if it is another one than
     the URL's. `final`: asking again in this run would be in vain. `received` counts the body's bytes.
     """
@@ -63,6 +65,7 @@ class Answer:
     received: int | None = None
     retry_after: float = 0.0
     alive: bool = True
+    reachable: bool = True
     blames_host: bool = False
     elsewhere: str = ""
     final: bool = False
@@ -94,13 +97,13 @@ class Client:
         is_aside: Callable[[str], bool] = lambda host: False,
     ) -> None:
         self._limits, self._is_aside = limits, is_aside
-        self._proxies = _proxies()
+        self._proxies = Proxies()
         self._resolver = Resolver(
             lookup,
             threads=min(max(connections, 16), 512),
             timeout=limits.connect,
             allow_private=limits.allow_private,
-            exempt=frozenset(urllib.parse.urlsplit(proxy).hostname or "" for proxy in self._proxies.values()),
+            exempt=self._proxies.hosts,
             heard=heard,
         )
         self._user_agent = user_agent(limits.contact)
@@ -140,7 +143,7 @@ class Client:
             async with asyncio.timeout(self._limits.total):
                 answer = await self._follow(trail, _LAST if last else None)
         except Refused as error:
-            answer = Answer(reason=error.reason, detail=error.detail)
+            answer = Answer(reason=error.reason, detail=error.detail, reachable=False)
         except Unreachable as error:
             answer = Answer(reason=Reason.ROBOTS_DOWN, detail=str(error), final=True)
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
@@ -149,13 +152,13 @@ class Client:
             return answer
         where = host_of(trail[-1])
         return replace(
-            answer, alive=True, final_url=answer.final_url or str(trail[-1]),
+            answer, alive=True, reachable=True, final_url=answer.final_url or str(trail[-1]),
             elsewhere=where if where != host_of(url) else "",
         )  # fmt: skip
 
     async def reaches(self, url: yarl.URL) -> bool:
         """Whether whoever would be asked for this URL can be connected to now, or refuses; nothing is sent."""
-        proxy = self._proxy_for(url)
+        proxy = self._proxies.of(url)
         place = yarl.URL(proxy) if proxy else url
         try:
             async with asyncio.timeout(self._limits.connect):
@@ -174,6 +177,10 @@ class Client:
         """Whether the name system answers on a name now, be it that there is none."""
         return await self._resolver.answers(host)
 
+    async def names_are_served(self) -> bool:
+        """Whether the name system answers on a name that nobody can have asked for, so that no cache does."""
+        return await self.resolves(f"{secrets.token_hex(8)}.example.com")
+
     async def _follow(self, trail: list[yarl.URL], headers: dict[str, str] | None) -> Answer:
         """The answer at the end of the redirects; `trail` gets every URL that was asked."""
         for _ in range(self._limits.redirects + 1):
@@ -182,9 +189,10 @@ class Client:
                 return Answer(reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final=True)
             if not self._limits.allow_private:
                 refuse_private(url)
+                self._proxies.refuse_past(url)
             if self._robots and not await self._robots.allows(url):
                 return Answer(reason=Reason.ROBOTS, detail="robots.txt disallows it", final_url=str(url))
-            proxy = self._proxy_for(url)
+            proxy = self._proxies.of(url)
             async with self._session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as response:
                 target = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not target:
@@ -196,7 +204,7 @@ class Client:
         status, final, most = response.status, str(response.url), self._limits.max_bytes
         answer = Answer(reason=None, status=status, final_url=final)
         if status not in _WHOLE:
-            if status == 407 and self._proxy_for(response.url):
+            if status == 407 and self._proxies.of(response.url):
                 raise DataprepError("the proxy wants a user name and a password: put them into http_proxy")
             wait = _retry_after(response.headers.get("Retry-After", ""))
             return replace(answer, reason=_status_reason(status), detail=f"HTTP {status}", retry_after=wait)
@@ -238,7 +246,8 @@ class Client:
                 for _ in range(max(5, self._limits.redirects) + 1):  # RFC 9309 2.3.1.2: at least five
                     if not self._limits.allow_private:
                         refuse_private(url)
-                    async with self._session.get(url, allow_redirects=False, proxy=self._proxy_for(url)) as response:
+                        self._proxies.refuse_past(url)
+                    async with self._session.get(url, allow_redirects=False, proxy=self._proxies.of(url)) as response:
                         target = response.headers.get("Location")
                         if response.status in _REDIRECTS and target:
                             url = join(url, target)
@@ -254,21 +263,16 @@ class Client:
             raise Unreachable(f"robots.txt: {error.detail}") from None
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
+            if not answer.alive:  # then it is the network's trouble, perhaps, or the host's, and not its robots.txt's
+                raise
             raise Unreachable(f"robots.txt: {answer.detail}") from None
         return 404, b""  # too many redirects: as if there were none
-
-    def _proxy_for(self, url: yarl.URL) -> str | None:
-        if not self._proxies or url.scheme not in self._proxies:
-            return None
-        host = f"{url.host}:{url.port}"
-        passes_by = urllib.request.proxy_bypass_environment(host, self._proxies)  # type: ignore[attr-defined]
-        return None if passes_by else self._proxies[url.scheme]
 
     def _answer(self, error: BaseException) -> Answer:
         """The reason behind whatever aiohttp, the TLS library or the system raised."""
         refused = _refusal(error)
         if refused:
-            return Answer(reason=refused.reason, detail=refused.detail)
+            return Answer(reason=refused.reason, detail=refused.detail, reachable=False)
         number = _errno(error)
         if number in (errno.EMFILE, errno.ENFILE):
             raise DataprepError("too many open files: fewer --connections, or a higher `ulimit -n`") from None
@@ -278,8 +282,9 @@ class Client:
             exists_not = cause.errno in NEGATIVE
             detail = str(cause.strerror or cause)
             return Answer(
-                reason=Reason.DNS, detail=detail, alive=exists_not, blames_host=not exists_not, final=exists_not
-            )
+                reason=Reason.DNS, detail=detail, alive=exists_not, reachable=False, blames_host=not exists_not,
+                final=exists_not,
+            )  # fmt: skip
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             return Answer(reason=Reason.TLS, detail=words)
         if isinstance(error, TimeoutError):
@@ -308,28 +313,13 @@ class Client:
         return f"not done within {self._limits.total:g} s"
 
 
-def _proxies() -> dict[str, str]:
-    """The user's proxies for http and https, from the environment, and `no`. Raises UsageError."""
-    found = urllib.request.getproxies()
-    kept = {}
-    for scheme in ("http", "https"):
-        proxy = found.get(scheme) or found.get("all")
-        if not proxy:
-            continue
-        if "://" not in proxy:
-            proxy = f"http://{proxy}"
-        parts = urllib.parse.urlsplit(proxy)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{scheme}_proxy: only http:// and https:// proxies are known")
-        kept[scheme] = proxy
-    return kept | ({"no": found["no"]} if kept and "no" in found else {})
-
-
 def _unpacked(answer: Answer, encoding: str, most: int) -> Answer:
     """An answer whose server compressed it though we asked it not to; what is not compressed in fact stays."""
     data = answer.data or b""
     packed = data[:2] == b"\x1f\x8b" if encoding in ("gzip", "x-gzip") else encoding == "deflate"
     if encoding not in ("gzip", "x-gzip", "deflate"):
+        if suspicion(data) is None:
+            return answer
         return replace(answer, data=None, reason=Reason.WRONG_TYPE, detail=f"Content-Encoding: {encoding[:50]}")
     if not packed:
         return answer

@@ -24,12 +24,14 @@ _EVERY = 2.0  # seconds between two looks at whether the network is back
 class Events(Generic[T, W]):
     """What a guard sees of its surroundings and does to them.
 
-    `others` counts the hosts with requests to come or out of which no failure is held. `counts` makes a failure its
-    URL's own; `again` puts the URL back into the queue as if it had not been asked.
+    `others` counts the hosts with requests to come or out of which no failure is held. `is_there` says whether the
+    network is, where nobody has answered who could be asked again. `counts` makes a failure its URL's own; `again` puts
+    the URL back into the queue as if it had not been asked.
     """
 
     others: Callable[[], int]
     reaches: Callable[[W], Awaitable[bool]]
+    is_there: Callable[[], Awaitable[bool]]
     pause: Callable[[], None]
     let_out: Callable[[int], None]
     resume: Callable[[], None]
@@ -45,10 +47,10 @@ class Guard(Generic[T, W]):
     When 16 different hosts, or all that are left to ask, have said nothing in a row, those that answered last are
     looked for. If none of them is there, nor anybody else for `after` seconds, and this is more than one host's trouble,
     `what` is away: the run pauses, what was held goes back into the queue uncounted, and it goes on when something
-    answers. After `patience` seconds DataprepError is raised. Dead links never pause a run while anything answers.
+    answers. After `patience` seconds DataprepError is raised; with none at all, no run pauses. Dead links never pause a
+    run while anything answers.
 
-    A list of which nothing at all ever answers looks like a dead network from here, and is taken for one if it names 16
-    hosts or more.
+    Where nothing has answered in this run, as when timeouts are retried, dead links are told by `is_there`.
     """
 
     def __init__(self, what: str, events: Events[T, W], *, after: float, patience: float) -> None:
@@ -60,13 +62,15 @@ class Guard(Generic[T, W]):
         self._over = -math.inf  # when the last outage ended
         self._suspicion, self._relief = asyncio.Event(), asyncio.Event()
 
-    def answered(self, host: str, witness: W) -> None:
-        """Something beyond this machine was heard from. Hot: once per request."""
+    def answered(self, host: str, witness: W | None) -> None:
+        """Something beyond this machine was heard from, which can be asked again if there is a witness. Hot: once per
+        request."""
         self._heard = time.monotonic()
-        self._witnesses[host] = witness
-        self._witnesses.move_to_end(host)
-        if len(self._witnesses) > _WITNESSES:
-            self._witnesses.popitem(last=False)
+        if witness is not None:
+            self._witnesses[host] = witness
+            self._witnesses.move_to_end(host)
+            if len(self._witnesses) > _WITNESSES:
+                self._witnesses.popitem(last=False)
         if self._suspicion.is_set():
             self._relief.set()
         elif self._held:
@@ -105,7 +109,7 @@ class Guard(Generic[T, W]):
             self._suspicion.set()
 
     async def _judge(self) -> None:
-        if len(self._witnesses) < 2 and len(self._silent) < _ENOUGH:
+        if not self._patience or (len(self._witnesses) < 2 and len(self._silent) < _ENOUGH):
             return  # one host's trouble
         self._events.pause()
         try:
@@ -122,7 +126,9 @@ class Guard(Generic[T, W]):
 
     async def _sit_out(self) -> None:
         began = time.monotonic()
-        self._events.note(f"{self._what}: paused, and nothing counts until something answers")
+        self._events.note(
+            f"{self._what}: paused, and nothing counts until something answers, for {self._patience:.0f} s at most"
+        )
         while True:
             self._give_back()
             self._events.let_out(1)
@@ -131,7 +137,7 @@ class Guard(Generic[T, W]):
             if time.monotonic() - began > self._patience:
                 raise DataprepError(
                     f"{self._what} for {self._patience:.0f} s: is the network there? What came in is kept; type the same "
-                    "command to go on"
+                    "command to go on. If it is there and all these hosts are gone, --outage-patience 0 takes it so"
                 )
         self._over = time.monotonic()
         self._give_back()
@@ -146,7 +152,8 @@ class Guard(Generic[T, W]):
         return True
 
     async def _someone_answers(self) -> bool:
-        found = await asyncio.gather(*(self._events.reaches(witness) for witness in self._witnesses.values()))
+        asked = [self._events.reaches(witness) for witness in self._witnesses.values()] or [self._events.is_there()]
+        found = await asyncio.gather(*asked)
         if any(found):
             self._heard = time.monotonic()
         return any(found) or self._relief.is_set()

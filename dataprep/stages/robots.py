@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import urllib.robotparser
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import yarl
+
+from dataprep.stages.robots_rules import Rules
 
 TOKEN = "dataprep"  # our name in robots.txt and X-Robots-Tag
 LARGEST = 500 * 1024  # bytes of robots.txt that are read: RFC 9309 2.5
@@ -46,7 +47,7 @@ class Unreachable(Exception):
 @dataclass(slots=True)
 class _Site:
     until: float
-    rules: urllib.robotparser.RobotFileParser | None  # None: everything is allowed
+    rules: Rules | None  # None: everything is allowed
     trouble: str = ""
 
 
@@ -54,7 +55,8 @@ class Robots:
     """robots.txt of the sites that are visited, each asked for once, as RFC 9309 has it.
 
     `ask` gives the status and the first bytes of a URL, redirects followed; it raises Unreachable. A 4xx allows all,
-    429 excepted; without an answer, or with a 5xx, nothing may be asked, and after a minute it is tried again.
+    429 excepted; without an answer, or with a 5xx, nothing may be asked, and after a minute it is tried again. Whatever
+    else `ask` raises is raised, and nothing is remembered.
     """
 
     def __init__(self, ask: Callable[[yarl.URL], Awaitable[tuple[int, bytes]]]) -> None:
@@ -70,12 +72,13 @@ class Robots:
             coming = self._coming.get(place)
             if coming is None:
                 coming = self._coming[place] = asyncio.create_task(self._learn(place))
+                coming.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may have gone
             site = await asyncio.shield(coming)
         else:
             self._sites.move_to_end(place)
         if site.trouble:
             raise Unreachable(site.trouble)
-        return site.rules is None or site.rules.can_fetch(TOKEN, str(url))
+        return site.rules is None or site.rules.allow(url)
 
     async def close(self) -> None:
         for task in self._coming.values():
@@ -102,6 +105,4 @@ class Robots:
             return _Site(now + _MINUTE, None, f"robots.txt: HTTP {status}")
         if status != 200:
             return _Site(now + _DAY, None)
-        rules = urllib.robotparser.RobotFileParser()
-        rules.parse(body.decode("utf-8-sig", "replace").splitlines())
-        return _Site(now + _DAY, rules)
+        return _Site(now + _DAY, Rules(body.decode("utf-8-sig", "replace"), TOKEN))

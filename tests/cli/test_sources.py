@@ -36,6 +36,19 @@ def test_a_table_with_columns_of_its_own(dataprep: Run, tmp_path: Path) -> None:
     dataprep("run", recipe, "--dry-run")
 
 
+def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(dataprep: Run, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    lines = ["url,name,left,top,right,bottom", "javascript:a,A,1,2,3,4", "javascript:b,A,1,2,3,4"]
+    table.write_text("\n".join(lines))
+    assert "2 samples would be planned and downloaded; 0 are" in dataprep("download", "urls", table, "--dry-run").stdout
+    assert not (tmp_path / "ws").exists()
+    assert "before" not in dataprep("download", "urls", table).stdout
+    table.write_text("\n".join([line.replace(",1,", ",0,") for line in lines] + ["javascript:c,A,1,2,3,4"]))
+    assert "1 samples would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
+    out = dataprep("download", "urls", table).stdout
+    assert "urls: 1 samples in 1 shards planned\n2 were planned before and stay as they were" in out
+
+
 def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:
     out = dataprep("import", "lfw", photos(tmp_path / "l", "A_B/A_B_0001.jpg", "C/C_0001.jpg"), "--limit", "1").stdout
     assert "lfw: 1 samples" in out

@@ -275,11 +275,7 @@ def test_a_retry_that_saves_photos_carries_them_through_to_the_pack(dataprep: Ru
         dataprep("pack", workspace=tmp_path / "never_ill")
     assert len(pack_bytes(tmp_path / "ws/packs/train")["train.rec"]) > len(first["train.rec"])
     assert pack_bytes(tmp_path / "ws/packs/train") == pack_bytes(tmp_path / "never_ill/packs/train")
-    garbage = dataprep("gc").stdout
-    assert "removed" in garbage
-    assert not garbage.startswith("0 files")
-    dataprep("pack")
-    assert dataprep("gc").stdout.startswith("0 files")
+    assert dataprep("gc").stdout.startswith("0 files")  # each run has removed what it replaced
 
 
 def test_finished_shards_are_aligned_while_others_still_download(dataprep: Run, tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_a_workspace_without_a_download_has_no_hosts(tmp_path: Path) -> None:
     assert hosts_that_failed(str(tmp_path / "ws"), 5) == []
 
 
+def test_after_a_retry_any_tool_that_reads_along_finds_every_sample_once(dataprep: Run, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (tmp_path / "t.csv").write_text("url,name\n" + "".join(f"http://127.0.0.1:2/{n},A\n" for n in range(30)))
+    asked = ("download", "urls", tmp_path / "t.csv", "--allow-private", "--retries", "0")
+    dataprep(*asked)
+    dataprep("retry", "--reason", "connection,host_down")
+    dataprep(*asked)
+    ledgers = list((tmp_path / "ws" / "stages").glob("download@*/rows/*.parquet"))
+    assert sum(pq.read_metadata(path).num_rows for path in ledgers) == 30
+    assert dataprep("gc").stdout.startswith("0 files")
+
+
 def test_a_retry_may_be_of_some_shards_only(workspace: str) -> None:
     directory = Chain(Workspace(workspace), {}).link("download").directory
     assert ask_retry(workspace, ["timeout"], ["g0-000001"]) == {"download": {"timeout": 19}}

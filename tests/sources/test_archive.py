@@ -1,5 +1,6 @@
 """Archives of lists from strangers: nothing followed, nothing unpacked, nothing without bounds."""
 
+import asyncio
 import bz2
 import contextlib
 import gzip
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from webserver import serving_raw
 
 from dataprep.errors import SourceError
 from dataprep.sources import archive
@@ -85,3 +87,24 @@ def test_damaged_archives_raise_nothing_but_our_error(
     (tmp_path / "a.tar").write_bytes(data)
     with contextlib.suppress(SourceError):
         assert {name for name, _ in Archive(tmp_path / "a.tar", PATTERN).lists()}.isdisjoint({"", ".", ".."})
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n\x1f\x8b" + bytes(700), "702 of 5000 bytes came"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>moved away</ht", "is no .tar.gz"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "Not Found"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n\x1f\x8b\x08", "IncompleteRead"),
+        (b"", "could not be fetched"),
+    ],
+)
+def test_half_an_archive_is_none_and_every_failure_says_what_to_do(tmp_path: Path, answer: bytes, said: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+
+    with serving_raw(serve) as base, pytest.raises(SourceError, match=said) as raised:
+        archive.fetch_lists(f"{base}/lists.tar.gz", tmp_path / "lists.tar.gz")
+    assert "give it with --lists" in str(raised.value)
+    assert list(tmp_path.iterdir()) == []

@@ -149,7 +149,8 @@ def test_any_text_is_a_url_that_can_be_sent_or_has_a_reason(text: str, location:
 
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "::1", "64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1", "::10.0.0.1", "fe80::1%eth0",
-                "169.254.169.254", "100.64.0.1", "224.0.0.1", "0.0.0.0", "192.0.2.1"]
+                "169.254.169.254", "100.64.0.1", "224.0.0.1", "0.0.0.0", "192.0.2.1", "::ffff:0:127.0.0.1",
+                "64:ff9b:1::7f00:1", "fec0::1", "3fff::1", "ff0e::1", "168.63.129.16", "2002:a83f:8110::", "192.0.0.192"]
 )  # fmt: skip
 def test_private_addresses_are_private_in_every_guise(address: str) -> None:
     assert not is_public(address)

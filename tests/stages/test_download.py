@@ -192,6 +192,22 @@ def test_the_users_own_proxy_may_be_private(tmp_path: Path, monkeypatch: pytest.
     assert len(asked) == 1
 
 
+def test_a_proxys_host_is_not_asked_past_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the one host that may have a private address, and lists could name it."""
+    asked: list[str] = []
+
+    async def origin(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(body=PHOTO)
+
+    with serving(origin) as base:
+        url = base.replace("127.0.0.1", "inside.test") + "/a.jpg"
+        monkeypatch.setenv("https_proxy", "http://inside.test:3128")
+        _, rows = download(tmp_path, [url], lookup=lambda host: ["127.0.0.1"], allow_private=False)
+    assert rows[url]["reason"] == "forbidden_address"
+    assert asked == []
+
+
 def test_stopped_and_started_again_nothing_is_asked_twice(tmp_path: Path) -> None:
     asked: Counter[str] = Counter()
     enough = threading.Event()

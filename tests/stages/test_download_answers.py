@@ -45,6 +45,7 @@ ANSWERS: dict[str, tuple[bytes, Reason | None, str]] = {
     "deflate": (http("200 OK", packed(15), "Content-Encoding: deflate"), None, ""),
     "gzip-in-name-only": (http("200 OK", PHOTO, "Content-Encoding: gzip"), None, ""),
     "jpg-in-name-only": (http("200 OK", b"%PDF-1.4", "Content-Type: image/jpeg"), Reason.WRONG_TYPE, "pdf"),
+    "encoded-as-itself": (http("200 OK", PHOTO, "Content-Encoding: image/jpeg"), None, ""),
     "brotli": (http("200 OK", b"\x0b\x02", "Content-Encoding: br"), Reason.WRONG_TYPE, "Content-Encoding: br"),
     "gzip-bomb": (http("200 OK", gzip.compress(bytes(5_000_000)), "Content-Encoding: gzip"), Reason.TOO_LARGE, "unpacks"),
     "gzip-cut": (http("200 OK", gzip.compress(PHOTO)[:-900], "Content-Encoding: gzip"), Reason.SHORT_BODY, "without"),
@@ -97,6 +98,7 @@ ANSWERS: dict[str, tuple[bytes, Reason | None, str]] = {
     "in-a-circle": (http(REDIRECT, b"", "Location: /in-a-circle"), Reason.REDIRECTS, "more than 5"),
     "noai": (http("200 OK", PHOTO, "X-Robots-Tag: noindex, noai"), Reason.OPTED_OUT, "noai"),
     "no-image-ai": (http("200 OK", PHOTO, "X-Robots-Tag: dataprep: NoImageAI"), Reason.OPTED_OUT, "NoImageAI"),
+    "noai-no-text": (http("200 OK", PHOTO, "X-Robots-Tag: noai, \xff\xfe\x9b"), Reason.OPTED_OUT, "noai, ???"),
     "not-us": (http("200 OK", PHOTO, "X-Robots-Tag: otherbot: noai"), None, ""),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from downloads import PHOTO, Noting, download, to_loopback
 from webserver import serving
 
 from dataprep.errors import DataprepError
+from dataprep.stages.dns import Lookup
 from dataprep.stages.hosts import Health
 
 
@@ -191,6 +192,13 @@ def black_hole() -> tuple[socket.socket, list[socket.socket], int]:
     return listener, fillers, port
 
 
+def names_here_only(host: str) -> list[str]:
+    """What is in /etc/hosts or a cache is found; no name server answers."""
+    if not host.endswith(".test"):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return to_loopback(host)
+
+
 def test_while_nothing_answers_the_run_pauses_and_gives_up_with_the_cause(tmp_path: Path) -> None:
     listener, fillers, port = black_hole()
     display = Noting()
@@ -198,14 +206,48 @@ def test_while_nothing_answers_the_run_pauses_and_gives_up_with_the_cause(tmp_pa
     try:
         with pytest.raises(DataprepError, match="nothing answers for 1 s"):
             download(
-                tmp_path, urls, lookup=to_loopback, connect_timeout=0.2, outage_patience=1.0, retries=0, display=display
-            )
+                tmp_path, urls, lookup=names_here_only, connect_timeout=0.2, outage_patience=1.0, retries=0,
+                display=display,
+            )  # fmt: skip
     finally:
         for held in (listener, *fillers):
             held.close()
     assert display.notes[0].startswith("nothing answers: paused")
     lines = "".join(path.read_text() for path in (tmp_path / "ws").rglob("journal/*.jsonl"))
     assert lines == ""  # nothing was recorded against anybody
+
+
+@pytest.mark.parametrize(("lookup", "patience"), [(to_loopback, 60.0), (names_here_only, 0.0)])
+def test_a_list_of_dead_hosts_only_is_no_outage_where_names_are_served_or_the_user_says_so(
+    tmp_path: Path, lookup: Lookup, patience: float
+) -> None:
+    listener, fillers, port = black_hole()
+    display = Noting()
+    urls = [f"http://dead-{i}.test/a.jpg" for i in range(3)]  # names that are gone are no witnesses of the network
+    urls += [f"http://host-{i}.test:{port}/a.jpg" for i in range(40)]
+    try:
+        _, rows = download(
+            tmp_path, urls, lookup=lookup, connect_timeout=0.2, retries=0, outage_patience=patience, display=display
+        )
+    finally:
+        for held in (listener, *fillers):
+            held.close()
+    assert counts(rows) == {"dns": 3, "timeout": 40}
+    assert display.notes == []
+
+
+def test_a_dead_network_is_one_with_robots_txt_asked_too(tmp_path: Path) -> None:
+    listener, fillers, port = black_hole()
+    urls = [f"http://host-{i}.test:{port}/a.jpg" for i in range(40)]
+    try:
+        with pytest.raises(DataprepError, match="nothing answers for 1 s"):
+            download(
+                tmp_path, urls, lookup=names_here_only, connect_timeout=0.2, outage_patience=1.0, retries=0, robots=True
+            )
+    finally:
+        for held in (listener, *fillers):
+            held.close()
+    assert "".join(path.read_text() for path in (tmp_path / "ws").rglob("journal/*.jsonl")) == ""
 
 
 def test_a_few_dead_hosts_at_the_end_are_dead_and_no_outage(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from aiohttp import web
 from downloads import PHOTO, download, to_loopback
 from webserver import serving
 
+from dataprep.stages.address import parse_url
 from dataprep.stages.robots import opt_out
+from dataprep.stages.robots_rules import Rules
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ ROBOTS = {
 }
 ALLOWED = {"open.test", "none.test", "forbidden.test", "page.test", "circle.test"}
 PARTLY = {"partly.test", "us.test"}
-FAILED = {"broken.test", "busy.test", "private.test", "stalled.test"}
+FAILED = {"broken.test", "busy.test", "private.test"}
 
 
 def test_robots_txt_is_asked_once_and_obeyed(tmp_path: Path) -> None:
@@ -79,6 +81,8 @@ def test_robots_txt_is_asked_once_and_obeyed(tmp_path: Path) -> None:
     for (host, path), url in urls.items():
         if host in ALLOWED or (host in PARTLY and path == "/a.jpg"):
             assert rows[url]["reason"] is None, url
+        elif host == "stalled.test":  # which says nothing about its photos or its robots.txt
+            assert rows[url]["reason"] == "timeout", url
         elif host in FAILED:
             assert rows[url]["reason"] == "robots_txt_unreachable", url
             assert rows[url]["verdict"] == "failed"
@@ -87,7 +91,8 @@ def test_robots_txt_is_asked_once_and_obeyed(tmp_path: Path) -> None:
         if rows[url]["reason"]:
             assert asked[host, path] == 0
     again = {host: count for (host, path), count in asked.items() if path == "/robots.txt" and count > 1}
-    assert set(again) <= {"closed.test", "circle.test"}  # asked for moved.test too, and five times in a circle
+    # asked for moved.test too, five times in a circle, and once more after a timeout
+    assert set(again) <= {"closed.test", "circle.test", "stalled.test"}
     assert rows[urls["broken.test", "/a.jpg"]]["detail"] == "robots.txt: HTTP 503"
 
 
@@ -106,3 +111,35 @@ def test_a_redirect_is_asked_of_the_host_it_leads_to(tmp_path: Path) -> None:
         assert rows[url]["reason"] == "robots_txt"
         _, rows = download(tmp_path / "unasked", [url], lookup=to_loopback)
         assert rows[url]["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "allowed"),
+    [  # RFC 9309 2.2 and 5, and what sites write about photos
+        ("User-agent: *\nDisallow: /*.jpg$", "/a/b.jpg", False),
+        ("User-agent: *\nDisallow: /*.jpg$", "/a/b.jpg?x=1", True),
+        ("User-agent: *\nAllow: /\nDisallow: /photos/", "/photos/a.jpg", False),
+        ("User-agent: *\nDisallow: /\nAllow: /photos/", "/photos/a.jpg", True),
+        ("User-agent: *\nDisallow: /a\nAllow: /a", "/a", True),
+        ("User-agent: *\nDisallow: /*/private*/x", "/p/private1/y/x", False),
+        ("User-agent: *\nDisallow: /*/private*/x", "/p/private1/y", True),
+        ("User-agent: *\nDisallow: *a*a$", "/a", True),
+        ("User-agent: *\nDisallow: /a$", "/a", False),
+        ("User-agent: *\nDisallow: /a$", "/ab", True),
+        ("User-agent: *\nDisallow: /%C3%BC b", "/ü%20b.jpg", False),
+        ("User-agent: *\nDisallow: /x%2a", "/x*y", False),
+        ("User-agent: *\nDisallow: /x%2a", "/xy", True),
+        ("user-agent : DataPrep/1.0\nuser-agent: b\ndisallow: /a # why\n\nUser-agent: *\nDisallow: /", "/b", True),
+        ("User-agent: *\nDisallow: /\nUser-agent: dataprep\nDisallow:", "/b", True),
+        (
+            "User-agent: dataprep\nDisallow: /a\nUser-agent: *\nDisallow: /b\nUser-agent: dataprep\nDisallow: /c",
+            "/c",
+            False,
+        ),
+        ("User-agent: other\nDisallow: /", "/a", True),
+        ("Disallow: /\nnonsense\n: :\n<html>", "/a", True),
+        ("User-agent: *\nDisallow: /" + "*a" * 2000 + "$", "/" + "a" * 1999 + "b", True),  # takes no time either
+    ],
+)
+def test_rules_are_read_as_rfc_9309_has_it(text: str, path: str, allowed: bool) -> None:
+    assert Rules(text, "dataprep").allow(parse_url("http://x" + path)) is allowed
