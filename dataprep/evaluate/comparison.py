@@ -20,26 +20,28 @@ class Table:
 def tabulate(results: Sequence[Scored]) -> Table:
     """A row for each model, a column for each figure of each set: first the sets' accuracies, then the rates.
 
-    What differs between results on one set beside the model (protocol, flip) is part of the row's name.
+    What differs between results on one set beside the model (protocol, flip) makes them different columns.
     """
-    notes = _shared_traits(results)
-    names = _row_names(results)
+    models, notes = _models(results), _shared_traits(results)
+    kinds = [_kind(result, results) for result in results]
     rows: dict[str, dict[tuple[str, str], str]] = {}
-    for result, name in zip(results, names, strict=True):
-        cells = rows.setdefault(name, {})
-        if any(kind == result.set for kind, _ in cells):
-            notes.append(f"{result.file}: {name} on {result.set} stands in the table already; left out")
+    for result, model, kind in zip(results, models, kinds, strict=True):
+        cells = rows.setdefault(model, {})
+        if any(there == kind for there, _ in cells):
+            notes.append(f"{result.file}: {model} on {kind} stands in the table already; left out")
             continue
-        cells.update({(result.set, figure): text for figure, text in result.cells.items()})
-        notes += [f"{name} on {result.set}: {note}" for note in result.notes]
-    sets = list(dict.fromkeys(result.set for result in results))
-    for kind in sets:
-        versions = {result.set_digest for result in results if result.set == kind}
+        cells.update({(kind, figure): text for figure, text in result.cells.items()})
+        notes += [f"{model} on {kind}: {note}" for note in result.notes]
+    for name in dict.fromkeys(result.set for result in results):
+        versions = {result.set_digest for result in results if result.set == name}
         if len(versions) > 1:
             notes.append(
-                f"{kind}: {len(versions)} different files of this name; its column does not compare like with like"
+                f"{name}: {len(versions)} different files of this name; its column does not compare like with like"
             )
-    columns = [(kind, figure) for kind in sets for figure in _figures(results, kind)]
+    columns = list(
+        dict.fromkeys((kind, figure) for result, kind in zip(results, kinds, strict=True) for figure in result.cells)
+    )
+    columns.sort(key=lambda column: kinds.index(column[0]))
     columns.sort(key=lambda column: column[1] != "")  # stable: the accuracies come first
     return Table(
         header=("model", *(f"{kind} {figure}".strip() for kind, figure in columns)),
@@ -69,44 +71,40 @@ def as_markdown(table: Table) -> str:
 def _shared_traits(results: Sequence[Scored]) -> list[str]:
     """What holds for all results on a set, once for all sets that it holds for."""
     said: dict[str, list[str]] = {}
-    for kind in dict.fromkeys(result.set for result in results):
-        for trait, values in _traits(results, kind).items():
+    for name in dict.fromkeys(result.set for result in results):
+        for trait, values in _traits(results, name).items():
             if len(values) == 1:
-                said.setdefault(f"{trait}: {values[0]}", []).append(kind)
-    return [f"{', '.join(kinds)}: {text}" for text, kinds in said.items()]
+                said.setdefault(f"{trait}: {next(iter(values))}", []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
-def _row_names(results: Sequence[Scored]) -> list[str]:
-    """The model, the traits that tell its results apart, and its digest where several models have one name.
+def _kind(result: Scored, results: Sequence[Scored]) -> str:
+    """The set, and what tells this result on it from others."""
+    varying = [trait for trait, values in _traits(results, result.set).items() if len(values) > 1]
+    told = [result.traits[trait] for trait in varying if trait in result.traits]
+    return f"{result.set} ({', '.join(told)})" if told else result.set
+
+
+def _models(results: Sequence[Scored]) -> list[str]:
+    """The models' names, with a digest where several have one name.
 
     A result that knows its model by the digest only takes the name under which another result knows it.
     """
     known = {result.digest: result.model for result in reversed(results) if result.named}
-    models = [result.model if result.named else known.get(result.digest, result.model) for result in results]
+    names = [result.model if result.named else known.get(result.digest, result.model) for result in results]
     digests: dict[str, set[str]] = {}
-    for result, model in zip(results, models, strict=True):
-        digests.setdefault(model, set()).add(result.digest)
-    names = []
-    for result, model in zip(results, models, strict=True):
-        told = [
-            result.traits[trait] for trait, values in _traits(results, result.set).items()
-            if len(values) > 1 and trait in result.traits
-        ]  # fmt: skip
-        if len(digests[model]) > 1:
-            told.insert(0, result.digest[:8])
-        names.append(f"{model} ({', '.join(told)})" if told else model)
-    return names
+    for result, name in zip(results, names, strict=True):
+        digests.setdefault(name, set()).add(result.digest)
+    return [
+        f"{name} ({result.digest[:8]})" if len(digests[name]) > 1 else name
+        for result, name in zip(results, names, strict=True)
+    ]
 
 
-def _traits(results: Sequence[Scored], kind: str) -> dict[str, list[str]]:
+def _traits(results: Sequence[Scored], name: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for result in results:
-        if result.set == kind:
+        if result.set == name:
             for trait, value in result.traits.items():
                 found.setdefault(trait, set()).add(value)
-    return {trait: sorted(values) for trait, values in found.items()}
-
-
-def _figures(results: Sequence[Scored], kind: str) -> list[str]:
-    """The figures of a set in their own order, as far as the results on it agree on one."""
-    return list(dict.fromkeys(figure for result in results if result.set == kind for figure in result.cells))
+    return found

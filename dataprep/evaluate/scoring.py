@@ -115,7 +115,8 @@ def score_model(
     libraries = (
         ("torch", "numpy", "pillow") if isinstance(embedder, TorchEmbedder) else ("onnxruntime", "numpy", "pillow")
     )
-    return _report(target, model.stem, kept, scored, how, flip, described, libraries, simple, found)
+    title = model.absolute().parent.name if model.stem == "model" else model.stem  # model.pt says less than its folder
+    return _report(target, title, kept, scored, how, flip, described, libraries, simple, found)
 
 
 def score_features(features: Path, chosen: VerificationSet, target: Path, how: Scoring | None = None) -> TestResult:
