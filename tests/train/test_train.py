@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,7 +197,12 @@ def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> N
     with pytest.raises(RecordError, match=r"one image only.*--min-images 2"):
         train([single], tmp_path / "third", asked)
     with pytest.raises(UsageError, match="trains nothing"):
-        train([pack], tmp_path / "third", TrainParams(**{**asked.as_dict(), "train": "head"}))
+        train(
+            [pack],
+            tmp_path / "third",
+            TrainParams(**{**asked.as_dict(), "train": "head"}),
+            pretrained=tmp_path / "first/model.pt",
+        )
     with pytest.raises(ModelError, match=r"holds a mobilefacenet, not a ir18"):
         train(
             [pack],
@@ -210,7 +216,7 @@ def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> N
 class Scores:
     """Accuracies that somebody else found, one after the other; it notes what it was asked."""
 
-    def __init__(self, *found: float) -> None:
+    def __init__(self, *found: float | BaseException) -> None:
         self.found, self.asked = list(found), 0
 
     def check(self, input: Input) -> None:
@@ -219,7 +225,10 @@ class Scores:
     def __call__(self, module: torch.nn.Module, input: Input) -> dict[str, float]:
         assert not module.training
         self.asked += 1
-        return {"set": self.found.pop(0)}
+        score = self.found.pop(0)
+        if isinstance(score, BaseException):
+            raise score
+        return {"set": score}
 
 
 def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path) -> None:
@@ -244,6 +253,59 @@ def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path)
 def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lower --lr"):
         train([pack], tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
+
+
+def test_weights_that_ran_away_at_the_last_step_are_not_saved(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(epochs=1, batch_size=12, lr=1e38, weight_decay=1e38, clip=0.0, warmup=0.0)
+    with pytest.raises(ModelError, match=r"not finite after step 1: lower --lr"):
+        train([pack], tmp_path, params)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert not (tmp_path / "model.pt").exists()
+    train([pack], tmp_path, TrainParams(epochs=1, batch_size=12))  # nothing was made that --fresh would have to remove
+
+
+def test_a_checkpoint_of_other_settings_is_known_by_itself(pack: Path, tmp_path: Path) -> None:
+    once = TrainParams(epochs=1, batch_size=12)
+    train([pack], tmp_path, once)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"checkpoint\.pt is of a run under other settings"):
+        train([pack], tmp_path, TrainParams(epochs=1, batch_size=12, seed=2))
+    train([pack], tmp_path, once)
+
+
+def test_a_run_that_ends_within_its_last_verification_verifies_when_typed_again(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(epochs=1, batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        train([pack], tmp_path, params, validate=Scores(KeyboardInterrupt()))
+    rest = Scores(0.9)
+    train([pack], tmp_path, params, validate=rest)
+    assert len(losses(tmp_path)) == 3
+    assert rest.asked == 1
+    assert load_model(tmp_path / "best.pt").about["accuracy"] == {"set": 0.9}
+    train([pack], tmp_path, params, validate=rest)
+    assert rest.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**64}, "--seed"),
+        ({"m2": float("nan")}, "--m2"),
+        ({"lr": float("inf")}, "--lr"),
+        ({"workers": 10**6}, "--workers"),
+        ({"device": "meta"}, "cpu and cuda"),
+        ({"device": "cpu0"}, "no such device"),
+        ({"accumulate": 4}, "one image at a time"),
+        ({"train": "head"}, "--pretrained"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(
+    pack: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises((UsageError, ModelError), match=words):
+        train([pack], tmp_path / "new", TrainParams(**{**SMALL.as_dict(), **settings}))
+    assert not list(tmp_path.rglob("*.*t*"))
 
 
 def test_normalisation_is_the_fields() -> None:
