@@ -152,10 +152,7 @@ class Session:
 
     def _restore(self, folder: Folder, content: dict[str, Any]) -> None:
         if content.get("identity") != json.dumps(self.identity, sort_keys=True):
-            raise ModelError(
-                f"{folder / checkpoints.NAME} is of a run under other settings, weights or packs: --fresh starts over, "
-                "--name keeps both"
-            )
+            raise checkpoints.not_resumable(folder, ModelError("it is of a run under other settings, weights or packs"))
         try:
             self.backbone.load_state_dict(content["backbone"])
             self.head.load_full_state(content["classifier"])
@@ -204,7 +201,7 @@ def make_session(
         stepper=stepper,
         average=Average(backbone, params.ema) if params.ema else None,
         best=Best(rule=params.best),
-        about=_about(identity, packs, source),
+        about=_about(identity, packs, source, model),
         per_epoch=_epoch_length(params, source) // params.batch_size,
     )
 
@@ -279,10 +276,13 @@ def _epoch_length(params: TrainParams, source: Source) -> int:
     return len(source.labels) if order is None else len(order)
 
 
-def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source) -> dict[str, Any]:
-    """What the model's file says of its training; the packs, so that a test can look for leaks."""
+def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source, model: Model) -> dict[str, Any]:
+    """What the model's file says of its training; the packs, so that a test can look for leaks; whose weights it began with,
+    as their licence may bind this one too."""
+    began = {"source": model.about["source"]} if "source" in model.about else {}
     return {
         **identity,
+        **began,
         "pack_index_sha256": source.contents[0],
         "pack": str(packs[0].resolve()),
         "packs": [str(pack.resolve()) for pack in packs],
