@@ -20,7 +20,7 @@ from PIL import Image
 from train.small_packs import INPUT, SIDE, Numbers, equal, grid, load, write
 
 from dataprep.errors import DataprepError, RecordError, UsageError
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 from dataprep.train.augment import AUGMENTS, Augment
 from dataprep.train.loader import batches, dismiss, normalise, plan_epoch
 from dataprep.train.source import Source, open_source
@@ -184,7 +184,7 @@ def test_a_signal_that_ends_a_whole_unit_leaves_the_feeder_time_to_save(source: 
 _READER = """
 import sys, time
 from pathlib import Path
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 from dataprep.train.loader import batches
 from dataprep.train.source import open_source
 source = open_source([Path(sys.argv[1])])
