@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     low, high = metadata.get("minimum"), metadata.get("maximum")
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"--{option}: {value!r} is no number to work with")
     if low is not None and not value >= low:
         raise UsageError(f"--{option}: {value!r} is below {low}")
     if high is not None and not value <= high:

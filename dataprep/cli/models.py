@@ -77,6 +77,8 @@ def train(
              dataprep train --images train_list.txt --root VGGFace2/train --config my.yaml
              torchrun --nproc-per-node 8 -m dataprep train --pack glint360k/ --network ir100 --sample-rate 0.1
     """
+    if not Path(name).parts or ".." in Path(name).parts or Path(name).is_absolute():
+        raise UsageError(f"--name {name!r}: the name of a folder under models/ of the workspace")
     if images is not None and packs:
         raise UsageError("--pack and --images exclude each other: a pack is made of the list")
     if images is None and (root or meta):

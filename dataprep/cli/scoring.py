@@ -16,7 +16,7 @@ from dataprep.errors import UsageError
 
 if TYPE_CHECKING:
     from dataprep.evaluate.scoring import TestResult
-    from dataprep.models.files import Input
+    from dataprep.models.input import Input
 
 F = Callable[..., Any]
 
@@ -199,7 +199,7 @@ def _tell(path: Path, result: TestResult) -> None:
 def _input(mean: str | None, std: str | None, order: str | None) -> Input | None:
     if mean is None and std is None and order is None:
         return None
-    from dataprep.models.files import Input
+    from dataprep.models.input import Input
 
     return Input(mean=_three(mean, "--mean"), std=_three(std, "--std"), order=order or "RGB")
 

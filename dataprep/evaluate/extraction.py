@@ -30,7 +30,7 @@ from dataprep.manifest.locks import locked
 from dataprep.storage import Folder, file_sha256
 
 if TYPE_CHECKING:
-    from dataprep.models.files import Input
+    from dataprep.models.input import Input
 
 _FILES = ("npy-per-image", "megaface")
 FORMS = ("parquet", "npy", *_FILES)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import numpy.typing as npt
 from dataprep.errors import ImagingError, RecordError
 from dataprep.evaluate.sets import VerificationSet
 from dataprep.imaging.photo import decode
-from dataprep.records.faces import read_identities
-from dataprep.records.pack import Pack
+from dataprep.records.faces import PackReader, read_identities
+from dataprep.records.formats import open_pack, pack_digest
 
 Hashes = npt.NDArray[np.uint8]
 
@@ -34,7 +35,7 @@ _BLOCK = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaks:
     """What was found; None where it could not be known, and `unknown` says why. Photos are (name in the set, position in
-    the pack)."""
+    its pack)."""
 
     pack: str | None = None
     identities: list[str] | None = None
@@ -51,30 +52,26 @@ def find_leaks(
     hash_all: bool = False,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Leaks:
-    """Compare a set with the pack that `about` (what a model's file says of its training) names, or with `trained_on`.
+    """Compare a set with the packs that `about` (what a model's file says of its training) names, or with `trained_on`.
 
     Packs of more than 100,000 images are compared by names only unless `hash_all`.
     """
-    folder = trained_on or (Path(about["pack"]) if about.get("pack") else None)
-    if folder is None:
+    if trained_on is not None:
+        return _compared(trained_on, None, chosen, hash_all, tick)
+    first = [about["pack"]] if about.get("pack") else []
+    paths = [Path(path) for path in about.get("packs") or first]
+    digests = about.get("packs_sha256") or [about.get("pack_index_sha256"), *[None] * len(paths)][: len(paths)]
+    if not paths:
         return Leaks(unknown=("the model does not say what it was trained on; --trained-on PACK would",))
-    if not folder.is_dir():
-        return Leaks(pack=str(folder), unknown=("the pack that the model was trained on is not there",))
-    unknown: list[str] = []
-    try:
-        pack = Pack(folder)
-        if trained_on is None and about.get("pack_index_sha256") not in (None, pack.index.digest()):
-            return Leaks(pack=str(folder), unknown=("the pack there is another one than the model was trained on",))
-        people = _shared_people(folder, chosen, unknown)
-    except RecordError as error:
-        if trained_on is not None:
-            raise
-        return Leaks(pack=str(folder), unknown=(str(error),))
-    if len(pack) > AT_MOST and not hash_all:
-        unknown.append(f"its {len(pack)} photos were not compared; --leaks full does")
-        return Leaks(pack=str(folder), identities=people, unknown=tuple(unknown))
-    identical, near = _shared_photos(pack, chosen, tick)
-    return Leaks(pack=str(folder), identities=people, identical=identical, near_identical=near, unknown=tuple(unknown))
+    found = []
+    for path, digest in zip(paths, digests, strict=True):
+        try:
+            if not path.exists():
+                raise RecordError("the pack that the model was trained on is not there")
+            found.append(_compared(path, digest, chosen, hash_all, tick))
+        except RecordError as error:
+            found.append(Leaks(pack=str(path), unknown=(str(error),)))
+    return found[0] if len(found) == 1 else _together(found)
 
 
 def fingerprint(data: bytes) -> Hashes | None:
@@ -118,6 +115,36 @@ def near_pairs(ours: Hashes, blocks: Iterable[Hashes]) -> Iterable[tuple[int, in
         start += len(block)
 
 
+def _compared(
+    path: Path, digest: str | None, chosen: VerificationSet, hash_all: bool, tick: Callable[[int, int], None]
+) -> Leaks:
+    """With one pack, which is the right one if its digest is `digest` or nothing is known of it. Raises RecordError."""
+    unknown: list[str] = []
+    pack = open_pack(path)
+    if digest not in (None, pack_digest(pack)):
+        raise RecordError("the pack there is another one than the model was trained on")
+    people = _shared_people(pack.path, chosen, unknown)
+    if len(pack) > AT_MOST and not hash_all:
+        unknown.append(f"its {len(pack)} photos were not compared; --leaks full does")
+        return Leaks(pack=str(path), identities=people, unknown=tuple(unknown))
+    identical, near = _shared_photos(pack, chosen, tick)
+    return Leaks(pack=str(path), identities=people, identical=identical, near_identical=near, unknown=tuple(unknown))
+
+
+def _together(found: Sequence[Leaks]) -> Leaks:
+    """What is in any of several packs; where one of them is not known, what is known of the others, and why it is not."""
+    people = [one.identities for one in found if one.identities is not None]
+    identical = [one.identical for one in found if one.identical is not None]
+    near = [one.near_identical for one in found if one.near_identical is not None]
+    return Leaks(
+        pack=", ".join(str(one.pack) for one in found),
+        identities=sorted(set(chain(*people))) if people else None,
+        identical=[*chain(*identical)] if identical else None,
+        near_identical=[*chain(*near)] if near else None,
+        unknown=tuple(f"{one.pack}: {reason}" for one in found for reason in one.unknown),
+    )
+
+
 def _band(hashes: Hashes, band: tuple[int, int]) -> npt.NDArray[np.int64]:
     bits = np.unpackbits(hashes[:, :8], axis=1)[:, band[0] : band[1]].astype(np.int64)
     return np.asarray(bits @ (1 << np.arange(bits.shape[1])))
@@ -139,7 +166,7 @@ def _shared_people(folder: Path, chosen: VerificationSet, unknown: list[str]) ->
 
 
 def _shared_photos(
-    pack: Pack, chosen: VerificationSet, tick: Callable[[int, int], None]
+    pack: PackReader, chosen: VerificationSet, tick: Callable[[int, int], None]
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     digests: dict[bytes, int] = {}
     rows, prints = [], []
@@ -157,7 +184,7 @@ def _shared_photos(
         for start in range(0, len(pack), _BLOCK):
             block = []
             for position in range(start, min(start + _BLOCK, len(pack))):
-                data, _ = pack[position]
+                data = pack.face(position).image
                 mine = digests.get(hashlib.sha256(data).digest())
                 if mine is not None:
                     identical.append((chosen.names[mine], position))

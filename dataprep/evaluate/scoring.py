@@ -27,7 +27,7 @@ from dataprep.evaluate.verification import Verification
 from dataprep.storage import Folder, file_sha256
 
 if TYPE_CHECKING:
-    from dataprep.models.files import Input
+    from dataprep.models.input import Input
 
 Tick = Callable[[str, int, int], None]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataprep.errors import RecordError
+from dataprep.errors import RecordError, UsageError
 from dataprep.evaluate.embed import TorchEmbedder, decode_faces, embed_images
 from dataprep.evaluate.sets import VerificationSet, find_set, open_set
-from dataprep.evaluate.verification import distances, fold_by_distance
+from dataprep.evaluate.verification import check_pairs, distances, fold_by_distance
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +30,19 @@ class Validator:
         self._sets: list[VerificationSet] = []
 
     def check(self, input: Input) -> None:
-        """Raises RecordError for sets that cannot be opened, or whose images are of another size than the network takes:
-        better now than after the first thousand steps."""
+        """Raises RecordError for sets that cannot be opened or scored, or whose images are of another size than the network
+        takes: better now than after the first thousand steps."""
+        if not self._texts:
+            raise UsageError("--validate names no set: leave it out, or name some as lfw,agedb_30")
         self._sets = [open_set(find_set(text, self._workspace)) for text in self._texts]
         names = [chosen.name for chosen in self._sets]
         for chosen in self._sets:
             if names.count(chosen.name) > 1:
                 raise RecordError(f"two sets are called {chosen.name}: rename one, the curves go by their names")
+            try:
+                check_pairs(np.zeros(len(chosen)), chosen.same, chosen.fold)
+            except RecordError as error:
+                raise RecordError(f"{chosen.path}: {error}") from None
             height, width = decode_faces(chosen.images[:1])[0].shape[:2]
             if (height, width) != (input.height, input.width):
                 raise RecordError(

@@ -23,13 +23,14 @@ def facts_of(model: Model, *, licence: str = UNKNOWN) -> dict[str, Any]:
     a file lay on this machine."""
     about = model.about
     pack = Path(str(about["pack"])) if about.get("pack") else None
+    names = ", ".join(Path(str(path)).name for path in about.get("packs") or ([pack] if pack else []))
     told = {name: about[name] for name in _TOLD if about.get(name) is not None}
     return {
         "network": model.network,
         "embedding": model.embedding,
         "head": model.head,
         "input": asdict(model.input),
-        "about": {**told, "template": _template(about, pack), **({"pack": pack.name} if pack else {})},
+        "about": {**told, "template": _template(about, pack), **({"pack": names} if names else {})},
         "licence": licence,
         "dataprep": __version__,
     }
@@ -47,7 +48,7 @@ def markdown(name: str, facts: Mapping[str, Any]) -> str:
         f"by channel in {given['order']}",
         "alignment template": about["template"],
         "trained on": _trained(about),
-        "weights of": about.get("source"),
+        "weights of, or trained from those of": about.get("source"),
         "metrics": json.dumps(about["metrics"], sort_keys=True) if "metrics" in about else None,
         "licence": facts["licence"],
         "made by": f"dataprep {facts['dataprep']}",

@@ -12,10 +12,8 @@ from torch import nn
 
 from dataprep.errors import ModelError
 from dataprep.models.input import Input
-from dataprep.models.registry import NETWORKS, build
+from dataprep.models.registry import build
 from dataprep.storage import Folder
-
-__all__ = ["NETWORKS", "Input", "Model", "build", "described_model", "load_model", "save_model", "untrained"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -40,6 +41,17 @@ def open_pack(path: str | os.PathLike[str]) -> PackReader:
     if said == "webdataset" or (said is None and any(found.is_file() for found in given.glob("*.tar"))):
         return TarPack(given)
     return FolderPack(given)
+
+
+def pack_digest(pack: PackReader) -> str:
+    """What a pack holds, without reading it: the index of a .rec; else names and sizes of the files."""
+    if isinstance(pack, Pack):
+        return pack.index.digest()
+    digest = hashlib.sha256()
+    for path in sorted(path for path in pack.path.rglob("*") if path.is_file() and path.name != "pack.json"):
+        named = f"{path.relative_to(pack.path).as_posix()}\0{path.stat().st_size}\n"
+        digest.update(named.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def write_pack(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from dataprep.errors import UsageError
 
 
-def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, Any]:
-    """The mapping of option names (with underscores for dashes) to plain values. A list stays one for the options in
-    `several`, else it is joined with commas. Raises UsageError; near names are listed."""
+def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, str | list[str]]:
+    """The mapping of option names (with underscores for dashes) to words as they would be typed. A list stays one for
+    the options in `several`, else it is joined with commas. Raises UsageError; near names are listed."""
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
@@ -26,7 +25,7 @@ def read_config(path: Path, names: Collection[str], *, several: Collection[str] 
         return {}
     if not isinstance(found, dict):
         raise UsageError(f"--config {path}: expected a mapping such as `network: r50`, found {type(found).__name__}")
-    chosen = {}
+    chosen: dict[str, str | list[str]] = {}
     for given, value in found.items():
         name = str(given).replace("-", "_")
         if name not in names:
@@ -37,7 +36,6 @@ def read_config(path: Path, names: Collection[str], *, several: Collection[str] 
             raise UsageError(f"--config {path}: {given!r} stands there twice")
         if isinstance(value, dict) or value is None:
             raise UsageError(f"--config {path}: {given!r} takes a plain value, not {value!r}")
-        if isinstance(value, list) and name not in several:
-            value = ",".join(map(str, value))
-        chosen[name] = value
+        typed = [str(each) for each in (value if isinstance(value, list) else [value])]
+        chosen[name] = typed if name in several else ",".join(typed)
     return chosen

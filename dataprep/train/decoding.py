@@ -99,7 +99,8 @@ class Job(NamedTuple):
 def main() -> None:
     """A loader process: stdin brings a decoder with the shared memory's descriptor and size, then jobs; stdout takes an
     answer to each, None or (whether it is the data's fault, what happened). It ends with the process that feeds it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # systemd and Slurm signal every process: the feeder still saves
+        signal.signal(number, signal.SIG_IGN)
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library may print
     cv2.setNumThreads(0)

@@ -117,10 +117,12 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise ModelError(f"--device {name}: torch {torch.__version__} sees no CUDA device; --device cpu works")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    if device.type != "cuda":
+    except RuntimeError:
+        raise ModelError(f"--device {name}: no such device; cpu, cuda and cuda:1 are, for instance") from None
+    if device.type == "cpu":
         return device
+    if device.type != "cuda":
+        raise ModelError(f"--device {name}: training runs on cpu and cuda")
     number = local_rank if device.index is None else device.index
     if number >= torch.cuda.device_count():
         raise ModelError(

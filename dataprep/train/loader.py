@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import RecordError, UsageError
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 from dataprep.train.augment import Augment
 from dataprep.train.crew import Crew
 from dataprep.train.decoding import Batch, Decoder, Rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import threading
 import time
@@ -27,7 +28,8 @@ from dataprep.train.schedule import learning_rate
 from dataprep.train.session import Session, make_session
 from dataprep.train.validation import Validate
 
-MADE = ("checkpoint.pt", "model.pt", "best.pt", "config.json", "log.jsonl", "validation.jsonl")
+_RESULTS = ("checkpoint.pt", "model.pt", "best.pt")
+MADE = (*_RESULTS, "config.json", "log.jsonl", "validation.jsonl")
 _UNREAD = 16  # losses left on a GPU at most: reading one waits for all that was queued before it
 
 
@@ -93,20 +95,20 @@ class _Run:
         session, params = self._session, self._session.params
         session.train_mode()
         with _stop_requested() as stop, self._curves() as drawn:
-            scored = session.step == session.steps
             while session.step < session.steps:
                 epoch, skip = divmod(session.step, session.per_epoch)
                 for images, labels in self._agreed(feed(session, epoch=epoch, skip=skip), stop, drawn):
                     rate = learning_rate(params, session.step, session.steps)
                     self._unread.append((session.step + 1, session.take_step(images, labels, rate), rate))
                     self._show(drawn)
-                    if scored := session.step % params.validate_every == 0:
+                    if session.step % params.validate_every == 0:
                         self._score(drawn)
                     if session.step % params.checkpoint_every == 0:
                         self._save(drawn)
-            if not scored:
-                self._score(drawn)
             self._save(drawn)
+            if self._validate is not None and session.best.scored != session.step:
+                self._score(drawn)
+                self._save(drawn)
         session.finish(self._folder)
         return session.about if self._world.first else None
 
@@ -201,8 +203,9 @@ def _prepare(folder: Folder, identity: dict[str, Any], *, fresh: bool) -> None:
     if fresh:
         for name in MADE:
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     found = folder.get_json("config.json")
-    if found is None or found == identity:
+    if found is None or found == identity or not any((folder / name).exists() for name in _RESULTS):
         return
     old, new = found.get("params", {}) if isinstance(found, dict) else {}, identity["params"]
     changed = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]

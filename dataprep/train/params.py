@@ -44,7 +44,7 @@ class TrainParams(LossParams):
     nesterov: bool = param(False, "Nesterov's momentum", group=_STEPS)
     weight_decay: float = param(5e-4, "weight decay", minimum=0.0, group=_STEPS)
     clip: float = param(5.0, "the largest norm of the gradient; 0: any", minimum=0.0, group=_STEPS)
-    seed: int = param(0, "initial weights, order and flips", group=_STEPS)
+    seed: int = param(0, "initial weights, order and flips", minimum=0, maximum=2**31 - 1, group=_STEPS)
 
     lr: float = param(0.1, "learning rate at a batch of 128, scaled linearly to others", minimum=0.0, group=_RATE)
     schedule: str = param("poly", "how it falls after the warm-up", choices=("poly", "step", "constant"), group=_RATE)
@@ -86,4 +86,4 @@ class TrainParams(LossParams):
     sync_bn: bool = runtime(
         False, "batch norm over the images of all processes; else each normalises by its own", group=_MACHINE
     )
-    workers: int = runtime(0, "loader processes", minimum=0, group=_MACHINE)
+    workers: int = runtime(0, "loader processes", minimum=0, maximum=512, group=_MACHINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,10 @@ class Session:
         )
 
     def save(self, folder: Folder) -> None:
-        """Write the checkpoint: all processes take part, the first one writes."""
+        """Write the checkpoint: all processes take part, the first one writes. Raises ModelError for weights that are not
+        finite: a checkpoint of those could only be thrown away."""
         self.settle()
+        self.world.every(self._check_finite)
         states = self.world.gather(checkpoints.random_state(self.device))
         content = {
             "identity": json.dumps(self.identity, sort_keys=True),
@@ -128,10 +131,18 @@ class Session:
             "classifier_slots": self.head.full_slots(self.optimizer),
             "scaler": self.stepper.scaler.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
-            "best": {"accuracy": self.best.accuracy, "step": self.best.step},
+            "best": asdict(self.best),
             "random": states,
         }
         self.world.once(lambda: checkpoints.write_checkpoint(folder, content))
+
+    def _check_finite(self) -> None:
+        for name, tensor in chain(self.backbone.state_dict().items(), self.head.state_dict().items()):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ModelError(
+                    f"{name} is not finite after step {self.step}: lower --lr (now {self.params.lr}) or raise --warmup; "
+                    "the last checkpoint stands"
+                )
 
     def resume(self, folder: Folder) -> None:
         """Go on after the checkpoint in `folder`, if there is one. Raises ModelError if it does not fit."""
@@ -140,6 +151,8 @@ class Session:
             self.world.every(lambda: self._restore(folder, content))
 
     def _restore(self, folder: Folder, content: dict[str, Any]) -> None:
+        if content.get("identity") != json.dumps(self.identity, sort_keys=True):
+            raise checkpoints.not_resumable(folder, ModelError("it is of a run under other settings, weights or packs"))
         try:
             self.backbone.load_state_dict(content["backbone"])
             self.head.load_full_state(content["classifier"])
@@ -148,7 +161,7 @@ class Session:
             self.stepper.scaler.load_state_dict(content["scaler"])
             if self.average is not None:
                 self.average.module.load_state_dict(content["average"])
-            self.best.accuracy, self.best.step = content["best"]["accuracy"], content["best"]["step"]
+            self.best = Best(**{**content["best"], "rule": self.best.rule})
             self.step = content["step"]
             checkpoints.restore_random(
                 content["random"], seed=self.params.seed, step=self.step, world=self.world, device=self.device
@@ -165,6 +178,7 @@ def make_session(
     world.every(lambda: choose_precision(params, device))
     backbone = world.every(lambda: place(model.module, params, world, device))
     head = make_head(params, model.embedding, source.num_classes, rank=world.rank, world=world.size, seed=params.seed)
+    head.labels_known = True  # open_source has looked at all of them
     head.to(device)
     optimizer = make_optimizer(params, [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad])
     stepper = Stepper(wrap(backbone, params, world, device), head, optimizer, params, world, device)
@@ -187,7 +201,7 @@ def make_session(
         stepper=stepper,
         average=Average(backbone, params.ema) if params.ema else None,
         best=Best(rule=params.best),
-        about=_about(identity, packs, source),
+        about=_about(identity, packs, source, model),
         per_epoch=_epoch_length(params, source) // params.batch_size,
     )
 
@@ -198,6 +212,8 @@ def _opened(
     """What is trained on and what is trained, the parameters as they are for both; all that the user may have wrong."""
     check_schedule(params)
     check_optimizer(params)
+    if params.train == "head" and pretrained is None:
+        raise UsageError("--train head leaves the backbone as it is, and a fresh one knows nothing: add --pretrained")
     source = open_source(packs, join=params.join)
     params = _fitted(params, source, world)
     checkpoints.seed_all(params.seed)
@@ -223,6 +239,12 @@ def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
         raise UsageError(
             f"a batch of {params.batch_size} does not divide into {world.size} processes x {params.accumulate} parts "
             "(--batch-size is that of all processes together)"
+        )
+    part = params.batch_size // params.accumulate // (1 if params.sync_bn else world.size)
+    if part < 2 and params.train == "all":
+        raise UsageError(
+            f"a batch of {params.batch_size} in {world.size} processes x {params.accumulate} parts leaves batch norm one "
+            "image at a time: raise --batch-size or lower --accumulate"
         )
     if _epoch_length(params, source) < params.batch_size:
         raise ModelError(
@@ -254,13 +276,17 @@ def _epoch_length(params: TrainParams, source: Source) -> int:
     return len(source.labels) if order is None else len(order)
 
 
-def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source) -> dict[str, Any]:
-    """What the model's file says of its training; the pack, so that a test can look for leaks."""
+def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source, model: Model) -> dict[str, Any]:
+    """What the model's file says of its training; the packs, so that a test can look for leaks; whose weights it began with,
+    as their licence may bind this one too."""
+    began = {"source": model.about["source"]} if "source" in model.about else {}
     return {
         **identity,
+        **began,
         "pack_index_sha256": source.contents[0],
         "pack": str(packs[0].resolve()),
         "packs": [str(pack.resolve()) for pack in packs],
+        "packs_sha256": list(source.contents),
         "identities": source.num_classes,
         "images": len(source.labels),
     }

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.photo import read_header
 from dataprep.records.faces import PackReader, missing_labels, read_identities, read_property
-from dataprep.records.formats import open_pack
+from dataprep.records.formats import open_pack, pack_digest
 from dataprep.records.pack import Pack
 from dataprep.records.recordio import unpack_image
 
@@ -149,7 +149,7 @@ def open_source(packs: Sequence[str | os.PathLike[str]], *, join: str = "offset"
         height=sizes[0][0],
         width=sizes[0][1],
         images=Images([_Records(pack) if isinstance(pack, Pack) else _Faces(pack) for pack in opened]),
-        contents=tuple(map(_content, opened)),
+        contents=tuple(map(pack_digest, opened)),
     )
 
 
@@ -219,14 +219,3 @@ def _by_name(packs: Sequence[PackReader], counts: Sequence[int]) -> list[npt.NDA
             )
         maps.append(np.array([numbers.setdefault(name, len(numbers)) for name in names[:count]], np.int64))
     return maps
-
-
-def _content(pack: PackReader) -> str:
-    """What a pack holds, without reading it: the index of a .rec; else names and sizes of the files."""
-    if isinstance(pack, Pack):
-        return pack.index.digest()
-    digest = hashlib.sha256()
-    for path in sorted(path for path in pack.path.rglob("*") if path.is_file() and path.name != "pack.json"):
-        named = f"{path.relative_to(pack.path).as_posix()}\0{path.stat().st_size}\n"
-        digest.update(named.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

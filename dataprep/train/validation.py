@@ -23,14 +23,16 @@ class Validate(Protocol):
 
 @dataclass(slots=True)
 class Best:
-    """The best accuracy so far, and the step that had it."""
+    """The best accuracy so far, the step that had it, and the last step that was scored at all."""
 
     rule: str = "last"
     accuracy: float = -1.0
     step: int = 0
+    scored: int = 0
 
     def improves(self, scores: Mapping[str, float], step: int) -> bool:
         """Whether the scores are better than all before, by the last set (insightface's rule) or by the mean; then kept."""
+        self.scored = step
         values = list(scores.values())
         accuracy = values[-1] if self.rule == "last" else sum(values) / len(values)
         if accuracy <= self.accuracy:

@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 from dataprep.imaging.aligned import decode_face  # noqa: E402
 from dataprep.imaging.geometry import similarity, template, warp  # noqa: E402
 from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
-from dataprep.models.files import Input  # noqa: E402
+from dataprep.models.input import Input  # noqa: E402
 from dataprep.records.faces import Face  # noqa: E402
 from dataprep.records.pack import Pack  # noqa: E402
 from dataprep.records.rec import write_flat, write_insightface  # noqa: E402

@@ -10,7 +10,9 @@ import pytest
 
 from dataprep.cli.main import main
 from dataprep.imaging.photo import encode_jpeg
-from dataprep.models.files import Input, build, save_model
+from dataprep.models.files import save_model
+from dataprep.models.input import Input
+from dataprep.models.registry import build
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import torch
 from conftest import Run
 
 from dataprep.imaging.photo import encode_png
-from dataprep.models.files import Input, build, save_model
+from dataprep.models.files import save_model
+from dataprep.models.input import Input
+from dataprep.models.registry import build
 from dataprep.records.pairs import write_bin
 
 

@@ -16,7 +16,9 @@ from dataprep.evaluate.extraction import extract
 from dataprep.evaluate.features import read_features
 from dataprep.evaluate.sources import open_source
 from dataprep.imaging.photo import decode, encode_png
-from dataprep.models.files import Input, build, save_model
+from dataprep.models.files import save_model
+from dataprep.models.input import Input
+from dataprep.models.registry import build
 from dataprep.records.faces import Face
 from dataprep.records.pairs import write_bin
 from dataprep.records.rec import write_insightface

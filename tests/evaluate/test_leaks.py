@@ -9,7 +9,8 @@ from dataprep.evaluate import leaks
 from dataprep.evaluate.leaks import described, find_leaks, fingerprint, near_pairs
 from dataprep.evaluate.sets import VerificationSet, open_set
 from dataprep.imaging.photo import decode, encode_jpeg
-from dataprep.records.faces import Face
+from dataprep.records.faces import Face, Form
+from dataprep.records.formats import open_pack, pack_digest, write_pack
 from dataprep.records.pack import Pack
 from dataprep.records.rec import write_insightface
 
@@ -55,6 +56,29 @@ def test_people_photos_and_their_copies_in_the_pack_are_found(
     assert "near-identical" in said
 
 
+def test_every_pack_of_several_is_looked_at_whatever_its_format(
+    chosen: VerificationSet, drawn: Path, tmp_path: Path
+) -> None:
+    mine = photos(drawn)
+    noise = encode_jpeg(np.random.default_rng(2).integers(0, 256, (112, 112, 3), dtype=np.uint8))
+    first = packed(tmp_path / "first", [noise], ["Person_00002"])
+    second = tmp_path / "second"
+    second.mkdir()
+    faces = [Face(name="0.jpg", label=0, identity="Person_00003", image=mine[4])]
+    write_pack(second, faces, form=Form(format="webdataset"), height=112, width=112, about={})
+    about = {
+        "pack": str(first),
+        "packs": [str(first), str(second)],
+        "packs_sha256": [pack_digest(open_pack(first)), pack_digest(open_pack(second))],
+    }
+    found = find_leaks(chosen, about)
+    assert found.identities == ["Person_00002", "Person_00003"]
+    assert [position for _, position in found.identical or []] == [0]
+    gone = find_leaks(chosen, {**about, "packs": [str(first), str(tmp_path / "gone")]})
+    assert gone.identities == ["Person_00002"]
+    assert gone.unknown == (f"{tmp_path / 'gone'}: the pack that the model was trained on is not there",)
+
+
 def test_a_clean_pack_is_said_to_be_clean(chosen: VerificationSet, tmp_path: Path) -> None:
     noise = encode_jpeg(np.random.default_rng(1).integers(0, 256, (112, 112, 3), dtype=np.uint8))
     found = find_leaks(chosen, {}, trained_on=packed(tmp_path / "pack", [noise], ["x"]))
@@ -77,8 +101,10 @@ def test_what_cannot_be_known_is_said(
     assert large.identical is None
     assert "--leaks full" in large.unknown[0]
     assert find_leaks(chosen, {}, trained_on=pack, hash_all=True).identical
+    with pytest.raises(RecordError, match="gone: no such pack"):
+        find_leaks(chosen, {}, trained_on=tmp_path / "gone")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordError, match=r"no train\.rec"):
+    with pytest.raises(RecordError, match="no pack"):
         find_leaks(chosen, {}, trained_on=tmp_path / "empty")
 
 

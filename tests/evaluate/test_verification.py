@@ -14,7 +14,9 @@ from dataprep.evaluate.embed import embed_pairs
 from dataprep.evaluate.scoring import Scoring, score_model
 from dataprep.evaluate.sets import open_set
 from dataprep.imaging.photo import encode_jpeg
-from dataprep.models.files import Input, build, save_model
+from dataprep.models.files import save_model
+from dataprep.models.input import Input
+from dataprep.models.registry import build
 from dataprep.records.pairs import write_bin
 
 

@@ -13,8 +13,10 @@ from dataprep.cli.main import main
 from dataprep.errors import ModelError
 from dataprep.evaluate.embed import OnnxEmbedder, open_model
 from dataprep.models import export
-from dataprep.models.files import Input, build, save_model
+from dataprep.models.files import save_model
+from dataprep.models.input import Input
 from dataprep.models.pretrained import load_pretrained
+from dataprep.models.registry import build
 
 ODD = Input(height=48, width=32, order="BGR", mean=(90.0, 100.0, 130.0), std=(1.0, 50.0, 127.5))
 FACES = np.random.default_rng(5).integers(0, 256, (5, 48, 32, 3), dtype=np.uint8)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from dataprep.errors import ModelError
 from dataprep.models.dialects import find_dialect
-from dataprep.models.files import Input, build, load_model, save_model
+from dataprep.models.files import load_model, save_model
+from dataprep.models.input import Input
 from dataprep.models.pretrained import load_pretrained
-from dataprep.models.registry import outline
+from dataprep.models.registry import build, outline
 
 State = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dataprep.imaging.photo import encode_jpeg
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 from dataprep.records.faces import Face, Form
 from dataprep.records.formats import write_pack
 from dataprep.train.loader import batches

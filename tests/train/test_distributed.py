@@ -12,6 +12,7 @@ import torch
 from conftest import environment
 
 from dataprep.errors import Interrupted
+from dataprep.imaging.crops import resize
 from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.records.faces import Face
@@ -29,10 +30,12 @@ def write_faces(folder: Path, *, broken: int | None = None) -> Path:
     faces = []
     for number in range(12):
         drawn = draw(number // 4, number % 4)
-        face = encode_jpeg(warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112))
+        face = encode_jpeg(
+            resize(warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112), 56, 56)
+        )
         image = b"no image" if number == broken else face
         faces.append(Face(name=f"{number}.jpg", label=number // 4, identity=str(number // 4), image=image))
-    write_insightface(folder, faces, height=112, width=112)
+    write_insightface(folder, faces, height=56, width=56)
     return folder
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from train.small_packs import INPUT, SIDE, Numbers, equal, grid, load, write
 
 from dataprep.errors import DataprepError, RecordError, UsageError
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 from dataprep.train.augment import AUGMENTS, Augment
 from dataprep.train.loader import batches, dismiss, normalise, plan_epoch
 from dataprep.train.source import Source, open_source
@@ -171,10 +171,20 @@ def test_a_killed_process_is_an_error_and_not_the_end_of_all_progress(source: So
     assert len(load(source, workers=2)) == 3
 
 
+def test_a_signal_that_ends_a_whole_unit_leaves_the_feeder_time_to_save(source: Source) -> None:
+    """systemd and Slurm send SIGTERM to every process: the step in flight still gets its images."""
+    before = children()
+    loading = batches(source, INPUT, batch_size=4, seed=0, epoch=0, skip=0, workers=2)
+    first = [next(loading), next(loading)]  # one of each process
+    for process in children() - before:
+        os.kill(process, signal.SIGTERM)
+    assert equal([*first, *loading], load(source, batch_size=4, seed=0))
+
+
 _READER = """
 import sys, time
 from pathlib import Path
-from dataprep.models.files import Input
+from dataprep.models.input import Input
 from dataprep.train.loader import batches
 from dataprep.train.source import open_source
 source = open_source([Path(sys.argv[1])])

@@ -183,6 +183,7 @@ def test_configurations_that_cannot_be_read_are_named(tmp_path: Path, text: str,
 
 def test_a_configuration_is_a_mapping_of_options(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text("batch-size: 8\nlr-steps: [10, 20]\npack: [a, b]\n")
-    found = read_config(file, {"batch_size", "lr_steps", "pack"}, several=["pack"])
-    assert found == {"batch_size": 8, "lr_steps": "10,20", "pack": ["a", "b"]}
+    file.write_text("batch-size: 8\nlr-steps: [10, 20]\npack: [a, b]\nflip: no\nepochs: 2.5\n")
+    found = read_config(file, {"batch_size", "lr_steps", "pack", "flip", "epochs"}, several=["pack"])
+    # words, as if typed: the command line converts them, and 2.5 epochs are refused there rather than cut to 2
+    assert found == {"batch_size": "8", "lr_steps": "10,20", "pack": ["a", "b"], "flip": "False", "epochs": "2.5"}

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from conftest import Run, command, environment
 
 from dataprep.errors import Interrupted, ModelError, RecordError, UsageError
+from dataprep.imaging.crops import resize
 from dataprep.imaging.geometry import similarity, template, warp
 from dataprep.imaging.photo import encode_jpeg
-from dataprep.models.files import Input, load_model
+from dataprep.models.files import load_model
+from dataprep.models.input import Input
 from dataprep.records.faces import Face
 from dataprep.records.rec import write_insightface
 from dataprep.sources.synth.photos import draw
@@ -21,6 +24,7 @@ from dataprep.train.loop import Progress, train
 from dataprep.train.params import TrainParams
 from dataprep.train.source import open_source
 
+SIDE = 56  # a quarter of the work of 112
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
 
 
@@ -30,6 +34,7 @@ def faces(identities: int, photos: int) -> list[Face]:
         for photo in range(photos):
             drawn = draw(identity, photo)
             face = warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112)
+            face = resize(face, SIDE, SIDE)
             made.append(
                 Face(name=f"{identity}/{photo}.jpg", label=identity, identity=str(identity), image=encode_jpeg(face))
             )
@@ -39,7 +44,7 @@ def faces(identities: int, photos: int) -> list[Face]:
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
-    write_insightface(folder, faces(3, 4), height=112, width=112)
+    write_insightface(folder, faces(3, 4), height=SIDE, width=SIDE)
     return folder
 
 
@@ -59,7 +64,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(pack: Path, tmp_path: Path) -> None:
     arguments = ["train", "--pack", pack, "--epochs", 5, "--batch-size", 4, "--checkpoint-every", 2, "--lr", "0.05"]
     quiet, harried = tmp_path / "quiet", tmp_path / "harried"
-    subprocess.run(command("-w", quiet, *arguments), env=environment(), check=True, capture_output=True)
+    params = TrainParams(epochs=5, batch_size=4, checkpoint_every=2, lr=0.05)
+    train([pack], quiet / "models/default", params)
     kills = 0
     for _ in range(3):
         process = subprocess.Popen(
@@ -73,7 +79,7 @@ def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(pack: Pa
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
         process.wait()
-    subprocess.run(command("-w", harried, *arguments), env=environment(), check=True, capture_output=True)
+    train([pack], harried / "models/default", params)
     assert kills >= 2
     one, two = quiet / "models/default", harried / "models/default"
     assert losses(one) == losses(two)
@@ -142,16 +148,16 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
     broken.mkdir()
     for name in ("train.rec", "train.idx"):
         (broken / name).write_bytes((pack / name).read_bytes())
-    (broken / "property").write_text("2,112,112\n")
+    (broken / "property").write_text(f"2,{SIDE},{SIDE}\n")
     with pytest.raises(RecordError, match=r"label 2 is not among 0\.\.1"):
         open_source([broken])
-    (broken / "property").write_text("9,112,112\n")
+    (broken / "property").write_text(f"9,{SIDE},{SIDE}\n")
     with pytest.raises(RecordError, match="6 labels have no image"):
         open_source([broken])
     (broken / "property").write_text("3,224,224\n")
-    with pytest.raises(RecordError, match=r"image \d+ is 112x112.*224x224"):
+    with pytest.raises(RecordError, match=r"image \d+ is 56x56.*224x224"):
         train([broken], tmp_path / "m", SMALL)
-    (broken / "property").write_text("3,112,112\n")
+    (broken / "property").write_text(f"3,{SIDE},{SIDE}\n")
     with pytest.raises(ModelError, match="lower --batch-size"):
         train([broken], tmp_path / "n", TrainParams(batch_size=64))
     if not torch.cuda.is_available():
@@ -192,11 +198,16 @@ def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> N
     assert load_model(tmp_path / "second/model.pt").embedding == 64
     single = tmp_path / "single"
     single.mkdir()
-    write_insightface(single, faces(3, 1), height=112, width=112)
+    write_insightface(single, faces(3, 1), height=SIDE, width=SIDE)
     with pytest.raises(RecordError, match=r"one image only.*--min-images 2"):
         train([single], tmp_path / "third", asked)
     with pytest.raises(UsageError, match="trains nothing"):
-        train([pack], tmp_path / "third", TrainParams(**{**asked.as_dict(), "train": "head"}))
+        train(
+            [pack],
+            tmp_path / "third",
+            TrainParams(**{**asked.as_dict(), "train": "head"}),
+            pretrained=tmp_path / "first/model.pt",
+        )
     with pytest.raises(ModelError, match=r"holds a mobilefacenet, not a ir18"):
         train(
             [pack],
@@ -210,16 +221,19 @@ def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> N
 class Scores:
     """Accuracies that somebody else found, one after the other; it notes what it was asked."""
 
-    def __init__(self, *found: float) -> None:
+    def __init__(self, *found: float | BaseException) -> None:
         self.found, self.asked = list(found), 0
 
     def check(self, input: Input) -> None:
-        assert (input.height, input.width) == (112, 112)
+        assert (input.height, input.width) == (SIDE, SIDE)
 
     def __call__(self, module: torch.nn.Module, input: Input) -> dict[str, float]:
         assert not module.training
         self.asked += 1
-        return {"set": self.found.pop(0)}
+        score = self.found.pop(0)
+        if isinstance(score, BaseException):
+            raise score
+        return {"set": score}
 
 
 def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path) -> None:
@@ -244,6 +258,59 @@ def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path)
 def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lower --lr"):
         train([pack], tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
+
+
+def test_weights_that_ran_away_at_the_last_step_are_not_saved(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(epochs=1, batch_size=12, lr=1e38, weight_decay=1e38, clip=0.0, warmup=0.0)
+    with pytest.raises(ModelError, match=r"not finite after step 1: lower --lr"):
+        train([pack], tmp_path, params)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert not (tmp_path / "model.pt").exists()
+    train([pack], tmp_path, TrainParams(epochs=1, batch_size=12))  # nothing was made that --fresh would have to remove
+
+
+def test_a_checkpoint_of_other_settings_is_known_by_itself(pack: Path, tmp_path: Path) -> None:
+    once = TrainParams(epochs=1, batch_size=12)
+    train([pack], tmp_path, once)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"checkpoint\.pt cannot be resumed \(it is of a run under other settings"):
+        train([pack], tmp_path, TrainParams(epochs=1, batch_size=12, seed=2))
+    train([pack], tmp_path, once)
+
+
+def test_a_run_that_ends_within_its_last_verification_verifies_when_typed_again(pack: Path, tmp_path: Path) -> None:
+    params = TrainParams(epochs=1, batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        train([pack], tmp_path, params, validate=Scores(KeyboardInterrupt()))
+    rest = Scores(0.9)
+    train([pack], tmp_path, params, validate=rest)
+    assert len(losses(tmp_path)) == 3
+    assert rest.asked == 1
+    assert load_model(tmp_path / "best.pt").about["accuracy"] == {"set": 0.9}
+    train([pack], tmp_path, params, validate=rest)
+    assert rest.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seed": -1}, "--seed"),
+        ({"seed": 2**64}, "--seed"),
+        ({"m2": float("nan")}, "--m2"),
+        ({"lr": float("inf")}, "--lr"),
+        ({"workers": 10**6}, "--workers"),
+        ({"device": "meta"}, "cpu and cuda"),
+        ({"device": "cpu0"}, "no such device"),
+        ({"accumulate": 4}, "one image at a time"),
+        ({"train": "head"}, "--pretrained"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(
+    pack: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises((UsageError, ModelError), match=words):
+        train([pack], tmp_path / "new", TrainParams(**{**SMALL.as_dict(), **settings}))
+    assert not list(tmp_path.rglob("*.*t*"))
 
 
 def test_normalisation_is_the_fields() -> None:
