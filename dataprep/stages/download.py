@@ -39,7 +39,7 @@ class DownloadParams(StageParams):
     timeout: float = runtime(60.0, "seconds for one request in all", minimum=0.05)
     retries: int = runtime(2, "ask again this often after a transient failure", minimum=0)
     backoff: float = runtime(1.0, "seconds before the first retry; doubles, with jitter", minimum=0.0)
-    host_failures: int = runtime(5, "put a host aside after this many requests in a row without an answer", minimum=1)
+    host_failures: int = runtime(5, "put a host aside after this many URLs in a row without an answer", minimum=1)
     host_rest: float = runtime(300.0, "seconds before a host put aside is tried again", minimum=0.0)
     outage_after: float = runtime(5.0, "seconds without any answer from anybody before a pause", minimum=0.0)
     outage_patience: float = runtime(3600.0, "give up after a pause of this many seconds; 0: never pause", minimum=0.0)

@@ -270,7 +270,9 @@ class Engine:
         asked = answer.elsewhere or host
         aside = False
         if answer.blames_host:
-            aside = self._health.failed(asked, time.monotonic())
+            now = time.monotonic()
+            # a URL that is asked again says nothing new: two that stall must not put a living host aside
+            aside = self._health.failed(asked, now) if job.attempts == 1 else self._health.is_aside(asked, now)
             if aside:
                 for other in self._schedule.drain(asked):
                     self._give_up(other)

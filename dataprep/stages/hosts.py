@@ -15,13 +15,13 @@ class _Record:
 
 
 class Health:
-    """Failures in a row, by host; `failures` of them put it aside for `rest` seconds. Time is passed in, in seconds.
+    """URLs in a row that failed, by host; `failures` of them put it aside for `rest` seconds. Time is passed in, in seconds.
 
     After the rest its next URL is a probe: one success and all is forgotten, one failure and it is aside again.
 
     What depends on luck: which URLs of a host that is down carry its own failure (those asked before it was put aside)
     and which `host_down`; all of them are `failed`, and can be asked again. What does not: a host that answers at least
-    one of any `failures` requests in a row loses no URL this way, and one that is never put aside has no `host_down`.
+    one of any `failures` URLs in a row loses no URL this way, and one that is never put aside has no `host_down`.
     """
 
     def __init__(self, *, failures: int, rest: float) -> None:

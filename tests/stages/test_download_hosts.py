@@ -70,6 +70,18 @@ def test_a_host_that_answers_now_and_then_is_never_put_aside(tmp_path: Path) -> 
     assert found["http_404"] >= 10
 
 
+def test_a_url_that_is_asked_again_says_nothing_new_of_its_host(tmp_path: Path) -> None:
+    async def never(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    with serving(never) as base:
+        urls = [f"{base}/{i}.jpg" for i in range(2)]
+        _, rows = download(tmp_path, urls, host_failures=3, retries=3, backoff=0.01)
+    assert {(row["reason"], row["attempts"]) for row in rows.values()} == {("connection", 4)}
+
+
 def test_a_host_put_aside_is_probed_after_its_rest_and_comes_back(tmp_path: Path) -> None:
     number = itertools.count()
 
