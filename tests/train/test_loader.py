@@ -182,7 +182,8 @@ def test_a_signal_that_ends_a_whole_unit_leaves_the_feeder_time_to_save(source: 
 
 
 _READER = """
-import sys, time
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background has it ignored
 from pathlib import Path
 from dataprep.models.input import Input
 from dataprep.train.loader import batches
