@@ -11,7 +11,7 @@ import click
 from dataprep.cli.options import given_params, params_options, run_options
 from dataprep.manifest.plan import Plan
 from dataprep.manifest.workspace import Workspace
-from dataprep.sources.base import Source
+from dataprep.sources.base import Source, listed
 from dataprep.stages.download import DownloadParams
 from dataprep.storage import Folder
 
@@ -31,7 +31,7 @@ def add_source(workspace: str, source: Source) -> None:
     if plan.knows(described, digest):
         click.echo(f"{described['kind']}: planned before, {plan.count} samples in all")
         return
-    added = plan.add(described, digest, source.samples())
+    added = plan.add(described, digest, listed(source))
     if added is None:
         click.echo(f"{described['kind']}: nothing new, {plan.count} samples in all")
     else:
@@ -148,7 +148,7 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     source = open_source(kind, options, workspace)
     if run["dry_run"]:
         plan = Plan(Folder(workspace).folder("plan"))
-        count = sum(1 for _ in plan.fresh(source.samples()))
+        count = sum(map(len, plan.fresh(listed(source))))
         click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are planned already")
         return
     from dataprep.cli.runs import run_stages  # `import` runs nothing, and starts faster without

@@ -11,74 +11,97 @@ one's photo gets a number that it would not have needed, and always the same one
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.samples import Sample
+from dataprep.manifest.columns import Table, with_column
 from dataprep.storage import folded
 
-_CHUNK = 20_000  # samples in memory at a time
 _MANY = 16  # from this number of namesakes on, it is remembered where to go on counting
 
 _Hashes = npt.NDArray[np.uint64]
 
 
 class Planned(NamedTuple):
-    """A shard of the plan: keys, where their photos lie as `place_of` says it, and each identity once."""
+    """A shard of the plan: keys, where their photos lie as `places_of` says it, and each identity once."""
 
     keys: Sequence[str]
     places: Sequence[str]
     identities: Sequence[str]
 
 
-def fresh(samples: Iterable[Sample], planned: Iterable[Planned]) -> Iterator[Sample]:
-    """Samples that are not planned yet, renamed where they must be. Nothing vanishes."""
+def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table]:
+    """Tables (manifest/columns.py) of the samples that are not planned yet, renamed where they must be. Nothing vanishes."""
     identities = _Identities()
     known, seen = _Known(planned, identities), _Seen()
     lowest: dict[int, int] = {}  # by the hash of a key with many namesakes: all numbers below are taken
-    coming = iter(samples)
-    while chunk := list(itertools.islice(coming, _CHUNK)):
-        chunk = [identities.named(sample) for sample in chunk]
-        shorts = _hashes([folded(sample.key) for sample in chunk])
+    for table in map(identities.named, tables):
+        keys = table["key"].to_pylist()
+        shorts = _hashes(map(folded, keys))
         before = seen.has(shorts).tolist()
         places = known.places(shorts)
+        own = _Places(table)
         here: set[int] = set()
-        for sample, short, taken, place in zip(chunk, shorts.tolist(), before, places, strict=True):
-            if not taken and short not in here and (place is None or place == _hash(place_of(sample))):
+        rows: list[int] = []
+        renamed: dict[int, str] = {}
+        for row, (short, taken, place) in enumerate(zip(shorts.tolist(), before, places, strict=True)):
+            if not taken and short not in here and (place is None or place == own[row]):
                 here.add(short)
                 if place is None:
-                    yield sample
+                    rows.append(row)
                 continue
             low = lowest.get(short, 1)
-            mine = _hash(place_of(sample))
             for number in itertools.count(low):
-                key = sample.key if number == 1 else f"{sample.key}~{number}"
+                key = keys[row] if number == 1 else f"{keys[row]}~{number}"
                 numbered = _hash(folded(key))
                 if numbered in here or seen.has_one(numbered):
                     low += number == low
                     continue
                 place = known.place(numbered)
-                if place is None or place == mine:
+                if place is None or place == own[row]:
                     break
             if low > _MANY:
                 lowest[short] = low
             here.add(numbered)
             if place is None:
-                yield replace(sample, key=key)
+                rows.append(row)
+                renamed[row] = key
         seen.add(np.sort(np.fromiter(here, np.uint64, len(here))))
+        if renamed:
+            table = with_column(table, "key", [renamed.get(row, key) for row, key in enumerate(keys)])
+        if rows:
+            yield table if len(rows) == len(table) else table.take(rows)
 
 
-def place_of(sample: Sample) -> str:
-    """Where a photo lies; two samples of one key and one place are the same. A line that stands for no photo is told by
-    its key, which is made of what it says."""
-    return f"{sample.url}\0{sample.path}\0{'' if sample.offset is None else sample.offset}"
+def places_of(table: Table) -> Any:
+    """Where each photo lies; two samples of one key and one place are the same. A line that stands for no photo is told
+    by its key, which is made of what it says."""
+    import pyarrow.compute as pc
+
+    offset = table["offset"].cast("string").fill_null("")
+    return pc.binary_join_element_wise(table["url"], table["path"], offset, "\0")
+
+
+class _Places:
+    """The hashed places of a table's samples; most tables are never asked."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __getitem__(self, row: int) -> int:
+        return self._hashes[row]
+
+    @functools.cached_property
+    def _hashes(self) -> list[int]:
+        hashes: list[int] = _hashes(places_of(self._table).to_pylist()).tolist()
+        return hashes
 
 
 class _Identities:
@@ -91,14 +114,18 @@ class _Identities:
     def claim(self, identity: str) -> None:
         self._claimed.setdefault(folded(identity), identity)
 
-    def named(self, sample: Sample) -> Sample:
-        """The sample under its identity, or a numbered one if a disk would take that for another that is there."""
-        identity = self._names.get(sample.identity)
-        if identity is None:
-            identity = self._names[sample.identity] = self._name(sample.identity)
-        if identity == sample.identity:
-            return sample
-        return replace(sample, identity=identity, key=identity + sample.key[len(sample.identity) :])
+    def named(self, table: Table) -> Table:
+        """The table under its identities, or numbered ones if a disk would take those for others that are there."""
+        met = table["identity"].unique().to_pylist()
+        for identity in met:
+            if identity not in self._names:
+                self._names[identity] = self._name(identity)
+        if all(self._names[identity] == identity for identity in met):
+            return table
+        before = table["identity"].to_pylist()
+        after = [self._names[identity] for identity in before]
+        keys = [new + key[len(old) :] for key, old, new in zip(table["key"].to_pylist(), before, after, strict=True)]
+        return with_column(with_column(table, "identity", after), "key", keys)
 
     def _name(self, identity: str) -> str:
         """One that ends in a number as it comes gets another, so that it is never taken for one that was numbered here."""

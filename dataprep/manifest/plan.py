@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from dataprep.errors import Reason, WorkspaceError
-from dataprep.manifest.fresh import Planned, fresh
+import numpy as np
+
+from dataprep.errors import WorkspaceError
+from dataprep.manifest import columns
+from dataprep.manifest.columns import Table
+from dataprep.manifest.fresh import Planned, fresh, places_of
 from dataprep.manifest.locks import locked
-from dataprep.samples import Box, Sample
+from dataprep.samples import Sample
 from dataprep.storage import Folder
 
 
@@ -58,10 +61,13 @@ class Plan:
 
     def samples(self, shard: Shard) -> list[Sample]:
         """The samples of a shard in plan order."""
-        return [_sample(row) for row in self._table(shard).to_pylist()]
+        return columns.samples_of(self._table(shard))
 
-    def add(self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample]) -> Generation | None:
-        """Freeze the samples that no generation holds yet; None if there are none."""
+    def add(
+        self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample | Table]
+    ) -> Generation | None:
+        """Freeze the samples that no generation holds yet; None if there are none. A table (manifest/columns.py) stands
+        for as many samples as it has rows."""
         with locked(self._folder.path, "the plan"):
             self.generations = self._read_all()  # another process may have planned since
             number = len(self.generations)
@@ -86,13 +92,18 @@ class Plan:
             self.generations.append(generation)
             return generation
 
-    def fresh(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+    def fresh(self, samples: Iterable[Sample | Table]) -> Iterator[Table]:
         """The samples that no generation holds yet, as they would be planned."""
-        listed, found = itertools.count(), 0
-        for sample in fresh((sample for sample, _ in zip(samples, listed, strict=False)), self._planned()):
-            found += 1
-            yield sample
-        self.known = next(listed) - found
+        self.known = 0
+
+        def counted() -> Iterator[Table]:
+            for table in columns.tables(samples):
+                self.known += len(table)
+                yield table
+
+        for table in fresh(counted(), self._planned()):
+            self.known -= len(table)
+            yield table
 
     def knows(self, source: Mapping[str, Any], source_digest: str) -> bool:
         """Whether exactly this list was planned before, so that nothing in it can be new."""
@@ -102,21 +113,18 @@ class Plan:
         )
 
     def _planned(self) -> Iterator[Planned]:
-        import pyarrow.compute as pc
-
         for shard in self.shards:
             found = self._table(shard, ["key", "identity", "url", "path", "offset"])
-            where = found["offset"].cast("string").fill_null("")
-            place = pc.binary_join_element_wise(found["url"], found["path"], where, "\0")
-            yield Planned(found["key"].to_numpy(), place.to_numpy(), found["identity"].unique().to_pylist())
+            identities = found["identity"].unique().to_pylist()
+            yield Planned(found["key"].to_numpy(), places_of(found).to_numpy(), identities)
 
-    def _table(self, shard: Shard, columns: Sequence[str] | None = None) -> Any:
+    def _table(self, shard: Shard, names: Sequence[str] | None = None) -> Any:
         import pyarrow.parquet as pq
 
         path = self._folder / f"{shard.id}.parquet"
         try:
             with pq.ParquetFile(path) as file:
-                return file.read(columns)
+                return file.read(names)
         except (OSError, ValueError) as error:
             raise WorkspaceError(
                 f"{path} cannot be read ({error}); restore it, or plan anew in another workspace"
@@ -139,70 +147,55 @@ class Plan:
             raise WorkspaceError(f"{self._folder / name} is not a plan ({error!r})") from None
 
 
-def _groups(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+def _groups(tables: Iterable[Table]) -> Iterator[Table]:
     """Shards of 1,000 samples; of 10,000 from ten million on; smaller ones for small sets, so that all cores have work.
 
     Samples on this disk and samples behind URLs never share a shard.
     """
-    head = list(itertools.islice(samples, 20_000))
-    size = min(1000, max(50, -(-len(head) // 20)))
-    total = 0
-    for _, kind in itertools.groupby(itertools.chain(head, samples), key=lambda sample: bool(sample.path)):
-        while group := list(itertools.islice(kind, size if total < 10_000_000 else 10_000)):
-            total += len(group)
-            yield group
-
-
-def _files(groups: Iterable[list[Sample]], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
-    """The shards' files by name; `shards` gets the shards themselves."""
     import pyarrow as pa
+
+    coming = iter(tables)
+    head: list[Table] = []
+    while sum(map(len, head)) < 20_000 and (table := next(coming, None)) is not None:
+        head.append(table)
+    size = min(1000, max(50, -(-sum(map(len, head)) // 20)))
+    total = 0
+    for _, runs in itertools.groupby(_by_kind(itertools.chain(head, coming)), key=itemgetter(0)):
+        held = None
+        for _, run in runs:
+            held = run if held is None else pa.concat_tables([held, run])
+            while len(held) >= size:
+                yield held.slice(0, size)
+                total += size
+                held = held.slice(size)
+                size = size if total < 10_000_000 else 10_000
+        if held is not None and len(held):
+            yield held
+            total += len(held)
+
+
+def _by_kind(tables: Iterable[Table]) -> Iterator[tuple[bool, Table]]:
+    """The tables in parts: (whether they lie on this disk, samples of which all do or none does)."""
+    for table in tables:
+        local = (table["path"].to_numpy() != "").astype(np.int8)
+        for begin, end in pairwise([0, *(np.flatnonzero(np.diff(local)) + 1).tolist(), len(table)]):
+            yield bool(local[begin]), table.slice(begin, end - begin)
+
+
+def _files(groups: Iterable[Table], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
+    """The shards' files by name; `shards` gets the shards themselves."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     for position, group in enumerate(groups):
-        columns = _columns(group)
-        text = json.dumps(columns, sort_keys=True, ensure_ascii=True)
+        unusable = group["trouble"].null_count < len(group)
         shard = Shard(
             id=f"g{generation}-{position:06d}",
             size=len(group),
-            digest=hashlib.sha256(text.encode()).hexdigest(),
-            remote=any(sample.url or sample.trouble for sample in group),
+            digest=columns.digest(group),
+            remote=unusable or pc.any(pc.not_equal(group["url"], "")).as_py(),
         )
         shards.append(shard)
         stream = io.BytesIO()
-        pq.write_table(pa.Table.from_pydict(columns, schema=_schema()), stream, compression="zstd")
+        pq.write_table(group, stream, compression="zstd")
         yield f"{shard.id}.parquet", stream.getvalue()
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "trouble", "detail")),
-            ("offset", pa.int64()),
-            ("aligned", pa.bool_()),
-            ("box", pa.list_(pa.float64())),
-            ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5
-            ("hash", pa.string()),  # older plans lack this column and the one before
-        ]
-    )
-
-
-def _columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    plain = ("key", "identity", "url", "path", "offset", "aligned", "box_frame", "detail", "hash")
-    return {
-        **{name: list(map(attrgetter(name), samples)) for name in plain},
-        "trouble": [s.trouble.code if s.trouble else None for s in samples],
-        "box": [s.box and list(s.box) for s in samples],
-        "landmarks": [s.landmarks and [value for point in s.landmarks for value in point] for s in samples],
-    }
-
-
-def _sample(columns: dict[str, Any]) -> Sample:
-    box, trouble, numbers = columns.pop("box"), columns.pop("trouble"), columns.pop("landmarks", None)
-    return Sample(
-        **columns,
-        box=Box(*box) if box else None,
-        landmarks=tuple(zip(numbers[::2], numbers[1::2], strict=True)) if numbers else None,
-        trouble=Reason.from_code(trouble) if trouble else None,
-    )

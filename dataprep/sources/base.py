@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dataprep.errors import Reason
+from dataprep.manifest.columns import Table
 from dataprep.samples import Sample
 from dataprep.storage import folded, is_safe, plain
 
@@ -33,6 +34,18 @@ class Source(Protocol):
         ...
 
     def samples(self) -> Iterator[Sample]: ...
+
+
+@runtime_checkable
+class TableSource(Source, Protocol):
+    """A source of millions, whose samples also come as tables of the plan's columns, where its lists are well-formed."""
+
+    def tables(self) -> Iterator[Sample | Table]: ...
+
+
+def listed(source: Source) -> Iterator[Sample | Table]:
+    """All samples of a source, in the form that is planned fastest."""
+    return source.tables() if isinstance(source, TableSource) else source.samples()
 
 
 def named_sample(identity: str, name: str, where: str, **fields: Any) -> Sample:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
+from dataprep.manifest.columns import Table, photos
 from dataprep.samples import Box, Sample
 from dataprep.sources.archive import Archive
-from dataprep.sources.base import bad_line, named_sample
+from dataprep.sources.base import bad_line, is_identity, named_sample
 from dataprep.sources.selection import Identities
 from dataprep.storage import local_copy, plain
 
 ARCHIVE_URL = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face/vgg_face_dataset.tar.gz"
+_COLUMNS = ("id", "url", "left", "top", "right", "bottom", "pose", "score", "curation")
 _FRONTAL = 2.0  # poses above are frontal, the others profiles
+_USUAL = bytes(range(32, 127)) + b"\r\n"  # other blanks part fields or lines in one reader and not in the other
 
 
 class VggFace:
@@ -57,10 +61,22 @@ class VggFace:
         return state.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
+        for person, data in self._wanted():
+            yield from parse_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
+
+    def tables(self) -> Iterator[Sample | Table]:
+        for person, data in self._wanted():
+            table = parse_table(person, data, curated_only=self._curated, frontal_only=self._frontal)
+            if table is not None:
+                yield table
+            else:
+                yield from parse_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
+
+    def _wanted(self) -> Iterator[tuple[str, bytes]]:
         wanted = self._identities.chooser() if self._identities else None
         for person, data in self._files():
             if wanted is None or wanted(plain(person)):
-                yield from parse_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
+                yield person, data
         self.account = wanted.account() if wanted else ""
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
@@ -111,3 +127,39 @@ def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_
             continue
         box = Box(left, top, right, bottom)
         yield named_sample(person, fields[0], where, url=fields[at], box=box, box_frame="stored")
+
+
+def parse_table(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Table | None:
+    """What `parse_list` gives, twenty times as fast; None unless every line is as in the release."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    identity = plain(person)
+    if not is_identity(identity) or data.translate(None, _USUAL) or data.count(b"\r") != data.count(b"\r\n"):
+        return None
+    numbers = _COLUMNS[2:]
+    try:
+        table = csv.read_csv(
+            io.BytesIO(data),
+            csv.ReadOptions(column_names=_COLUMNS, use_threads=False),
+            csv.ParseOptions(delimiter=" ", quote_char=False),
+            csv.ConvertOptions(
+                column_types={"id": pa.string(), "url": pa.string(), **dict.fromkeys(numbers, pa.float64())},
+                null_values=[],
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    wanted = [
+        pc.match_substring_regex(table["id"], "^[0-9]{1,18}$"),
+        pc.match_substring(table["url"], "://"),
+        *(pc.is_finite(table[name]) for name in numbers),  # `nan(1)` is a number to Arrow alone
+    ]
+    if not all(pc.all(one).as_py() for one in wanted):
+        return None
+    if curated_only:
+        table = table.filter(pc.equal(table["curation"], 1))
+    if frontal_only:
+        table = table.filter(pc.greater(table["pose"], _FRONTAL))
+    return photos(identity, table["id"], table["url"], [table[side] for side in _COLUMNS[2:6]])

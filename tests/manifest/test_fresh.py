@@ -8,8 +8,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.manifest import fresh as module
-from dataprep.manifest.fresh import Planned, fresh, place_of
+from dataprep.manifest import columns as module
+from dataprep.manifest import fresh as numbering
+from dataprep.manifest.columns import samples_of, table_of, tables
+from dataprep.manifest.fresh import Planned, fresh, places_of
 from dataprep.manifest.plan import Plan
 from dataprep.samples import Sample
 from dataprep.storage import Folder, folded
@@ -33,6 +35,11 @@ def plainly(samples: Iterable[Sample], planned: dict[str, str]) -> Iterator[Samp
             yield replace(sample, key=key)
 
 
+def place_of(sample: Sample) -> str:
+    (place,) = places_of(table_of([sample])).to_pylist()
+    return str(place)
+
+
 def columns(planned: dict[str, str]) -> list[Planned]:
     return [Planned(list(planned), list(planned.values()), ["p"])]
 
@@ -54,16 +61,16 @@ SAMPLES = st.builds(
 @settings(max_examples=100, deadline=None)
 @given(lists=st.lists(st.lists(SAMPLES, max_size=40), min_size=1, max_size=4), chunk=st.sampled_from([1, 3, 1000]))
 def test_what_is_new_is_what_the_plain_way_finds(lists: list[list[Sample]], chunk: int) -> None:
-    usual = module._CHUNK, module._MANY
-    module._CHUNK, module._MANY = chunk, 2
+    usual = module._CHUNK, numbering._MANY
+    module._CHUNK, numbering._MANY = chunk, 2
     try:
         planned: dict[str, str] = {}
         for listed in lists:
-            found = list(fresh(listed, columns(planned)))
+            found = [sample for table in fresh(tables(listed), columns(planned)) for sample in samples_of(table)]
             assert found == list(plainly(listed, planned))
             planned |= {sample.key: place_of(sample) for sample in found}
     finally:
-        module._CHUNK, module._MANY = usual
+        module._CHUNK, numbering._MANY = usual
 
 
 @settings(max_examples=12, deadline=None)
@@ -81,7 +88,7 @@ def test_a_plan_on_the_disk_knows_what_it_holds(tmp_path_factory: object, lists:
 
 def test_thousands_of_namesakes_are_numbered_without_counting_from_one_each_time() -> None:
     listed = [Sample(key="a/1", identity="a", url=f"http://x/{number}") for number in range(5_000)]
-    keys = [sample.key for sample in fresh(listed, [])]
+    keys = [key for table in fresh(tables(listed), []) for key in table["key"].to_pylist()]
     assert keys[0] == "a/1"
     assert keys[1:] == [f"a/1~{number}" for number in range(2, 5_001)]
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dataprep.errors import Reason, WorkspaceError
+from dataprep.manifest.columns import digest, table_of
 from dataprep.manifest.plan import Plan
 from dataprep.samples import Box, Sample
 from dataprep.storage import Folder
@@ -49,6 +51,34 @@ def test_shards_hold_a_thousand_and_split_small_sets(tmp_path: Path) -> None:
     small.add({}, "d", samples(400))
     assert {shard.size for shard in large.shards[:-1]} == {1000}
     assert [shard.size for shard in small.shards] == [50] * 8
+
+
+def test_a_plan_is_the_same_whether_samples_come_one_by_one_or_in_tables(tmp_path: Path) -> None:
+    local = [Sample(key=f"l/{i}", identity="l", path=f"/l/{i}.jpg", offset=i) for i in range(130)]
+    given = [*samples(70), *local, *samples(40, start=70), Sample(key="u/1", identity="u", trouble=Reason.BAD_LINE)]
+    plans = []
+    for number, step in enumerate((0, 1, 7, 75, 1000)):
+        chunks = [table_of(given[at : at + step]) for at in range(0, len(given), step)] if step else given
+        plans.append(Plan(Folder(tmp_path / str(number))))
+        plans[-1].add({}, "d", [*chunks, given[0]])  # the first one once more
+    shards = plans[0].shards
+    counts = [(50, True), (20, True), (50, False), (50, False), (30, False), (42, True)]
+    assert [(shard.size, shard.remote) for shard in shards] == counts
+    assert len({shard.digest for shard in shards}) == len(shards)
+    assert all(plan.shards == shards for plan in plans)
+
+
+def test_every_value_of_a_sample_is_in_its_shards_digest() -> None:
+    sample = Sample(key="a/1", identity="a", url="http://x/1", box=Box(0, 1, 2, 3), landmarks=((1.0, 2.0),) * 5)
+    other = [
+        {"key": "a/2"}, {"identity": "b"}, {"url": "http://x/2"}, {"path": "1"}, {"offset": 0}, {"aligned": True},
+        {"box": Box(0, 1, 2, 3.5)}, {"box": None}, {"box_frame": "upright"}, {"landmarks": ((1.0, 2.5),) * 5},
+        {"landmarks": None}, {"hash": "md5:0"}, {"trouble": Reason.BAD_LINE}, {"detail": "x"},
+        {"key": "a/1http://", "url": "x/1"},
+    ]  # fmt: skip
+    digests = [digest(table_of([each])) for each in [sample, *(replace(sample, **values) for values in other)]]
+    assert len(set(digests)) == len(other) + 1
+    assert digest(table_of([sample] * 3).slice(1, 1)) == digests[0]
 
 
 def test_a_kill_while_planning_leaves_no_half_plan(tmp_path: Path) -> None:

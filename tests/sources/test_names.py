@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.errors import Reason
-from dataprep.manifest.fresh import Planned, fresh, place_of
+from dataprep.manifest.columns import samples_of, table_of
+from dataprep.manifest.fresh import Planned, fresh, places_of
 from dataprep.samples import Sample
 from dataprep.sources.base import bad_line, is_identity, named_sample
 from dataprep.storage import folded, is_safe, plain
@@ -60,7 +61,12 @@ def test_what_is_safe_stays_so_when_a_disk_or_a_program_folds_it(name: str) -> N
 
 
 def as_planned(samples: list[Sample]) -> list[Planned]:
-    return [Planned([s.key for s in samples], list(map(place_of, samples)), list({s.identity: 0 for s in samples}))]
+    table = table_of(samples)
+    return [Planned(table["key"].to_pylist(), places_of(table).to_pylist(), table["identity"].unique().to_pylist())]
+
+
+def what_is_new(samples: list[Sample], planned: list[Planned]) -> list[Sample]:
+    return [sample for table in fresh([table_of(samples)], planned) for sample in samples_of(table)]
 
 
 SIMILAR = st.sampled_from(["Anna", "anna", "ANNA", "Zoë", "ZOË", "A", "a", "Straße", "STRASSE"])
@@ -71,7 +77,7 @@ PEOPLE = st.one_of(SIMILAR, st.sampled_from(["a~2", "a~1", "anna~2", "A~2"]))
 @given(st.lists(st.tuples(PEOPLE, SIMILAR, st.integers(0, 3)), max_size=12), st.randoms(use_true_random=False))
 def test_people_and_photos_that_differ_in_case_only_stay_apart_and_keep_their_names(rows: list, random: object) -> None:
     samples = [Sample(key=f"{who}/{name}", identity=who, url=f"http://x/{photo}") for who, name, photo in rows]
-    planned = list(fresh(samples, []))
+    planned = what_is_new(samples, [])
     assert len(planned) == len(samples)
     assert len({folded(s.key) for s in planned}) == len(planned)
     origin = {s.identity: given.identity for s, given in zip(planned, samples, strict=True)}
@@ -79,7 +85,7 @@ def test_people_and_photos_that_differ_in_case_only_stay_apart_and_keep_their_na
     assert all(s.key.startswith(f"{s.identity}/") for s in planned)
     shuffled = list(samples)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert list(fresh(shuffled, as_planned(planned))) == []
+    assert what_is_new(shuffled, as_planned(planned)) == []
 
 
 def test_names_that_real_lists_have() -> None:
@@ -91,9 +97,9 @@ def test_names_that_real_lists_have() -> None:
 
 def test_a_name_that_is_repeated_a_lot_costs_no_more_each_time() -> None:
     many = [Sample(key="a/1", identity="a", url=str(number)) for number in range(3_000)]
-    planned = list(fresh(many, []))
+    planned = what_is_new(many, [])
     assert planned[-1].key == "a/1~3000"
-    assert list(fresh(many, as_planned(planned))) == []
+    assert what_is_new(many, as_planned(planned)) == []
 
 
 def test_a_bad_line_is_the_same_sample_when_lines_move() -> None:

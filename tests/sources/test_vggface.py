@@ -3,11 +3,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataprep.errors import Reason, SourceError
+from dataprep.manifest.columns import samples_of, tables
 from dataprep.samples import Box
+from dataprep.sources.base import listed
 from dataprep.sources.selection import Identities
-from dataprep.sources.vggface import VggFace, parse_list
+from dataprep.sources.vggface import VggFace, parse_list, parse_table
 
 LINE = "00000001 http://x.net/a.jpg 119.19 99.49 295.47 275.78 3.00 2.31 1\n"
 
@@ -119,3 +123,69 @@ def test_the_real_lists_less_what_is_not_curated_or_frontal(shared: Path) -> Non
     ]
     assert len(list(VggFace(shared / "vggface", curated_only=True).samples())) == sum(f[8] == "1" for f in lines)
     assert len(list(VggFace(shared / "vggface", frontal_only=True).samples())) == sum(float(f[6]) > 2 for f in lines)
+
+
+FIELDS = [
+    "1",
+    "00000002",
+    "x1",
+    "nan",
+    "nan(1)",
+    "inf",
+    "1_0",
+    "+1",
+    "-.5",
+    "1e3",
+    "0x1",
+    '"',
+    "http://x/a b",
+    "a://b",
+    "",
+]
+PARTS = st.lists(st.sampled_from(FIELDS), min_size=7, max_size=10).map(" ".join)
+LINES = st.one_of(
+    st.builds("{} http://x/{}.jpg 1.5 -2 3.25 4e1 {} 2 {}".format, *[st.integers(0, 5)] * 4),
+    PARTS,
+    st.sampled_from(
+        ["", " ", "1  http://x/a 1 2 3 4 5 6 1", "1 http://x/\u00e9 1 2 3 4 5 6 1", "1 http://x/a 1 2 3 4 5"]
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    person=st.sampled_from(["P", "Q.", "..", "Zo\u00eb", "_unusable"]),
+    lines=st.lists(LINES, max_size=6),
+    end=st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\x0b", "\x1c", "\t\n", " \n"]),
+    curated_only=st.booleans(),
+    frontal_only=st.booleans(),
+)
+def test_a_table_has_what_is_read_line_by_line(person: str, lines: list[str], end: str, **options: bool) -> None:
+    data = "".join(line + end for line in lines).encode()
+    table = parse_table(person, data, **options)
+    if table is not None:
+        assert samples_of(table) == list(parse_list(person, data, **options))
+
+
+def test_lists_as_the_release_has_them_become_tables(tmp_path: Path) -> None:
+    for text in (LINE, LINE * 3, LINE.replace("\n", "\r\n"), LINE.strip(), "\n" + LINE):
+        assert parse_table("Zo\u00eb.", text.encode()) is not None
+    for text in (
+        "",
+        LINE.replace(" ", "  "),
+        LINE + "bad\n",
+        LINE.replace("3.00", "nan(1)"),
+        LINE.replace("a.jpg", "\u00e9"),
+    ):
+        assert parse_table("P", text.encode()) is None
+    root = lists(tmp_path, A=LINE, B="bad\n" + LINE, C=LINE)
+    found = [samples_of(table) for table in tables(listed(VggFace(root)))]
+    assert list(map(len, found)) == [1, 2, 1]
+    assert [sample for part in found for sample in part] == list(VggFace(root).samples())
+
+
+def test_the_real_lists_are_tables(shared: Path) -> None:
+    source = VggFace(shared / "vggface", curated_only=True)
+    found = list(source.tables())
+    assert len(found) == 11
+    assert [sample for table in tables(found) for sample in samples_of(table)] == list(source.samples())
