@@ -39,6 +39,8 @@ def run_stages(
     for name, shards, why in announce:
         if name != upto:
             click.echo(f"{name}: {_shards(shards)} first ({why})", err=True)
+        elif name == "download" and why != "never run":
+            click.echo(f"{name}: {_shards(shards)} asked of the web again ({why})", err=True)
     report = run(chain, jobs=jobs, accept_versions=accept_versions)
     if not announce:
         click.echo(f"{upto}: nothing to do, all is done")

@@ -85,7 +85,7 @@ class State:
         self.shards = {shard.id: shard for shard in plan.shards}
         self._markers = {link.name: link.directory.markers() for link in chain.links}
         self._retries = {link.name: link.directory.retries() for link in chain.links}
-        self._stage_names = chain.workspace.stage_names()
+        self._never_run: dict[str, str] = {}
 
     def reload(self, link: Link, shard: str) -> None:
         """Read a shard's marker again, after a commit by another process."""
@@ -185,9 +185,20 @@ class State:
         )
 
     def _never(self, link: Link) -> str:
-        others = [
-            name
-            for name in self._stage_names
-            if name.startswith(f"{link.name}@") and name != link.directory.folder.path.name
-        ]
-        return "other parameters than before" if others else "never run"
+        if link.name not in self._never_run:
+            self._never_run[link.name] = self._why_never(link)
+        return self._never_run[link.name]
+
+    def _why_never(self, link: Link) -> str:
+        """That it never ran; or with which of its parameters it did: of several, those that differ least from these."""
+        if link.directory.described() is not None:
+            return "never run"
+        now, differences = link.stage.params.counted(), []
+        for name in self.chain.workspace.stage_names():
+            if name.startswith(f"{link.name}@") and name != link.directory.folder.path.name:
+                before = (self.chain.workspace.folder.get_json(f"stages/{name}/stage.json") or {}).get("counted", {})
+                changed = [key for key in now if key in before and before[key] != now[key]]
+                differences.append(", ".join(f"{key} {now[key]}, it was {before[key]}" for key in changed))
+        if not differences:
+            return "never run"
+        return ": ".join(filter(None, ["other parameters than before", min(differences, key=len)]))

@@ -49,6 +49,18 @@ def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(data
     assert "urls: 1 samples in 1 shards planned\n2 were planned before and stay as they were" in out
 
 
+def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\n")
+    assert "again" not in dataprep("download", "urls", tmp_path / "t.csv").stderr
+    assert "again" not in dataprep("download", "urls", tmp_path / "t.csv", "--per-host", "2").stderr
+    changed = ("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000")
+    why = "(1 shard: other parameters than before: max_bytes 5000, it was 20000000)"
+    assert why in dataprep("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000", "--dry-run").stdout
+    assert "download: 1 shard asked of the web again (other parameters" in dataprep(*changed).stderr
+    (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\njavascript:b,A\n")
+    assert "again" not in dataprep(*changed).stderr
+
+
 def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:
     out = dataprep("import", "lfw", photos(tmp_path / "l", "A_B/A_B_0001.jpg", "C/C_0001.jpg"), "--limit", "1").stdout
     assert "lfw: 1 samples" in out
