@@ -13,7 +13,7 @@ from dataprep.errors import DataprepError
 
 # verb -> (module under dataprep.cli, attribute, one line of help)
 _VERBS: dict[str, tuple[str, str, str]] = {
-    "download": ("sources", "download", "Fetch the photos of a published list of URLs."),
+    "download": ("downloads", "download", "Fetch the photos of a published list of URLs."),
     "import": ("imports", "import_", "Take up photos that are on this disk already."),
     "validate": ("stages", "validate", "Decode every photo; drop what is none."),
     "crop": ("stages", "crop", "Clamp the published boxes to the photos."),

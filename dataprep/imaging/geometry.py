@@ -157,8 +157,11 @@ def border_mode(border: str) -> int:
 def share_outside(matrix: Matrix, height: int, width: int, photo: tuple[int, int]) -> float:
     """The share of the warp's output pixels whose centre comes from outside a photo of that (height, width)."""
     inverse = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
-    u, v = np.arange(width), np.arange(height)[:, None]
-    x = inverse[0, 0] * u + inverse[0, 1] * v + inverse[0, 2]
-    y = inverse[1, 0] * u + inverse[1, 1] * v + inverse[1, 2]
-    inside = (x >= -0.5) & (x <= photo[1] - 0.5) & (y >= -0.5) & (y <= photo[0] - 0.5)
+    for columns, rows in (([0, width - 1], [0, height - 1]), (np.arange(width), np.arange(height))):
+        u, v = np.asarray(columns), np.asarray(rows)[:, None]
+        x = inverse[0, 0] * u + inverse[0, 1] * v + inverse[0, 2]
+        y = inverse[1, 0] * u + inverse[1, 1] * v + inverse[1, 2]
+        inside = (x >= -0.5) & (x <= photo[1] - 0.5) & (y >= -0.5) & (y <= photo[0] - 0.5)
+        if inside.all():  # the corners, and so all between them
+            return 0.0
     return float(1 - inside.mean())

@@ -24,6 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 CODECS = ("pillow", "opencv")
 _READABLE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _ORIENTATION_TAG = 0x0112
+_BLOCK = 2_000_000  # pixels, in 8 MB; Pillow's blocks have 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +192,31 @@ def _decode_pillow(image: PILImage.Image) -> Pixels:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
-        return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return _packed(Image.alpha_composite(white, rgba).convert("RGB"))
+    return _packed(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _packed(image: PILImage.Image) -> Pixels:
+    """The pixels of an RGB image, as `numpy.array` gives them. Pillow keeps four bytes for each, in rows that it shows to
+    Arrow if they lie in one block of memory; OpenCV packs those in a fraction of the time that Pillow takes."""
+    image.load()
+    if not hasattr(image, "__arrow_c_array__"):  # Pillow before 11.2
+        return np.array(image)
+    import cv2
+    import pyarrow as pa
+
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    step = max(1, _BLOCK // width)
+    for top in range(0, height, step):
+        rows = min(step, height - top)
+        part = image if rows == height else image.crop((0, top, width, top + rows))
+        try:
+            loose = pa.array(part).values.to_numpy().reshape(rows, width, 4)
+        except ValueError:  # several blocks after all
+            return np.array(image)
+        cv2.cvtColor(loose, cv2.COLOR_RGBA2RGB, dst=pixels[top : top + rows])
+    return pixels
 
 
 def _check_sums(data: bytes) -> None:

@@ -52,6 +52,15 @@ def test_every_usable_kind_becomes_the_same_rgb(picture: np.ndarray, form: str, 
     assert header.mode == mode
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (1999, 1001), (2003, 999), (3000, 1401), (1, 30_000), (30_000, 1)])
+def test_photos_of_any_size_are_whole(size: tuple[int, int]) -> None:
+    coarse = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    for pixels in (decode(saved(coarse, "BMP"))[0], decode(saved(coarse, "PNG", "RGBA"))[0]):
+        assert np.array_equal(pixels, coarse)
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable
+
+
 def test_transparency_lies_over_white_and_sixteen_bits_become_eight(picture: np.ndarray) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((40, 40, 4), np.uint8)).save(stream, "PNG")
