@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dataprep.cli.options import given_params, params_options, run_options
+from dataprep.cli.runs import run_stages
 from dataprep.cli.sources import add_source, selection_options
 from dataprep.manifest.plan import Plan
 from dataprep.sources.base import listed
@@ -109,8 +110,8 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
         plan = Plan(Folder(workspace).folder("plan"))
         count = sum(map(len, plan.fresh(listed(source))))
         click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are planned already")
-        return
-    from dataprep.cli.runs import run_stages  # `import` runs nothing, and starts faster without
-
-    add_source(workspace, source)
+        if not plan.generations:
+            return
+    else:
+        add_source(workspace, source)
     run_stages(workspace, "download", {"download": params}, **run)

@@ -31,7 +31,8 @@ def add_source(workspace: str, source: Source) -> None:
         click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
     if plan.known:
         click.echo(
-            f"{plan.known} were planned before and stay as they were; new boxes or hashes take a workspace of their own"
+            f"{plan.known} were planned before and stay as they were; new boxes, landmarks or hashes take a workspace of "
+            "their own"
         )
     if source.account:
         click.echo(source.account)
