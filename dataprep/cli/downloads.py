@@ -18,16 +18,24 @@ from dataprep.storage import Folder
 _RUN = ("jobs", "dry_run", "strict", "accept_versions")
 
 
-@click.group()
-def download() -> None:
+@click.group(invoke_without_command=True)
+@run_options
+@click.pass_context
+def download(ctx: click.Context, /, **values: Any) -> None:
     """Fetch the photos of a published list of URLs: resumable, polite, suspicious.
 
-    A list that has grown is given again: what is planned stays as it is, and only what is new is fetched.
+    A list that has grown is given again: what is planned stays as it is, and only what is new is fetched. Without a
+    list, what is planned and not done, or to be tried again, is done with the options of last time.
 
     \b
     Example: dataprep download vggface --lists vgg_face_dataset.tar.gz --per-identity 50
              dataprep download urls photos.csv
+             dataprep retry --reason timeout && dataprep download
     """
+    if ctx.invoked_subcommand is None:
+        run_stages(ctx.obj, "download", {}, **values)
+    elif any(ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT for name in values):
+        raise click.UsageError(f"options go behind `{ctx.invoked_subcommand}`")
 
 
 @download.command()

@@ -34,7 +34,6 @@ def run_stages(
     if dry_run:
         _show_plan(work)
         return None
-    opened.remember(chain.recipe())
     announce = [(link.name, len(pending), pending[0].why) for link, pending in work if pending]
     for name, shards, why in announce:
         if name != upto:

@@ -64,7 +64,8 @@ def retry(workspace: str, reasons: str, shards: str) -> None:
 
     for stage, counts in ask_retry(workspace, _listed(reasons), _listed(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
-        click.echo(f"{stage}: {named} will be tried again by the next `dataprep {stage}`, `align`, `pack` or `run`")
+        verb = {"detect": "align"}.get(stage, stage)
+        click.echo(f"{stage}: {named} will be tried again by the next `dataprep {verb}`, `pack` or `run`")
 
 
 def _listed(text: str) -> list[str]:

@@ -42,7 +42,7 @@ def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table
     identities = _Identities()
     known, seen = _Known(planned, identities), _Seen()
     lowest: dict[int, int] = {}  # by the hash of a key with many namesakes: all numbers below are taken
-    for table in map(identities.named, tables):
+    for table in map(identities.named, filter(len, tables)):
         keys = table["key"].to_pylist()
         shorts = _hashes(map(folded, keys))
         before = seen.has(shorts).tolist()

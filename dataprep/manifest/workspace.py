@@ -24,8 +24,8 @@ class Workspace:
         if found is None:
             if not create:
                 raise WorkspaceError(
-                    f"there is no workspace at {self.folder.path}: begin with `dataprep download` or `dataprep import`, "
-                    "or name one with -w"
+                    f"there is no workspace at {self.folder.path}: begin with `dataprep download SOURCE` or "
+                    "`dataprep import SOURCE`, or name one with -w"
                 )
             self.folder.put_json("dataprep.json", {"schema": SCHEMA, "made_by": f"dataprep {__version__}"})
         elif found.get("schema") != SCHEMA:

@@ -46,11 +46,15 @@ def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Disp
     """Run all that is pending in the chain. Interrupted is raised after what was finished has been committed."""
     work = [(link, pending) for link, pending in plan_of_work(chain) if pending]
     if not work:
+        chain.workspace.remember(chain.recipe())
         return make_report(chain, {}, {})
     with contextlib.ExitStack() as stack:
         for link, _ in work:
             stack.enter_context(locked(link.directory.folder.path, link.name))
+            if isinstance(link.stage, Download):  # under whatever parameters: hosts are asked by one run at a time
+                stack.enter_context(locked(chain.workspace.path / "stages", "the photos of the web"))
             check_versions(link, accept_versions)
+        chain.workspace.remember(chain.recipe())
         log = RunLog(chain.workspace.path / "runs")
         stack.callback(log.close)
         for link, pending in work:

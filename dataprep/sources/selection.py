@@ -22,11 +22,14 @@ class Identities:
 
     @classmethod
     def parse(cls, text: str) -> Identities:
-        """A number, a file with a name per line (`#` begins a comment), or names parted by commas."""
-        if text.isascii() and text.isdigit():
-            if not int(text[:18]):
-                raise SourceError("--identities 0: take at least one person")
-            return cls(count=int(text[:18]))
+        """A number, a file with a name per line (`#` begins a comment), or names parted by commas.
+
+        Digits are a name if they begin with 0 or are more than six: CASIA-WebFace calls its people so.
+        """
+        if text == "0":
+            raise SourceError("--identities 0: take at least one person")
+        if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 6:
+            return cls(count=int(text))
         path = Path(text)
         if "," not in text and path.is_file():
             try:
@@ -44,6 +47,11 @@ class Identities:
 
     def chooser(self) -> Chooser:
         return Chooser(self)
+
+    def digest(self, of: str) -> str:
+        """A source's digest, less the people who are not asked for."""
+        asked = [of, str(self.count), *sorted(self.names)]
+        return hashlib.sha256("\n".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
     def describe(self) -> Any:
         if self.count is not None:
@@ -99,15 +107,11 @@ class Selected:
 
     def describe(self) -> dict[str, Any]:
         chosen = {"limit": self._limit, "per_identity": self._per_identity}
-        return {
-            **self._source.describe(),
-            **chosen,
-            "identities": self._identities.describe() if self._identities else None,
-        }
+        people = {"identities": self._identities.describe()} if self._identities else {}
+        return {**self._source.describe(), **chosen, **people}
 
     def digest(self) -> str:
-        names = sorted(self._identities.names) if self._identities else []
-        return hashlib.sha256("\n".join([self._source.digest(), *names]).encode("utf-8", "surrogatepass")).hexdigest()
+        return self._identities.digest(self._source.digest()) if self._identities else self._source.digest()
 
     def samples(self) -> Iterator[Sample]:
         wanted = self._identities.chooser() if self._identities else None

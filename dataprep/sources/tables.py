@@ -70,7 +70,7 @@ class Table:
         if self.format in ("json", "jsonl"):
             objects = [value for _, value, _ in itertools.islice(self._objects(), _AHEAD) if isinstance(value, dict)]
             return list(dict.fromkeys(str(name) for value in objects for name in value))
-        _, header = next(self._records(), (0, []))
+        _, header, _ = next(self._records(), (0, list[str](), []))
         if isinstance(header, str) or any("\0" in name for name in header):
             raise SourceError(f"{self.path}: its first line is no line of text in UTF-8 that names columns")
         return [name.strip() for name in header]
@@ -78,30 +78,66 @@ class Table:
     def _separated(self, wanted: Sequence[str]) -> Iterator[Row]:
         places = [self.columns.index(name) for name in wanted]
         width = len(self.columns)
-        for number, fields in itertools.islice(self._records(), 1, None):
-            if isinstance(fields, str):
-                yield Row(number, trouble=fields, content=f"line {number}")
-            elif len(fields) < width or any(fields[width:]):
-                trouble = f"{len(fields)} fields; its header has {width}"
-                yield Row(number, trouble=trouble, content="\t".join(fields))
-            else:
-                yield _checked(Row(number, [fields[place] for place in places]))
 
-    def _records(self) -> Iterator[tuple[int, list[str] | str]]:
-        """(number of its first line, fields or trouble) of every record of a .csv or .tsv that is not blank."""
-        lines = (line for _, line in self._lines())
-        reader = csv.reader(lines, delimiter="\t" if self.format == "tsv" else ",")
+        def row(number: int, fields: list[str] | str) -> Row:
+            if isinstance(fields, str):
+                return Row(number, trouble=fields, content=f"line {number}")
+            if len(fields) < width or any(fields[width:]):
+                trouble = f"{len(fields)} fields; its header has {width}"
+                return Row(number, trouble=trouble, content="\t".join(fields))
+            return _checked(Row(number, [fields[place] for place in places]))
+
+        for number, fields, lines in itertools.islice(self._records(), 1, None):
+            whole = row(number, fields)
+            if len(lines) == 1 and not whole.trouble:
+                yield whole
+                continue
+            # a stray quote at the start of a field swallows the lines up to the next one, which are rows by themselves
+            alone = {number + place: self._fields(line, width) for place, line in enumerate(lines) if line.strip()}
+            rows = all(isinstance(found, list) and len(found) == width for found in alone.values())
+            if whole.trouble or (rows and (len(alone) > 2 or any("\n" in value.strip() for value in whole.values))):
+                yield from itertools.starmap(row, alone.items())
+            else:
+                yield whole
+
+    def _records(self) -> Iterator[tuple[int, list[str] | str, list[str]]]:
+        """(number of its first line, fields or trouble, lines) of every record of a .csv or .tsv that is not blank."""
+        lines: list[str] = []
+
+        def read() -> Iterator[str]:
+            for _, line in self._lines():
+                lines.append(line)
+                yield line
+
+        reader = csv.reader(read(), delimiter=self._delimiter)
         while True:
+            lines.clear()
             number = reader.line_num + 1
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield number, str(error)
+                yield number, str(error), list(lines)
                 continue
             if any(field.strip() for field in fields):
-                yield number, fields
+                yield number, fields, list(lines)
+
+    def _fields(self, line: str, width: int) -> list[str] | str:
+        """The fields of a line by itself, whose quotes count if that makes a row of it."""
+        found: list[str] | str = ""
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+            try:
+                (found,) = csv.reader([line], delimiter=self._delimiter, quoting=quoting)
+            except csv.Error as error:
+                found = str(error)
+            if isinstance(found, list) and len(found) >= width:
+                break
+        return found
+
+    @property
+    def _delimiter(self) -> str:
+        return "\t" if self.format == "tsv" else ","
 
     def _objects(self) -> Iterator[tuple[int, Any, str]]:
         """(number, value, trouble) of every object of a .json or .jsonl."""

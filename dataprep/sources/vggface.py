@@ -58,7 +58,7 @@ class VggFace:
         state = hashlib.sha256()
         for name, data in self._files():
             state.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode("utf-8", "surrogatepass"))
-        return state.hexdigest()
+        return self._identities.digest(state.hexdigest()) if self._identities else state.hexdigest()
 
     def samples(self) -> Iterator[Sample]:
         for person, data in self._wanted():

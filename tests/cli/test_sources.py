@@ -1,9 +1,13 @@
 """download and import on the command line and in recipes: options, mistakes, and what is told."""
 
+import socket
 from pathlib import Path
 
 import pytest
 from conftest import Run
+
+from dataprep.manifest.locks import locked
+from dataprep.manifest.workspace import Workspace
 
 
 def photos(root: Path, *names: str) -> Path:
@@ -59,6 +63,59 @@ def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Pat
     assert "download: 1 shard asked of the web again (other parameters" in dataprep(*changed).stderr
     (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\njavascript:b,A\n")
     assert "again" not in dataprep(*changed).stderr
+
+
+def test_other_people_of_the_same_list_are_planned(dataprep: Run, tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    for number in range(30):
+        (tmp_path / f"lists/P{number:02d}.txt").write_text("1 javascript:a://x 0 0 9 9 3 2 1\n" * 2)
+
+    def planned(*options: object) -> str:
+        return str(dataprep("download", "vggface", "--lists", tmp_path / "lists", *options).stdout).splitlines()[0]
+
+    some = [f"P{number:02d}" for number in range(30)]
+    assert "1 samples in" in planned("--per-identity", 1, "--identities", "P01")
+    assert "1 samples in" in planned("--per-identity", 1, "--identities", "P02")
+    assert "planned before" in planned("--per-identity", 1, "--identities", "P02")
+    assert "21 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[3:24]))
+    assert "6 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[9:]))
+    assert "1 samples in" in planned("--per-identity", 1, "--identities", 1)
+    assert "2 samples in" in planned("--identities", 2)  # the second photo of each
+    sources = [generation.source for generation in Workspace(tmp_path / "ws").plan().generations]
+    assert [source["identities"] for source in sources] == ["P01", "P02", "21 names", "21 names", 1, 2]
+
+
+def test_a_download_goes_on_without_its_list(dataprep: Run, tmp_path: Path) -> None:
+    assert "download SOURCE" in dataprep("download", code=1).stderr
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))  # and nobody listens
+        (tmp_path / "t.csv").write_text(f"url,name\nhttp://127.0.0.1:{refusing.getsockname()[1]}/a,A\n")
+        quick = ("--allow-private", "--retries", "0", "--max-bytes", "5000", "--outage-patience", "0")
+        dataprep("download", "urls", tmp_path / "t.csv", *quick)
+        assert "nothing to do" in dataprep("download").stdout
+        said = dataprep("retry", "--reason", "connection").stdout
+        assert "connection 1 will be tried again by the next `dataprep download`, `pack` or `run`" in said
+        assert "download would run (1 shard: a retry" in dataprep("download", "--dry-run").stdout
+        assert "connection 1" in dataprep("download").stdout
+    assert len(list((tmp_path / "ws/stages").glob("download@*"))) == 1
+    assert "go behind `urls`" in dataprep("download", "--dry-run", "urls", tmp_path / "t.csv", code=2).stderr
+
+
+def test_one_download_at_a_time_whatever_its_options(dataprep: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\n")
+    dataprep("download", "urls", tmp_path / "t.csv")
+    before = Workspace(tmp_path / "ws").recipe()
+    with locked(tmp_path / "ws/stages", "the photos of the web"):
+        said = dataprep("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000", code=4).stderr
+    assert "the photos of the web is being written by another run" in said
+    assert Workspace(tmp_path / "ws").recipe() == before
+
+
+def test_links_to_nowhere_are_accounted_for(dataprep: Run, tmp_path: Path) -> None:
+    root = photos(tmp_path / "p", "A/1.jpg")
+    (root / "A/2.jpg").symlink_to("/nonexistent")
+    assert "2 samples" in dataprep("import", "folder", root).stdout
+    assert "unreadable 1" in dataprep("validate", "-j", "0").stdout
 
 
 def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:

@@ -102,6 +102,36 @@ def test_bad_rows_have_their_line_and_stop_nothing(tmp_path: Path) -> None:
     assert {s.trouble for s in found if s.detail} == {Reason.BAD_LINE}
 
 
+@pytest.mark.parametrize("quotes", [[10], [10, 900], [10, 11], [999], [500, 501, 502]])
+def test_a_stray_quote_costs_no_other_line(tmp_path: Path, quotes: list[int]) -> None:
+    lines = [f'http://x/{n}.jpg,"Ann, the {n}th"' for n in range(5_000)]
+    for n in quotes:
+        lines[n] = f'"http://x/{n}.jpg,Ann'
+    (tmp_path / "t.csv").write_text("url,name\n" + "\n".join(lines) + "\n")
+    found = list(Urls(str(tmp_path / "t.csv"), Columns()).samples())
+    assert len(found) == 5_000
+    usual = {f"http://x/{n}.jpg": f"Ann, the {n}th" for n in range(5_000) if n not in quotes}
+    assert {sample.url: sample.identity for sample in found if sample.url in usual} == usual
+    others = [sample for sample in found if sample.url not in usual]
+    assert [sample.url.strip('"') for sample in others] == [f"http://x/{n}.jpg" for n in quotes]
+
+
+def test_stray_quotes_in_a_column_nobody_asked_for_cost_no_line(tmp_path: Path) -> None:
+    lines = [f"http://x/{n}.jpg,A,none" for n in range(100)]
+    lines[10] = lines[10].replace("none", '"none')
+    lines[90] = lines[90].replace("none", '"none')
+    (tmp_path / "t.csv").write_text("url,name,caption\n" + "\n".join(lines) + "\n")
+    found = list(Urls(str(tmp_path / "t.csv"), Columns()).samples())
+    assert [sample.url for sample in found] == [f"http://x/{n}.jpg" for n in range(100)]
+
+
+def test_lines_within_quotes_are_one_field(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('url,name,caption\nhttp://x/1,A,"two\nlines"\n"http://x/2\n",B,"and\n\n""four"""\n')
+    assert [(s.url, s.identity) for s in Urls(str(tmp_path / "t.csv"), Columns()).samples()] == [
+        ("http://x/1", "A"), ("http://x/2", "B"),
+    ]  # fmt: skip
+
+
 def test_objects_that_are_none_and_values_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text(
         '{"url": "http://x", "identity": 5}\n[1]\n{"url": {}, "identity": "A"}\n{"url"\n{"identity": "A"}\n'

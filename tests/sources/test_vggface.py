@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from dataprep.errors import Reason, SourceError
 from dataprep.manifest.columns import samples_of, tables
+from dataprep.manifest.plan import Plan
 from dataprep.samples import Box
 from dataprep.sources.base import listed
 from dataprep.sources.selection import Identities
 from dataprep.sources.vggface import VggFace, parse_list, parse_table
+from dataprep.storage import Folder
 
 LINE = "00000001 http://x.net/a.jpg 119.19 99.49 295.47 275.78 3.00 2.31 1\n"
 
@@ -107,6 +109,12 @@ def test_curated_and_frontal_lines_only() -> None:
     assert names(curated_only=True, frontal_only=True) == ["P/1", missing]
 
 
+def test_digits_that_are_names() -> None:
+    assert Identities.parse("45").count == 45
+    for name in ("0000045", "6573600", "0000045,0000099"):
+        assert Identities.parse(name).names == frozenset(name.split(","))
+
+
 def test_some_people_and_one_persons_list(tmp_path: Path) -> None:
     root = lists(tmp_path, **{"A": LINE, "B": "bad\n", "Carlos_Sainz_Jr.": LINE})
     assert [s.identity for s in VggFace(root, identities=Identities.parse("2")).samples()] == ["A", "_unusable"]
@@ -165,6 +173,14 @@ def test_a_table_has_what_is_read_line_by_line(person: str, lines: list[str], en
     table = parse_table(person, data, **options)
     if table is not None:
         assert samples_of(table) == list(parse_list(person, data, **options))
+
+
+def test_people_of_whom_nothing_is_left(tmp_path: Path) -> None:
+    root = lists(tmp_path, A=LINE.replace(" 1\n", " 0\n"), B=LINE, C=LINE.replace(" 1\n", " 0\n"), D=LINE)
+    plan = Plan(Folder(tmp_path / "plan"))
+    added = plan.add({}, "d", VggFace(root, curated_only=True).tables())
+    assert added is not None
+    assert [sample.key for sample in plan.samples(plan.shards[0])] == ["B/00000001", "D/00000001"]
 
 
 def test_lists_as_the_release_has_them_become_tables(tmp_path: Path) -> None:
