@@ -12,6 +12,7 @@ from dataprep.imaging.photo import Pixels
 from dataprep.samples import Box
 
 FITS = ("short-centre", "stretch", "pad", "none")
+_OBLONG = 8  # times the shorter side
 
 
 class Crop(NamedTuple):
@@ -97,7 +98,11 @@ def fitted(pixels: Pixels, crop: Crop, width: int, height: int, *, fit: str, int
         return np.ascontiguousarray(cut)
     if fit == "stretch":
         return resize(cut, width, height, interpolation)
-    across, down = round(crop.width * scale), round(crop.height * scale)
+    if fit == "short-centre":  # what lies far from the centre is cut off anyhow: not resized, it costs no memory
+        most = _OBLONG * min(crop.width, crop.height)
+        x, y = max(0, crop.width - most) // 2, max(0, crop.height - most) // 2
+        cut = cut[y : crop.height - y, x : crop.width - x]
+    across, down = round(cut.shape[1] * scale), round(cut.shape[0] * scale)
     if fit == "short-centre":
         resized = resize(cut, max(width, across), max(height, down), interpolation)
         x, y = (resized.shape[1] - width) // 2, (resized.shape[0] - height) // 2

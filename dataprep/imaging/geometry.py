@@ -66,11 +66,12 @@ def turn_landmarks(points: npt.ArrayLike, orientation: int, width: int, height: 
     """Landmarks of the stored pixel grid (width x height) after the EXIF turn.
 
     They are counted as `warp` and the template count them, whole numbers at the centres of pixels: a mirror is
-    `width - 1 - x`.
+    `width - 1 - x`. Of the five landmarks of a face a mirror makes the left ones the right ones.
     """
     if orientation == 1:
         return np.asarray(points, np.float32).reshape(-1, 2)
-    return turn_points(np.asarray(points, np.float64) + 0.5, orientation, width, height) - np.float32(0.5)
+    turned = turn_points(np.asarray(points, np.float64) + 0.5, orientation, width, height) - np.float32(0.5)
+    return turned[[1, 0, 2, 4, 3]] if orientation in (2, 4, 5, 7) and len(turned) == 5 else turned
 
 
 def turn_box(box: Box, orientation: int, width: int, height: int) -> Box:

@@ -25,8 +25,9 @@ class VggFace2:
     """The photos under ROOT/train/n000002/, ROOT/test/ or, if there is neither, ROOT/n000002/.
 
     Boxes and landmarks come from `boxes` and `landmarks`, else from loose_bb_*.csv and loose_landmark_*.csv in ROOT or
-    in its folders meta and bb_landmark. Photos without a row have none. After `samples` has run, `account` says what of
-    the tables found no photo. With `names` (identity_meta.csv) an identity is a name and not n000002.
+    its folders meta, bb_landmark and meta/bb_landmark, else beside ROOT likewise. Photos without a row have none.
+    After `samples` has run, `account` says what of the tables found no photo. With `names` (identity_meta.csv) an
+    identity is a name and not n000002.
     """
 
     def __init__(
@@ -89,11 +90,11 @@ class VggFace2:
         yield from renamed(annotated(), names)
         told = [("boxes", boxes, with_box), ("landmarks", landmarks, with_landmarks)]
         lines = [
-            f"{what} for {found} of {count} photos, {table.unused} rows for photos that are not there"
+            f"the tables have {what} for {found} of {count} photos, {table.unused} rows for photos that are not there"
             + (f", {table.malformed} malformed rows" if table.malformed else "")
             for what, table, found in told
             if len(table) or table.malformed
-        ]
+        ] or [f"no loose_bb*.csv and no loose_landmark*.csv in {self._root} or beside it: faces will be detected"]
         if listed.malformed:
             lines.append(f"{listed.malformed} malformed rows of names")
         if self._names and unnamed:
@@ -113,8 +114,12 @@ def _tables(root: Path, given: Sequence[Path], pattern: str) -> list[Path]:
         raise SourceError(f"{missing[0]}: no such file")
     if given:
         return [path.absolute() for path in given]
-    places = (root, root / "meta", root / "bb_landmark")
-    return sorted(path.absolute() for place in places for path in place.glob(pattern))
+    for folder in (root.absolute(), root.absolute().parent):
+        places = (folder, folder / "meta", folder / "bb_landmark", folder / "meta/bb_landmark")
+        found = sorted(path for place in places for path in place.glob(pattern))
+        if found:
+            return found
+    return []
 
 
 def _box(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> Box:

@@ -81,10 +81,10 @@ class AlignParams(StageParams):
             raise UsageError("--extend and --margin are two ways to crop: give one")
         try:
             width, height = self.width_height
+            if not 1 <= min(width, height) <= max(width, height) <= 4096:
+                raise ValueError("between 1 and 4096 pixels")
             if not self.crops:
                 template(height, width)
-            elif not 1 <= min(width, height) <= max(width, height) <= 4096:
-                raise ValueError("between 1 and 4096 pixels")
         except ValueError as error:
             raise UsageError(f"--size {self.size}: {error}") from None
         if self.fit != "auto" and not self.crops:

@@ -12,6 +12,8 @@ from dataprep.samples import Row
 from dataprep.stages.base import Item, MapStage
 from dataprep.stages.upright import upright_box
 
+_FARTHEST = 1e6  # pixels; no photo is so large, and single precision ends there
+
 
 @dataclass(frozen=True, kw_only=True)
 class CropParams(StageParams):
@@ -25,7 +27,7 @@ class CropParams(StageParams):
 
 class Crop(MapStage[CropParams]):
     name = "crop"
-    version = 1
+    version = 2
     needs = "validate"
     columns = {
         "box": "list<double>",
@@ -34,11 +36,15 @@ class Crop(MapStage[CropParams]):
     Params = CropParams
 
     def apply(self, item: Item) -> Row:
+        if item.sample.aligned:  # its box, if a list has one, is that of the face in the photo that it was cut from
+            return item.ok(box=None, inside=None)
         published, box = item.sample.box, upright_box(item)
         if published is None or box is None:
             return item.ok(box=None, inside=None)
         if not all(map(math.isfinite, published)):
             return item.lost(Reason.BAD_BOX, f"a coordinate that is not finite: {' '.join(map(str, published))}")
+        if max(map(abs, published)) > _FARTHEST:
+            return item.lost(Reason.BAD_BOX, f"a coordinate beyond a million: {' '.join(map(str, published))}")
         if not (published.width > 0 and published.height > 0):
             return item.lost(
                 Reason.BAD_BOX, f"right {published.right:g} and bottom {published.bottom:g} before left and top"

@@ -50,7 +50,7 @@ class DetectParams(StageParams):
 
 class Detect(MapStage[DetectParams]):
     name = "detect"
-    version = 2
+    version = 3
     needs = "crop"
     columns = {
         "faces": "int32",  # how many were found; one at most if only the one that is meant was looked for

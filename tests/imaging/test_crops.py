@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,6 +136,16 @@ def test_four_ways_from_an_oblong_crop_to_a_square(size: tuple[int, int]) -> Non
     assert bars.sum() == 224 * 112
     assert bars[0, 112] == bars[-1, 112] == (longer == 0)
     assert not bars[60:164, 60:164].any()
+
+
+@pytest.mark.parametrize("size", [(4000, 4), (4, 4000), (4001, 3), (32, 4), (37, 4)])
+def test_the_centre_of_a_strip_is_what_the_whole_strip_would_give(size: tuple[int, int]) -> None:
+    photo, crop = photo_of(*size), Crop(0, 0, *size, 0.0)
+    made = fitted(photo, crop, 224, 224, fit="short-centre", interpolation="linear", border="black").astype(int)
+    scale = 256 / min(size)
+    whole = cv2.resize(photo, (round(size[0] * scale), round(size[1] * scale)))
+    y, x = (whole.shape[0] - 224) // 2, (whole.shape[1] - 224) // 2
+    assert np.abs(made - whole[y : y + 224, x : x + 224]).max() <= 1
 
 
 def test_the_enlargement_is_told_before_anything_is_resized() -> None:

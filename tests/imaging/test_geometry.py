@@ -60,6 +60,21 @@ def test_landmarks_turn_with_the_centres_of_their_pixels(orientation: int) -> No
     assert turn_landmarks([[20, 10]], orientation, 60, 40).tolist() == [[x, y]]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mirror_makes_left_landmarks_right_ones(orientation: int) -> None:
+    upright = ARCFACE_TEMPLATE + 10
+    marks = np.zeros((150, 140, 3), np.uint8)  # the upright photo, with a colour for each landmark
+    for number, (x, y) in enumerate(upright.round().astype(int), 1):
+        marks[y, x] = number
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = turn_pixels(marks, back)
+    seen = np.array([np.argwhere(stored[:, :, 0] == number)[0][::-1] for number in range(1, 6)])
+    if orientation in (2, 4, 5, 7):  # who looks at the stored photo, turned by 90 degrees at most, sees a mirror image
+        seen = seen[[1, 0, 2, 4, 3]]
+    height, width = stored.shape[:2]
+    assert turn_landmarks(seen, orientation, width, height).tolist() == upright.round().tolist()
+
+
 points = st.lists(
     st.tuples(st.floats(0, 500, width=32), st.floats(0, 500, width=32)), min_size=5, max_size=5, unique=True
 )

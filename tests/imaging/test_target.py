@@ -66,6 +66,22 @@ def test_the_face_is_the_one_that_the_rule_chooses_among_all(rule: str, every: l
     assert sum(map(len, found)) >= 15
 
 
+@pytest.mark.parametrize("rule", ["area-centre", "largest", "centre"])
+def test_a_face_that_fills_the_photo_and_more_is_the_full_cascades_too(rule: str) -> None:
+    photos = []
+    for number in range(24):
+        pixels = draw(number // 3, number % 3).pixels
+        left, top, right, bottom = CDetector().detect([pixels])[0].boxes[0]
+        reach, x, y = 0.35 * max(right - left, bottom - top), (left + right) / 2, (top + bottom) / 2
+        rows, columns = (slice(max(0, int(at - reach)), int(at + reach)) for at in (y, x))
+        photos.append(np.ascontiguousarray(pixels[rows, columns]))
+    target = Target(rule=rule)
+    found = CDetector().detect(photos, [target] * len(photos))
+    for pixels, one, faces in zip(photos, found, CDetector().detect(photos), strict=True):
+        assert agrees(one, target.only(faces, width=pixels.shape[1], height=pixels.shape[0]))
+    assert sum(map(len, found)) >= 12
+
+
 def test_each_face_is_found_by_a_published_box_near_it(every: list[Faces]) -> None:
     asked = 0
     for number, (pixels, faces) in enumerate(zip([*SINGLE, *SEVERAL], every, strict=True)):

@@ -42,8 +42,8 @@ def test_photos_get_their_rows_and_both_leftovers_are_told(root: Path) -> None:
     assert np.isnan(two.box.right)
     assert (three.box, three.landmarks) == (None, None)
     assert source.account == (
-        "boxes for 2 of 3 photos, 1 rows for photos that are not there; "
-        "landmarks for 1 of 3 photos, 0 rows for photos that are not there, 1 malformed rows"
+        "the tables have boxes for 2 of 3 photos, 1 rows for photos that are not there; "
+        "the tables have landmarks for 1 of 3 photos, 0 rows for photos that are not there, 1 malformed rows"
     )
 
 
@@ -55,6 +55,18 @@ def test_splits_tables_of_ones_own_and_a_flat_folder(root: Path) -> None:
     assert [s.box for s in VggFace2(root / "train").samples()] == [None, None, Box(5, 6, 12, 14)]
     given = VggFace2(root / "train", boxes=[root / "meta/loose_bb_train.csv"])
     assert [s.box is None for s in given.samples()] == [False, False, True]
+
+
+@pytest.mark.parametrize("place", ["photos/meta/bb_landmark", "meta", "bb_landmark", "meta/bb_landmark"])
+def test_tables_are_found_where_the_release_and_its_mirrors_have_them(tmp_path: Path, place: str) -> None:
+    (tmp_path / "photos/train/n000002").mkdir(parents=True)
+    (tmp_path / "photos/train/n000002/0001_01.jpg").write_bytes(b"x")
+    source = VggFace2(tmp_path / "photos")
+    assert [s.box for s in source.samples()] == [None]
+    assert "no loose_bb*.csv and no loose_landmark*.csv" in source.account
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "loose_bb_train.csv").write_text('"n000002/0001_01",5,6,7,8\n')
+    assert [s.box for s in VggFace2(tmp_path / "photos").samples()] == [Box(5, 6, 12, 14)]
 
 
 def test_the_digest_changes_with_photos_and_tables(root: Path) -> None:

@@ -159,6 +159,7 @@ def test_a_face_that_was_aligned_before_keeps_its_bytes_and_is_measured() -> Non
         ({"fit": "pad"}, "--fit pad is for crops"),
         ({"margin": 160, "margin_rule": "output", "size": "160"}, "leaves nothing"),
         ({"size": "160"}, "a multiple of 112"),
+        ({"size": "33600"}, "between 1 and 4096"),
         ({"border": "pink"}, "--border"),
         ({"max_yaw": "much"}, "max_yaw: expected float"),
         ({"interpolation": "nearest"}, "--interpolation"),

@@ -137,6 +137,20 @@ def test_landmarks_and_boxes_of_a_csv_that_are_no_numbers(tmp_path: Path) -> Non
     assert "not finite" in found["0001_01"][2]["detail"]
 
 
+def test_boxes_beyond_all_photos_and_boxes_of_faces_that_were_aligned_before(tmp_path: Path) -> None:
+    boxes = {"far": "0\tfar.png\t1\t0\t0\t1e300\t90", "cut": "1\tcut.png\t1\t300\t200\t420\t360"}
+    boxes["none"] = "1\tnone.png\t1\t0\t0\t0\t0"
+    for name in boxes:
+        (tmp_path / f"{name}.png").write_bytes(saved(Image.fromarray(DRAWN.pixels).resize((112, 112)), "PNG"))
+    (tmp_path / "x.lst").write_text("\n".join(boxes.values()) + "\n")
+    found = outcome(tmp_path, ImageList(tmp_path / "x.lst"))
+    assert {name: seen[:2] for name, seen in found.items()} == {
+        "far": ("crop", "bad_box"),
+        "cut": ("align", "ok"),
+        "none": ("align", "ok"),
+    }
+
+
 def test_landmarks_of_a_list_that_are_no_numbers(tmp_path: Path) -> None:
     numbers = [f"{value:.2f}" for value in DRAWN.landmarks.T.ravel()]
     box = [f"{value:.0f}" for value in DRAWN.box]

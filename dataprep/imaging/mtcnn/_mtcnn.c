@@ -295,7 +295,7 @@ static int pnet(const Nets *net, const Image *im, const Level *l, float threshol
     for (int x = from; x < to; x++) { xa[x - from] = win0(x, im->w, ws) - px; xb[x - from] = win1(x, im->w, ws) - px; }
     if ((ws & 1) && l->part[2] == l->w)                 /* the last pooled column has no second column: ceil_mode */
         for (size_t i = wo + 3; i < ps; i += S) mc[i] = -FLT_MAX / 4;
-    float logit = logf(threshold / (1 - threshold)) - 1e-3f, fscale = (float)l->scale;
+    float logit = fminf(logf(threshold / (1 - threshold)), 16) - 1e-3f, fscale = (float)l->scale;
     for (int p0 = 0, pairs = 0, y3 = 0; p0 < h1;) {
         int p1 = p0 + R < h1 ? p0 + R : h1, keep = p0 ? 4 : 0, rows = p1 - p0;
         if (p0) {                                       /* previous band had R rows and began R rows earlier */
@@ -368,6 +368,8 @@ static const struct { double small, large, shift, reach; } margin[3] = {
     {0.72, 1.25, 0.25, 0.40}};
 #define FINER 0.38                      /* the windows and crops that may decide about a face, in its sides: for there the */
 #define COARSER 2.40                    /* cascade may find it better, or what suppresses it */
+#define BEYOND 0.10                     /* of a face that reaches so far beyond the photo the cascade also sees smaller ones, */
+                                        /* of what the photo has of it: everything is looked at */
 
 enum { ALL, OVERLAP, AREA_CENTRE, CENTRE, LARGEST, PROBABILITY };       /* as in faces.RULES; ALL: no target, every face */
 typedef struct { int rule; double box[4], least; } Target;
@@ -686,6 +688,16 @@ static int covers(const int *part, const int *other)
     return empty(other) || (part[0] <= other[0] && part[1] <= other[1] && part[2] >= other[2] && part[3] >= other[3]);
 }
 
+static int beyond(const Cascade *c)                     /* the photo, the best face */
+{
+    const float *b = c->face.b;
+    double most = -b[0];
+    if (-b[1] > most) most = -b[1];
+    if (b[2] - c->im->w > most) most = b[2] - c->im->w;
+    if (b[3] - c->im->h > most) most = b[3] - c->im->h;
+    return c->chosen && most > BEYOND * sqrt((double)(b[2] - b[0]) * (b[3] - b[1]));
+}
+
 static int target(Cascade *c, Faces *v)                 /* leaves the meant face in v, or none */
 {
     for (;;) {
@@ -714,8 +726,9 @@ static int target(Cascade *c, Faces *v)                 /* leaves the meant face
             around(c, l, want);
             if (!covers(l->part, want)) next = l;
         }
-        if (!next) break;
-        if (scan(c, next, want)) return -1;
+        if (!next && !beyond(c)) break;
+        if (next ? scan(c, next, want) : everything(c)) return -1;
+        c->all = !next;
     }
     if (grow(v, 1)) v->f[0] = c->face; else return -1;
     v->n = c->chosen;

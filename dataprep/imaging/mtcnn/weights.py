@@ -29,7 +29,10 @@ def weight_files() -> dict[str, Path]:
     for name, path in files.items():
         found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
         if found != SHA256[name]:
-            version = importlib.metadata.version("facenet-pytorch")
+            try:
+                version = importlib.metadata.version("facenet-pytorch")
+            except importlib.metadata.PackageNotFoundError:  # a checkout
+                version = "of unknown version"
             raise ModelError(
                 f"{path} of facenet-pytorch {version} is not the published one (sha256 {found[:12]}, expected "
                 f"{SHA256[name][:12]}): pip install --force-reinstall --no-deps 'facenet-pytorch==2.5.3'"
