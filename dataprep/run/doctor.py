@@ -37,7 +37,7 @@ def _detector() -> Iterator[str]:
     drawn = [draw(identity, 0) for identity in range(10)]
     photos = [one.pixels for one in drawn]
     meant = [Target(rule="overlap", published=one.box) for one in drawn]
-    for backend in dict.fromkeys((resolve_backend(), "torch")):
+    for backend in dict.fromkeys((resolve_backend(), "torch", *(["cuda"] if torch.cuda.is_available() else []))):
         detector = make_detector(backend)
         detector.detect(photos[:1])
         level = f" ({detector.level})" if hasattr(detector, "level") else ""
@@ -45,5 +45,6 @@ def _detector() -> Iterator[str]:
             began = time.perf_counter()
             detector.detect(photos, targets)
             rate = len(photos) / (time.perf_counter() - began)
-            yield f"  {backend}{level}, {what}: {rate:.0f} photos of 250x250 per second and core"
+            each = "second" if backend == "cuda" else "second and core"
+            yield f"  {backend}{level}, {what}: {rate:.0f} photos of 250x250 per {each}"
     yield f"CUDA: {'yes, ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'not available'}"

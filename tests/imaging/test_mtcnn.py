@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dataprep.errors import ModelError
 from dataprep.imaging.faces import Detector
-from dataprep.imaging.mtcnn import make_detector, resolve_backend, weights
+from dataprep.imaging.mtcnn import make_detector, resolve_backend, torch_backend, weights
+from dataprep.imaging.mtcnn.torch_backend import TorchDetector
 from dataprep.imaging.photo import decode
 from dataprep.sources.synth.photos import draw
 
@@ -53,6 +55,30 @@ def test_tiny_photos_have_no_faces_and_no_exceptions(detector: Detector, shape: 
     generator = np.random.default_rng(0)
     photo = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
     assert len(detector.detect([photo])[0]) in (0, 1)
+
+
+@pytest.mark.parametrize("strip", [2_000, 50_000])
+@pytest.mark.parametrize("together", [0, 10**7])
+def test_photos_of_one_size_together_and_levels_in_strips_give_the_same_faces(
+    monkeypatch: pytest.MonkeyPatch, strip: int, together: int
+) -> None:
+    sizes = [(250, 250), (200, 333), (250, 250), (250, 250), (200, 333), (123, 77)]
+    photos = [draw(number, 2, width=width, height=height).pixels for number, (height, width) in enumerate(sizes)]
+    photos.insert(2, np.zeros((250, 250, 3), np.uint8))
+    one_by_one = TorchDetector().detect(photos)
+    monkeypatch.setattr(torch_backend, "_STRIP", strip)
+    for found, expected in zip(TorchDetector(together=together).detect(photos), one_by_one, strict=True):
+        assert np.allclose(found.boxes, expected.boxes, atol=0.01)
+        assert np.allclose(found.landmarks, expected.landmarks, atol=0.01)
+        assert np.allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    assert sum(map(len, one_by_one)) >= 6
+
+
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(ModelError, match="--backend torch is the same on the CPU"):
+        make_detector("cuda")
 
 
 def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

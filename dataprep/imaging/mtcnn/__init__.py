@@ -8,11 +8,11 @@ from typing import Any
 from dataprep.errors import ModelError
 from dataprep.imaging.faces import Detector
 
-BACKENDS = ("auto", "c", "torch")
+BACKENDS = ("auto", "c", "torch", "cuda")
 
 
 def resolve_backend(wanted: str = "auto") -> str:
-    """`auto` as the backend it stands for here: the C extension where it was built, else torch.
+    """`auto` as the backend it stands for here: the C extension where it was built, else torch on the CPU.
 
     Raises ModelError if a backend is asked for by name and is not there.
     """
@@ -22,6 +22,11 @@ def resolve_backend(wanted: str = "auto") -> str:
             "the C detector was not built in this installation: install face-dataprep anew where there is a C compiler "
             "and Python's headers, or choose --backend torch"
         )
+    if wanted == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ModelError("--backend cuda: torch sees no GPU here; --backend torch is the same on the CPU")
     if wanted == "auto":
         return "c" if built else "torch"
     return wanted
@@ -29,10 +34,11 @@ def resolve_backend(wanted: str = "auto") -> str:
 
 def make_detector(backend: str = "auto", **options: Any) -> Detector:
     """A detector; the options are those of `TorchDetector` and `CDetector`."""
-    if resolve_backend(backend) == "c":
+    settled = resolve_backend(backend)
+    if settled == "c":
         from dataprep.imaging.mtcnn.c_backend import CDetector
 
         return CDetector(**options)
     from dataprep.imaging.mtcnn.torch_backend import TorchDetector
 
-    return TorchDetector(**options)
+    return TorchDetector(device="cuda" if settled == "cuda" else "cpu", **options)

@@ -6,7 +6,8 @@ theirs and on purpose: a dataset made here must hold the faces that their users 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,16 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _CELL, _STRIDE = 12, 2  # PNet's window and step in its input
+_STRIP = 4_000_000  # pixels of a level that go through PNet at once: some 400 MB
+_TOGETHER = 16_000_000  # pixels of photos that go to a GPU at once
 
 
 class TorchDetector:
-    """MTCNN on the CPU or on CUDA. Parameters as in `facenet_pytorch.MTCNN`; thresholds are those of P, R and O."""
+    """MTCNN on the CPU or on CUDA. Parameters as in `facenet_pytorch.MTCNN`; thresholds are those of P, R and O.
+
+    Photos of one size share their pyramids up to `together` pixels: on the CPU by default each has its own, as theirs
+    have one by one; last digits of a convolution may depend on what it is done with.
+    """
 
     def __init__(
         self,
@@ -35,11 +42,13 @@ class TorchDetector:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
         device: str = "cpu",
+        together: int | None = None,
     ) -> None:
         import torch
 
         self._torch = torch
         self._device = torch.device(device)
+        self._together = (_TOGETHER if self._device.type == "cuda" else 0) if together is None else together
         self._min_face, self._thresholds, self._factor = min_face, thresholds, factor
         self._weights: dict[str, dict[str, Tensor]] = {
             name: {k: v.to(self._device) for k, v in torch.load(path, weights_only=True, map_location="cpu").items()}
@@ -50,8 +59,11 @@ class TorchDetector:
         return {"detector": "mtcnn-torch", "torch": self._torch.__version__, "weights": weights_digest()}
 
     def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
-        with self._torch.inference_mode():
-            found = [self._detect(image) for image in images]
+        found = [Faces.none()] * len(images)
+        with self._torch.inference_mode(), self._exactly():
+            for group in self._groups(images):
+                for place, faces in zip(group, self._detect([images[place] for place in group]), strict=True):
+                    found[place] = faces
         if targets is None:
             return found
         return [
@@ -59,43 +71,67 @@ class TorchDetector:
             for image, target, faces in zip(images, targets, found, strict=True)
         ]
 
-    def _detect(self, image: Pixels) -> Faces:
-        torch = self._torch
-        height, width = image.shape[:2]
-        tensor = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float()
-        boxes = self._propose(tensor, height, width)
-        if not len(boxes):
-            return Faces.none()
-        boxes = self._refine(tensor, boxes, height, width)
-        if not len(boxes):
-            return Faces.none()
-        return self._output(tensor, boxes, height, width)
+    def _exactly(self) -> contextlib.AbstractContextManager[None]:
+        """Convolutions in full single precision, which CUDA shortens to 10 bits of mantissa by default."""
+        if self._device.type != "cuda":
+            return contextlib.nullcontext()
+        return self._torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+    def _groups(self, images: Sequence[Pixels]) -> Iterator[list[int]]:
+        """Places of images of one size."""
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(images):
+            sizes.setdefault(image.shape, []).append(place)
+        for (height, width, *_), places in sizes.items():
+            most = max(1, self._together // max(1, height * width))
+            yield from (places[at : at + most] for at in range(0, len(places), most))
+
+    def _detect(self, images: Sequence[Pixels]) -> Iterator[Faces]:
+        """The faces of images of one size."""
+        height, width = images[0].shape[:2]
+        stacked = self._torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).float()
+        for number, boxes in enumerate(self._propose(stacked, height, width)):
+            image = stacked[number : number + 1]
+            if len(boxes):
+                boxes = self._refine(image, boxes, height, width)
+            yield self._output(image, boxes, height, width) if len(boxes) else Faces.none()
 
     # the three stages -----------------------------------------------------------------------------------------------
 
-    def _propose(self, image: Tensor, height: int, width: int) -> Floats:
-        """PNet over the pyramid: square candidate boxes (n, 5) with their scores."""
-        found = []
+    def _propose(self, images: Tensor, height: int, width: int) -> list[Floats]:
+        """PNet over the pyramid: for each image square candidate boxes (n, 5) with their scores."""
+        found: list[list[Floats]] = [[] for _ in images]
         for scale in pyramid(height, width, self._min_face, self._factor):
             size = (int(height * scale + 1), int(width * scale + 1))
-            offsets, scores = (t.cpu().numpy()[0] for t in self._pnet(self._resize(image, size)))
-            ys, xs = np.nonzero(scores[1] >= np.float32(self._thresholds[0]))
-            if not len(ys):
-                continue
-            # float32 as theirs: the floor of a quotient a hair below an integer matters
-            cells = np.stack([xs, ys], axis=1).astype(np.float32)
-            corner = np.floor((_STRIDE * cells + 1) / np.float32(scale))
-            opposite = np.floor((_STRIDE * cells + _CELL) / np.float32(scale))
-            candidates = np.concatenate(
-                [corner, opposite, scores[1, ys, xs][:, None], offsets[:, ys, xs].T], axis=1, dtype=np.float32
-            )
-            found.append(candidates[nms(candidates[:, :4], candidates[:, 4], 0.5)])
-        if not found:
-            return np.zeros((0, 5), np.float32)
-        boxes = np.concatenate(found)
-        boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)]
-        extent = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
-        return square(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * extent, boxes[:, 4:5]], axis=1))
+            offsets, scores = self._scan(self._resize(images, size))
+            for of_image, offset, score in zip(found, offsets, scores[:, 1], strict=True):
+                candidates = self._candidates(offset, score, scale)
+                if len(candidates):
+                    of_image.append(candidates[nms(candidates[:, :4], candidates[:, 4], 0.5)])
+        return [merged(candidates) for candidates in found]
+
+    def _scan(self, level: Tensor) -> tuple[Floats, Floats]:
+        """PNet on a level, in strips of its rows: each cell sees what it would see of the whole."""
+        height, width = level.shape[2:]
+        cells = -(-(height - 2) // 2) - 4
+        step = max(1, _STRIP // (_STRIDE * width * len(level)))
+        parts = []
+        for first in range(0, cells, step):
+            last = first + step >= cells
+            part = level[:, :, _STRIDE * first : height if last else _STRIDE * (first + step) + _CELL - _STRIDE]
+            parts.append(tuple(t.cpu().numpy() for t in self._pnet(part)))
+        offsets, scores = (np.concatenate(found, axis=2) for found in zip(*parts, strict=True))
+        return offsets, scores
+
+    def _candidates(self, offsets: Floats, scores: Floats, scale: float) -> Floats:
+        """The windows of a level that PNet takes for faces: boxes, score and offsets (n, 9)."""
+        ys, xs = np.nonzero(scores >= np.float32(self._thresholds[0]))
+        # float32 as theirs: the floor of a quotient a hair below an integer matters
+        cells = np.stack([xs, ys], axis=1).astype(np.float32)
+        corner = np.floor((_STRIDE * cells + 1) / np.float32(scale))
+        opposite = np.floor((_STRIDE * cells + _CELL) / np.float32(scale))
+        columns = [corner, opposite, scores[ys, xs][:, None], offsets[:, ys, xs].T]
+        return np.concatenate(columns, axis=1, dtype=np.float32)
 
     def _refine(self, image: Tensor, boxes: Floats, height: int, width: int) -> Floats:
         """RNet on 24x24 crops."""
@@ -201,6 +237,16 @@ def pyramid(height: int, width: int, min_face: int, factor: float) -> list[float
         scale *= factor
         side *= factor
     return scales
+
+
+def merged(candidates: Sequence[Floats]) -> Floats:
+    """Candidates of all levels, each a bit moved: squares (n, 5) with their scores."""
+    if not candidates:
+        return np.zeros((0, 5), np.float32)
+    boxes = np.concatenate(candidates)
+    boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)]
+    extent = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
+    return square(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * extent, boxes[:, 4:5]], axis=1))
 
 
 def square(boxes: Floats) -> Floats:
