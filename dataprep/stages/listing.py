@@ -128,7 +128,8 @@ def _gathered(parts: Sequence[Part]) -> _Rows:
         photos.append(photo_hashes(part, tables[-1]["key"]))
     source = np.repeat(np.arange(len(parts)), [len(table) for table in tables])
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    tables.clear()  # the same again, in many pieces
+    tables.clear()  # the same again, in thousands of pieces
+    pa.default_memory_pool().release_unused()
     identity = table["identity"].combine_chunks()
     unsorted = identity.dictionary.to_pylist()
     rank = np.argsort(np.argsort(np.array(unsorted, object)))
