@@ -37,9 +37,15 @@ _OPEN = 40_000  # samples in open shards: some 100 MB of waiting URLs and finish
 
 @dataclass(slots=True)
 class _Job:
+    """A URL to be asked for. `at`: where redirects from host to host have led it in this attempt, which took `hops` of
+    them and `spent` seconds."""
+
     shard: OpenShard
     sample: Sample
     url: yarl.URL
+    at: yarl.URL
+    hops: int = 0
+    spent: float = 0.0
     attempts: int = 0
     seconds: float = 0.0
     answer: Answer | None = field(default=None)
@@ -49,7 +55,8 @@ class Engine:
     """The state of one run, all of it in one event loop.
 
     The hot path of a URL: `_start` parses it, the schedule gives it out, `_ask` is a task of its own, `Client.fetch`
-    does the request, the writer's thread judges and stores. Disks are waited for in threads only: one opens and commits
+    does the request, the writer's thread judges and stores. A redirect to another host goes back to the schedule, where
+    that host is treated as any other. Disks are waited for in threads only: one opens and commits
     shards, one writes. At most the requests in flight are lost by a kill, because a request counts as in flight until
     its row is in the journal.
     """
@@ -82,7 +89,6 @@ class Engine:
                 connections=self._connections,
                 lookup=self._lookup or system_lookup,
                 heard=lambda name: self._names.answered(name, name),
-                is_aside=lambda host: self._health.is_aside(host, time.monotonic()),
             )
             self._guard(client)
             async with client, _collecting_seldom():
@@ -116,7 +122,7 @@ class Engine:
         """Two things can be away: the network, and the name servers, while what is cached still answers."""
         p, schedule = self._params, self._schedule
         shared: dict[str, Any] = {
-            "others": lambda: schedule.free_hosts, "pause": schedule.pause,
+            "others": schedule.has_free, "pause": schedule.pause,
             "let_out": schedule.let_out, "resume": schedule.resume, "counts": self._counts, "again": self._again,
             "note": self._hooks.note, "is_there": client.names_are_served,
         }  # fmt: skip
@@ -166,7 +172,7 @@ class Engine:
             except Refused as refused:
                 self._end(shard, sample, refused.reason, refused.detail)
                 continue
-            self._plan(host_of(url), _Job(shard, sample, url))
+            self._plan(host_of(url), _Job(shard, sample, url, url))
 
     async def _commit_all(self) -> None:
         """Commit shards as they are complete; the last one when the placeholders in all of them are known.
@@ -237,12 +243,19 @@ class Engine:
                 self._give_up(job)
                 return
             last = not self._schedule.is_soon(host, self._connections)
-            answer = await client.fetch(job.url, last=last)
-            job.answer = answer
-            job.seconds += time.monotonic() - began
+            answer = await client.fetch(job.at, hops=job.hops, spent=job.spent, last=last)
+            took = time.monotonic() - began
+            job.seconds += took
             rest = answer.retry_after
             if answer.alive:
-                self._net.answered(host, job.url if answer.reachable else None)
+                self._net.answered(host, job.at if answer.reachable else None)
+            if answer.moved:
+                self._answered(host)
+                job.at, job.hops, job.spent = answer.moved, answer.hops, job.spent + took
+                self._plan(host_of(job.at), job)
+                return
+            job.answer = answer
+            if answer.alive:
                 entry = self._count(host, job)
             else:
                 self._schedule.hold(host)
@@ -260,30 +273,31 @@ class Engine:
     def _again(self, host: str, job: _Job) -> None:
         """Ask for a URL whose last request does not count."""
         self._schedule.unhold(host)
-        self._schedule.add(host, job)
+        self._restart(job)
+
+    def _restart(self, job: _Job, *, delay: float = 0.0) -> None:
+        job.at, job.hops, job.spent = job.url, 0, 0.0
+        self._schedule.add(host_of(job.url), job, delay=delay)
 
     def _count(self, host: str, job: _Job) -> Entry | None:
         """Take an answer for what it is: a retry to come (None), or the end of this URL."""
         answer = job.answer
         assert answer is not None
         job.attempts += 1
-        asked = answer.elsewhere or host
         aside = False
         if answer.blames_host:
             now = time.monotonic()
             # a URL that is asked again says nothing new: two that stall must not put a living host aside
-            aside = self._health.failed(asked, now) if job.attempts == 1 else self._health.is_aside(asked, now)
+            aside = self._health.failed(host, now) if job.attempts == 1 else self._health.is_aside(host, now)
             if aside:
-                for other in self._schedule.drain(asked):
+                for other in self._schedule.drain(host):
                     self._give_up(other)
         elif answer.status is not None:
-            self._answered(asked)
-        if answer.elsewhere:
             self._answered(host)
         again = answer.reason is not None and answer.reason.transient and not answer.final and not aside
         if again and job.attempts <= self._params.retries:
             backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
-            self._schedule.add(host, job, delay=max(answer.retry_after, backoff))
+            self._restart(job, delay=max(answer.retry_after, backoff))
             return None
         return self._put(job.shard, job.sample, _row_of(job, answer))
 
@@ -299,6 +313,11 @@ class Engine:
 
     def _give_up(self, job: _Job) -> None:
         """End a URL of a host that is put aside: as it last ended itself, if it was asked before."""
+        if job.hops:
+            job.attempts += 1
+            job.answer = Answer(
+                reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final_url=str(job.at)
+            )
         if job.answer is not None and job.attempts:
             self._put(job.shard, job.sample, _row_of(job, job.answer))
         else:

@@ -27,6 +27,7 @@ from dataprep.stages.robots import LARGEST, Robots, Unreachable, opt_out
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({200, 203})
 _KEEP_ALIVE = 5.0  # seconds that an unused connection stays: each costs a descriptor here and a slot there
+_LONGEST_REST = 120.0  # seconds; a URL whose server wants more (Retry-After) is not asked again in this run
 _LITERAL = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _LAST = {"Connection": "close"}
 _SPEAKS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)  # somebody at the other end did that
@@ -49,12 +50,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of one request. `data`, as it came, is there exactly if `reason` is not.
+    """What became of one request. `data`, as it came, is there exactly if neither `reason` nor `moved` is.
 
-    `alive`: something beyond this machine was heard from, if only a refusal; `reachable`: and it was the URL's host, or a
-    proxy. `blames_host`: the host that was asked last
-    gave no HTTP answer; enough of those in a row, and it is put aside. `elsewhere` names it if it is another one than
-    the URL's. `final`: asking again in this run would be in vain. `received` counts the body's bytes.
+    `moved`: a redirect leads to this URL, on another host; it was the `hops`th. `alive`: something beyond this machine
+    was heard from, if only a refusal; `reachable`: and it was the URL's host, or a proxy. `blames_host`: the host gave
+    no HTTP answer; enough of those in a row, and it is put aside. `final`: asking again in this run would be in vain,
+    or too early. `received` counts the body's bytes.
     """
 
     reason: Reason | None
@@ -67,8 +68,9 @@ class Answer:
     alive: bool = True
     reachable: bool = True
     blames_host: bool = False
-    elsewhere: str = ""
     final: bool = False
+    moved: yarl.URL | None = None
+    hops: int = 0
 
 
 def user_agent(contact: str = "") -> str:
@@ -83,8 +85,7 @@ class Client:
     """An HTTP session under `Limits`. Use as an async context manager. No cookies, no Referer, no credentials.
 
     `lookup` resolves names (in threads); benchmarks and tests put thousands of made-up hosts on loopback with it.
-    `heard` is told of every name that the name system has answered on; no redirect is followed to a host that
-    `is_aside`.
+    `heard` is told of every name that the name system has answered on.
     """
 
     def __init__(
@@ -94,9 +95,8 @@ class Client:
         connections: int,
         lookup: Lookup = system_lookup,
         heard: Callable[[str], None] = lambda host: None,
-        is_aside: Callable[[str], bool] = lambda host: False,
     ) -> None:
-        self._limits, self._is_aside = limits, is_aside
+        self._limits = limits
         self._proxies = Proxies()
         self._resolver = Resolver(
             lookup,
@@ -131,30 +131,29 @@ class Client:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: yarl.URL, *, last: bool = False) -> Answer:
-        """Ask for a URL once, redirects followed; every way in which this can go wrong is a reason.
+    async def fetch(self, url: yarl.URL, *, hops: int = 0, spent: float = 0.0, last: bool = False) -> Answer:
+        """Ask for a URL once, redirects within its host followed; every way in which this can go wrong is a reason.
 
-        `last`: nothing else is asked of this host soon, so that its connection need not stay open.
+        `hops` redirects have led to it, and took `spent` seconds of those it has. `last`: nothing else is asked of this
+        host soon, so that its connection need not stay open.
         Hot: aiohttp takes most of the time, the rest of this file some ten microseconds. DataprepError is raised only
         where this machine, and not the URL, is at fault: no descriptors left, a proxy that wants credentials.
         """
         trail = [url]
         try:
-            async with asyncio.timeout(self._limits.total):
-                answer = await self._follow(trail, _LAST if last else None)
+            async with asyncio.timeout(self._limits.total - spent) as deadline:
+                answer = await self._follow(trail, hops, _LAST if last else None)
         except Refused as error:
             answer = Answer(reason=error.reason, detail=error.detail, reachable=False)
         except Unreachable as error:
             answer = Answer(reason=Reason.ROBOTS_DOWN, detail=str(error), final=True)
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
-        if len(trail) == 1:
+            if spent and deadline.expired():  # that the others took so long is not this host's fault
+                answer = replace(answer, blames_host=False)
+        if answer.final_url or not (hops or len(trail) > 1):
             return answer
-        where = host_of(trail[-1])
-        return replace(
-            answer, alive=True, reachable=True, final_url=answer.final_url or str(trail[-1]),
-            elsewhere=where if where != host_of(url) else "",
-        )  # fmt: skip
+        return replace(answer, final_url=str(trail[-1]))
 
     async def reaches(self, url: yarl.URL) -> bool:
         """Whether whoever would be asked for this URL can be connected to now, or refuses; nothing is sent."""
@@ -181,12 +180,10 @@ class Client:
         """Whether the name system answers on a name that nobody can have asked for, so that no cache does."""
         return await self.resolves(f"{secrets.token_hex(8)}.example.com")
 
-    async def _follow(self, trail: list[yarl.URL], headers: dict[str, str] | None) -> Answer:
-        """The answer at the end of the redirects; `trail` gets every URL that was asked."""
-        for _ in range(self._limits.redirects + 1):
+    async def _follow(self, trail: list[yarl.URL], hops: int, headers: dict[str, str] | None) -> Answer:
+        """The answer at the end of the redirects within a host; `trail` gets every URL that they lead to."""
+        while True:
             url = trail[-1]
-            if len(trail) > 1 and self._is_aside(host_of(url)):
-                return Answer(reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final=True)
             if not self._limits.allow_private:
                 refuse_private(url)
                 self._proxies.refuse_past(url)
@@ -198,7 +195,12 @@ class Client:
                 if response.status not in _REDIRECTS or not target:
                     return await self._read(response)
                 trail.append(join(url, target))
-        return Answer(reason=Reason.REDIRECTS, detail=f"more than {self._limits.redirects}", status=response.status)
+            hops += 1
+            if hops > self._limits.redirects:
+                detail = f"more than {self._limits.redirects}"
+                return Answer(reason=Reason.REDIRECTS, detail=detail, status=response.status)
+            if host_of(trail[-1]) != host_of(url):
+                return Answer(reason=None, moved=trail[-1], hops=hops)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
         status, final, most = response.status, str(response.url), self._limits.max_bytes
@@ -207,7 +209,10 @@ class Client:
             if status == 407 and self._proxies.of(response.url):
                 raise DataprepError("the proxy wants a user name and a password: put them into http_proxy")
             wait = _retry_after(response.headers.get("Retry-After", ""))
-            return replace(answer, reason=_status_reason(status), detail=f"HTTP {status}", retry_after=wait)
+            return replace(
+                answer, reason=_status_reason(status), detail=f"HTTP {status}", retry_after=min(wait, _LONGEST_REST),
+                final=wait > _LONGEST_REST,
+            )  # fmt: skip
         if not self._limits.ignore_opt_out:
             said = opt_out(response.headers.getall("X-Robots-Tag", ()))
             if said:
@@ -346,7 +351,7 @@ def _status_reason(status: int) -> Reason:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds that a server asks us to wait, at most two minutes; 0 if it does not say so in a way we know."""
+    """Seconds that a server asks us to wait; 0 if it does not say so in a way we know."""
     import email.utils
 
     if not value:
@@ -358,7 +363,7 @@ def _retry_after(value: str) -> float:
             wanted = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return 0.0
-    return min(max(wanted, 0.0), 120.0) if wanted == wanted else 0.0
+    return max(wanted, 0.0) if wanted == wanted else 0.0
 
 
 def _refusal(error: BaseException | None) -> Refused | None:
