@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yarl
@@ -24,6 +23,7 @@ from dataprep.stages.descriptors import connections_possible
 from dataprep.stages.dns import Lookup, system_lookup
 from dataprep.stages.hosts import Health
 from dataprep.stages.http import Answer, Client, Limits
+from dataprep.stages.job import Job, row_of
 from dataprep.stages.outage import Events, Guard
 from dataprep.stages.placeholders import as_placeholder, overlooked
 from dataprep.stages.schedule import Schedule
@@ -33,22 +33,6 @@ if TYPE_CHECKING:
     from dataprep.stages.download import DownloadParams, Hooks
 
 _OPEN = 40_000  # samples in open shards: some 100 MB of waiting URLs and finished rows
-
-
-@dataclass(slots=True)
-class _Job:
-    """A URL to be asked for. `at`: where redirects from host to host have led it in this attempt, which took `hops` of
-    them and `spent` seconds."""
-
-    shard: OpenShard
-    sample: Sample
-    url: yarl.URL
-    at: yarl.URL
-    hops: int = 0
-    spent: float = 0.0
-    attempts: int = 0
-    seconds: float = 0.0
-    answer: Answer | None = field(default=None)
 
 
 class Engine:
@@ -75,7 +59,7 @@ class Engine:
         p = self._params
         loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = loop.create_future()
-        self._schedule: Schedule[_Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
+        self._schedule: Schedule[Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
         self._news: asyncio.Queue[OpenShard | None] = asyncio.Queue()  # complete shards; None: something else changed
         self._connections = connections_possible(p.connections)
         self._slots = asyncio.Semaphore(self._connections)
@@ -127,10 +111,8 @@ class Engine:
             "note": self._hooks.note, "is_there": client.names_are_served,
         }  # fmt: skip
         patience = {"after": p.outage_after, "patience": p.outage_patience}
-        self._net: Guard[_Job, yarl.URL] = Guard(
-            "nothing answers", Events(reaches=client.reaches, **shared), **patience
-        )
-        self._names: Guard[_Job, str] = Guard(
+        self._net: Guard[Job, yarl.URL] = Guard("nothing answers", Events(reaches=client.reaches, **shared), **patience)
+        self._names: Guard[Job, str] = Guard(
             "no name server answers", Events(reaches=client.resolves, **shared), **patience
         )
 
@@ -172,7 +154,7 @@ class Engine:
             except Refused as refused:
                 self._end(shard, sample, refused.reason, refused.detail)
                 continue
-            self._plan(host_of(url), _Job(shard, sample, url, url))
+            self._plan(host_of(url), Job(shard, sample, url, url))
 
     async def _commit_all(self) -> None:
         """Commit shards as they are complete; the last one when the placeholders in all of them are known.
@@ -234,7 +216,7 @@ class Engine:
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception())
 
-    async def _ask(self, client: Client, host: str, job: _Job) -> None:
+    async def _ask(self, client: Client, host: str, job: Job) -> None:
         rest = 0.0
         entry = None
         try:
@@ -265,21 +247,23 @@ class Engine:
         if entry is not None:
             entry.stored = asyncio.get_running_loop().create_future()
             await entry.stored  # only then is the slot free: nothing but the requests in flight can be lost
+            if answer.reserved:
+                client.release(answer)
 
-    def _counts(self, host: str, job: _Job) -> None:
+    def _counts(self, host: str, job: Job) -> None:
         self._schedule.unhold(host)
         self._count(host, job)
 
-    def _again(self, host: str, job: _Job) -> None:
+    def _again(self, host: str, job: Job) -> None:
         """Ask for a URL whose last request does not count."""
         self._schedule.unhold(host)
         self._restart(job)
 
-    def _restart(self, job: _Job, *, delay: float = 0.0) -> None:
+    def _restart(self, job: Job, *, delay: float = 0.0) -> None:
         job.at, job.hops, job.spent = job.url, 0, 0.0
         self._schedule.add(host_of(job.url), job, delay=delay)
 
-    def _count(self, host: str, job: _Job) -> Entry | None:
+    def _count(self, host: str, job: Job) -> Entry | None:
         """Take an answer for what it is: a retry to come (None), or the end of this URL."""
         answer = job.answer
         assert answer is not None
@@ -299,19 +283,19 @@ class Engine:
             backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
             self._restart(job, delay=max(answer.retry_after, backoff))
             return None
-        return self._put(job.shard, job.sample, _row_of(job, answer))
+        return self._put(job.shard, job.sample, row_of(job, answer))
 
     def _answered(self, host: str) -> None:
         self._health.answered(host)
         self._schedule.widen(host)
 
-    def _plan(self, host: str, job: _Job) -> None:
+    def _plan(self, host: str, job: Job) -> None:
         if self._health.is_aside(host, time.monotonic()):
             self._give_up(job)
         else:
             self._schedule.add(host, job, narrow=self._health.is_suspect(host))
 
-    def _give_up(self, job: _Job) -> None:
+    def _give_up(self, job: Job) -> None:
         """End a URL of a host that is put aside: as it last ended itself, if it was asked before."""
         if job.hops:
             job.attempts += 1
@@ -319,7 +303,7 @@ class Engine:
                 reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final_url=str(job.at)
             )
         if job.answer is not None and job.attempts:
-            self._put(job.shard, job.sample, _row_of(job, job.answer))
+            self._put(job.shard, job.sample, row_of(job, job.answer))
         else:
             self._end(job.shard, job.sample, Reason.HOST_DOWN, "its host did not answer for other URLs")
 
@@ -385,21 +369,3 @@ def _limits(p: DownloadParams) -> Limits:
         connect=p.connect_timeout, idle=p.idle_timeout, total=p.timeout, max_bytes=p.max_bytes, redirects=p.redirects,
         allow_private=p.allow_private, ignore_opt_out=p.ignore_opt_out, robots=p.robots, contact=p.contact,
     )  # fmt: skip
-
-
-def _row_of(job: _Job, answer: Answer) -> Row:
-    return Row(
-        key=job.sample.key,
-        identity=job.sample.identity,
-        reason=answer.reason,
-        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # a server's words may be no text
-        payload=answer.data,
-        values={
-            "url": job.sample.url,
-            "status": answer.status,
-            "final_url": answer.final_url if answer.final_url != job.sample.url else "",
-            "attempts": job.attempts,
-            "seconds": round(job.seconds, 3),
-            "bytes": answer.received,
-        },
-    )
