@@ -57,8 +57,8 @@ class Answer:
     `moved`: a redirect leads to this URL, on another host; it was the `hops`th. `alive`: something beyond this machine
     was heard from, if only a refusal; `reachable`: and it was the URL's host, or a proxy. `blames_host`: the host gave
     no HTTP answer; enough of those in a row, and it is put aside. `final`: asking again in this run would be in vain,
-    or too early. `received` counts the body's bytes, `reserved` those to be
-    given back by `Client.release` when the data are no longer needed.
+    or too early. `received` counts the body's bytes, `reserved` those to be given back by `Client.release` when the data
+    are no longer needed.
     """
 
     reason: Reason | None
