@@ -30,7 +30,11 @@ class Journal:
     """
 
     def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
-        """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`."""
+        """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`.
+
+        A journal that is there loses its rows of these reasons too, but of each reason once only: what a retry has
+        recorded before a kill stays.
+        """
         self._directory = directory
         self._shard = shard
         folder = directory.folder / "journal"
@@ -44,7 +48,7 @@ class Journal:
             self._drop_committed(marker)
             if not self._lines_path.exists():
                 self._seed(marker, frozenset(redo))
-        self._resume(frozenset(redo))
+        self._resume(frozenset(redo), of=marker.rows if marker else None)
 
     @property
     def directory(self) -> StageDir:
@@ -141,11 +145,13 @@ class Journal:
         self._lines_end += len(line)
 
     def _drop_committed(self, marker: Marker) -> None:
-        """Remove the journal that a kill right after its commit left behind; its tar is the committed one."""
+        """Remove the journal that a kill right after its commit left behind: its tar is the committed one, or it is of
+        a retry that was begun from another commit."""
         committed = self._directory.folder / f"data/{marker.data}"
-        if marker.data and self._tar_path.exists() and self._tar_path.samefile(committed):
+        same = marker.data and self._tar_path.exists() and self._tar_path.samefile(committed)
+        if same or _head(self._lines_path).get("of", marker.rows) != marker.rows:
             self._lines_path.unlink(missing_ok=True)
-            self._tar_path.unlink()
+            self._tar_path.unlink(missing_ok=True)
 
     def _seed(self, marker: Marker, redo: frozenset[str]) -> None:
         """Write a journal that holds the committed rows, except those to be asked for again."""
@@ -166,13 +172,19 @@ class Journal:
         payloads.close()
         os.replace(lines, self._lines_path)
 
-    def _resume(self, redo: frozenset[str]) -> None:
-        """Read what an earlier run left, drop what is torn or to be asked again, and stand ready to append."""
+    def _resume(self, redo: frozenset[str], *, of: str | None) -> None:
+        """Read what an earlier run left, drop what is torn or to be asked again, and stand ready to append.
+
+        The reasons that were dropped, and the commit that the journal was begun from, stand in a line before the rows.
+        """
+        dropped = frozenset(_head(self._lines_path).get("redo", ()))
         self._hash = hashlib.sha256()
         self._tar_path.touch()
         end = 0
         with open(self._tar_path, "rb") as tar:
             for row in _whole_lines(self._lines_path):
+                if "key" not in row:
+                    continue
                 if row["size"] is not None:
                     after = _after(row)
                     tar.seek(end)
@@ -183,13 +195,13 @@ class Journal:
                     self._superseded = self._superseded or row["offset"] - end != _header_size(row["key"], body)
                     self._hash.update(stretch)
                     end = after
-                if row["reason"] not in redo:
+                if row["reason"] not in redo - dropped:
                     self._take(row)
         os.truncate(self._tar_path, end)
         rewritten = self._lines_path.with_suffix(".tmp")
-        rewritten.write_bytes(
-            b"".join(json.dumps(row, ensure_ascii=True).encode() + b"\n" for row in self.rows.values())
-        )
+        head = [{"redo": sorted(redo | dropped), "of": of}] if redo or dropped else []
+        lines = (json.dumps(line, ensure_ascii=True).encode() + b"\n" for line in [*head, *self.rows.values()])
+        rewritten.write_bytes(b"".join(lines))
         os.replace(rewritten, self._lines_path)
         self._tar = open(self._tar_path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._lines = open(self._lines_path, "ab", buffering=0)  # noqa: SIM115
@@ -210,6 +222,16 @@ def _after(row: Mapping[str, Any]) -> int:
     """Where the tar member of a row's payload ends."""
     end = int(row["offset"]) + int(row["size"])
     return end + (-int(row["size"]) % _BLOCK)
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """The line before the rows, which only the journal of a retry has."""
+    try:
+        with open(path, "rb") as lines:
+            first = json.loads(lines.readline())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return first if "redo" in first else {}
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

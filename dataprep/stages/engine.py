@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yarl
@@ -24,6 +23,7 @@ from dataprep.stages.descriptors import connections_possible
 from dataprep.stages.dns import Lookup, system_lookup
 from dataprep.stages.hosts import Health
 from dataprep.stages.http import Answer, Client, Limits
+from dataprep.stages.job import Job, row_of
 from dataprep.stages.outage import Events, Guard
 from dataprep.stages.placeholders import as_placeholder, overlooked
 from dataprep.stages.schedule import Schedule
@@ -35,23 +35,13 @@ if TYPE_CHECKING:
 _OPEN = 40_000  # samples in open shards: some 100 MB of waiting URLs and finished rows
 
 
-@dataclass(slots=True)
-class _Job:
-    shard: OpenShard
-    sample: Sample
-    url: yarl.URL
-    attempts: int = 0
-    seconds: float = 0.0
-    answer: Answer | None = field(default=None)
-
-
 class Engine:
     """The state of one run, all of it in one event loop.
 
     The hot path of a URL: `_start` parses it, the schedule gives it out, `_ask` is a task of its own, `Client.fetch`
-    does the request, the writer's thread judges and stores. Disks are waited for in threads only: one opens and commits
-    shards, one writes. At most the requests in flight are lost by a kill, because a request counts as in flight until
-    its row is in the journal.
+    does the request, the writer's thread judges and stores. A redirect to another host goes back to the schedule, where
+    that host is treated as any other. Disks are waited for in threads only: one opens and commits shards, one writes. At
+    most the requests in flight are lost by a kill, because a request counts as in flight until its row is in the journal.
     """
 
     def __init__(
@@ -68,7 +58,7 @@ class Engine:
         p = self._params
         loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = loop.create_future()
-        self._schedule: Schedule[_Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
+        self._schedule: Schedule[Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
         self._news: asyncio.Queue[OpenShard | None] = asyncio.Queue()  # complete shards; None: something else changed
         self._connections = connections_possible(p.connections)
         self._slots = asyncio.Semaphore(self._connections)
@@ -82,7 +72,6 @@ class Engine:
                 connections=self._connections,
                 lookup=self._lookup or system_lookup,
                 heard=lambda name: self._names.answered(name, name),
-                is_aside=lambda host: self._health.is_aside(host, time.monotonic()),
             )
             self._guard(client)
             async with client, _collecting_seldom():
@@ -116,15 +105,13 @@ class Engine:
         """Two things can be away: the network, and the name servers, while what is cached still answers."""
         p, schedule = self._params, self._schedule
         shared: dict[str, Any] = {
-            "others": lambda: schedule.free_hosts, "pause": schedule.pause,
+            "others": schedule.has_free, "pause": schedule.pause,
             "let_out": schedule.let_out, "resume": schedule.resume, "counts": self._counts, "again": self._again,
             "note": self._hooks.note, "is_there": client.names_are_served,
         }  # fmt: skip
         patience = {"after": p.outage_after, "patience": p.outage_patience}
-        self._net: Guard[_Job, yarl.URL] = Guard(
-            "nothing answers", Events(reaches=client.reaches, **shared), **patience
-        )
-        self._names: Guard[_Job, str] = Guard(
+        self._net: Guard[Job, yarl.URL] = Guard("nothing answers", Events(reaches=client.reaches, **shared), **patience)
+        self._names: Guard[Job, str] = Guard(
             "no name server answers", Events(reaches=client.resolves, **shared), **patience
         )
 
@@ -166,7 +153,7 @@ class Engine:
             except Refused as refused:
                 self._end(shard, sample, refused.reason, refused.detail)
                 continue
-            self._plan(host_of(url), _Job(shard, sample, url))
+            self._plan(host_of(url), Job(shard, sample, url, url))
 
     async def _commit_all(self) -> None:
         """Commit shards as they are complete; the last one when the placeholders in all of them are known.
@@ -228,7 +215,7 @@ class Engine:
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception())
 
-    async def _ask(self, client: Client, host: str, job: _Job) -> None:
+    async def _ask(self, client: Client, host: str, job: Job) -> None:
         rest = 0.0
         entry = None
         try:
@@ -237,12 +224,19 @@ class Engine:
                 self._give_up(job)
                 return
             last = not self._schedule.is_soon(host, self._connections)
-            answer = await client.fetch(job.url, last=last)
-            job.answer = answer
-            job.seconds += time.monotonic() - began
+            answer = await client.fetch(job.at, hops=job.hops, spent=job.spent, last=last)
+            took = time.monotonic() - began
+            job.seconds += took
             rest = answer.retry_after
             if answer.alive:
-                self._net.answered(host, job.url if answer.reachable else None)
+                self._net.answered(host, job.at if answer.reachable else None)
+            if answer.moved:
+                self._answered(host)
+                job.at, job.hops, job.spent = answer.moved, answer.hops, job.spent + took
+                self._plan(host_of(job.at), job)
+                return
+            job.answer = answer
+            if answer.alive:
                 entry = self._count(host, job)
             else:
                 self._schedule.hold(host)
@@ -252,55 +246,63 @@ class Engine:
         if entry is not None:
             entry.stored = asyncio.get_running_loop().create_future()
             await entry.stored  # only then is the slot free: nothing but the requests in flight can be lost
+            if answer.reserved:
+                client.release(answer)
 
-    def _counts(self, host: str, job: _Job) -> None:
+    def _counts(self, host: str, job: Job) -> None:
         self._schedule.unhold(host)
         self._count(host, job)
 
-    def _again(self, host: str, job: _Job) -> None:
+    def _again(self, host: str, job: Job) -> None:
         """Ask for a URL whose last request does not count."""
         self._schedule.unhold(host)
-        self._schedule.add(host, job)
+        self._restart(job)
 
-    def _count(self, host: str, job: _Job) -> Entry | None:
+    def _restart(self, job: Job, *, delay: float = 0.0) -> None:
+        job.at, job.hops, job.spent = job.url, 0, 0.0
+        self._schedule.add(host_of(job.url), job, delay=delay)
+
+    def _count(self, host: str, job: Job) -> Entry | None:
         """Take an answer for what it is: a retry to come (None), or the end of this URL."""
         answer = job.answer
         assert answer is not None
         job.attempts += 1
-        asked = answer.elsewhere or host
         aside = False
         if answer.blames_host:
             now = time.monotonic()
             # a URL that is asked again says nothing new: two that stall must not put a living host aside
-            aside = self._health.failed(asked, now) if job.attempts == 1 else self._health.is_aside(asked, now)
+            aside = self._health.failed(host, now) if job.attempts == 1 else self._health.is_aside(host, now)
             if aside:
-                for other in self._schedule.drain(asked):
+                for other in self._schedule.drain(host):
                     self._give_up(other)
         elif answer.status is not None:
-            self._answered(asked)
-        if answer.elsewhere:
             self._answered(host)
         again = answer.reason is not None and answer.reason.transient and not answer.final and not aside
         if again and job.attempts <= self._params.retries:
             backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
-            self._schedule.add(host, job, delay=max(answer.retry_after, backoff))
+            self._restart(job, delay=max(answer.retry_after, backoff))
             return None
-        return self._put(job.shard, job.sample, _row_of(job, answer))
+        return self._put(job.shard, job.sample, row_of(job, answer))
 
     def _answered(self, host: str) -> None:
         self._health.answered(host)
         self._schedule.widen(host)
 
-    def _plan(self, host: str, job: _Job) -> None:
+    def _plan(self, host: str, job: Job) -> None:
         if self._health.is_aside(host, time.monotonic()):
             self._give_up(job)
         else:
             self._schedule.add(host, job, narrow=self._health.is_suspect(host))
 
-    def _give_up(self, job: _Job) -> None:
+    def _give_up(self, job: Job) -> None:
         """End a URL of a host that is put aside: as it last ended itself, if it was asked before."""
+        if job.hops:
+            job.attempts += 1
+            job.answer = Answer(
+                reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final_url=str(job.at)
+            )
         if job.answer is not None and job.attempts:
-            self._put(job.shard, job.sample, _row_of(job, job.answer))
+            self._put(job.shard, job.sample, row_of(job, job.answer))
         else:
             self._end(job.shard, job.sample, Reason.HOST_DOWN, "its host did not answer for other URLs")
 
@@ -366,21 +368,3 @@ def _limits(p: DownloadParams) -> Limits:
         connect=p.connect_timeout, idle=p.idle_timeout, total=p.timeout, max_bytes=p.max_bytes, redirects=p.redirects,
         allow_private=p.allow_private, ignore_opt_out=p.ignore_opt_out, robots=p.robots, contact=p.contact,
     )  # fmt: skip
-
-
-def _row_of(job: _Job, answer: Answer) -> Row:
-    return Row(
-        key=job.sample.key,
-        identity=job.sample.identity,
-        reason=answer.reason,
-        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # a server's words may be no text
-        payload=answer.data,
-        values={
-            "url": job.sample.url,
-            "status": answer.status,
-            "final_url": answer.final_url if answer.final_url != job.sample.url else "",
-            "attempts": job.attempts,
-            "seconds": round(job.seconds, 3),
-            "bytes": answer.received,
-        },
-    )

@@ -7,7 +7,6 @@ import errno
 import re
 import secrets
 import ssl
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,12 +19,16 @@ from dataprep import __version__
 from dataprep.errors import DataprepError, Reason, UsageError
 from dataprep.imaging.sniff import suspicion
 from dataprep.stages.address import Refused, host_of, join, refuse_private
+from dataprep.stages.budget import FREE, Budget
 from dataprep.stages.dns import NEGATIVE, Lookup, Resolver, system_lookup
 from dataprep.stages.proxies import Proxies
 from dataprep.stages.robots import LARGEST, Robots, Unreachable, opt_out
+from dataprep.stages.status import LONGEST_REST, retry_after, status_reason
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({200, 203})
+_IN_MEMORY = 256_000_000  # bytes of all bodies in flight, beyond the first MB of each
+_NOT_PACKED = ("", "identity", "none", "utf-8")
 _KEEP_ALIVE = 5.0  # seconds that an unused connection stays: each costs a descriptor here and a slot there
 _LITERAL = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _LAST = {"Connection": "close"}
@@ -49,12 +52,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of one request. `data`, as it came, is there exactly if `reason` is not.
+    """What became of one request. `data`, as it came, is there exactly if neither `reason` nor `moved` is.
 
-    `alive`: something beyond this machine was heard from, if only a refusal; `reachable`: and it was the URL's host, or a
-    proxy. `blames_host`: the host that was asked last
-    gave no HTTP answer; enough of those in a row, and it is put aside. `elsewhere` names it if it is another one than
-    the URL's. `final`: asking again in this run would be in vain. `received` counts the body's bytes.
+    `moved`: a redirect leads to this URL, on another host; it was the `hops`th. `alive`: something beyond this machine
+    was heard from, if only a refusal; `reachable`: and it was the URL's host, or a proxy. `blames_host`: the host gave
+    no HTTP answer; enough of those in a row, and it is put aside. `final`: asking again in this run would be in vain,
+    or too early. `received` counts the body's bytes, `reserved` those to be given back by `Client.release` when the data
+    are no longer needed.
     """
 
     reason: Reason | None
@@ -67,8 +71,10 @@ class Answer:
     alive: bool = True
     reachable: bool = True
     blames_host: bool = False
-    elsewhere: str = ""
     final: bool = False
+    moved: yarl.URL | None = None
+    hops: int = 0
+    reserved: int = 0
 
 
 def user_agent(contact: str = "") -> str:
@@ -83,8 +89,7 @@ class Client:
     """An HTTP session under `Limits`. Use as an async context manager. No cookies, no Referer, no credentials.
 
     `lookup` resolves names (in threads); benchmarks and tests put thousands of made-up hosts on loopback with it.
-    `heard` is told of every name that the name system has answered on; no redirect is followed to a host that
-    `is_aside`.
+    `heard` is told of every name that the name system has answered on.
     """
 
     def __init__(
@@ -94,9 +99,8 @@ class Client:
         connections: int,
         lookup: Lookup = system_lookup,
         heard: Callable[[str], None] = lambda host: None,
-        is_aside: Callable[[str], bool] = lambda host: False,
     ) -> None:
-        self._limits, self._is_aside = limits, is_aside
+        self._limits, self._budget = limits, Budget(_IN_MEMORY)
         self._proxies = Proxies()
         self._resolver = Resolver(
             lookup,
@@ -131,30 +135,33 @@ class Client:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: yarl.URL, *, last: bool = False) -> Answer:
-        """Ask for a URL once, redirects followed; every way in which this can go wrong is a reason.
+    async def fetch(self, url: yarl.URL, *, hops: int = 0, spent: float = 0.0, last: bool = False) -> Answer:
+        """Ask for a URL once, redirects within its host followed; every way in which this can go wrong is a reason.
 
-        `last`: nothing else is asked of this host soon, so that its connection need not stay open.
+        `hops` redirects have led to it, and took `spent` seconds of those it has. `last`: nothing else is asked of this
+        host soon, so that its connection need not stay open.
         Hot: aiohttp takes most of the time, the rest of this file some ten microseconds. DataprepError is raised only
         where this machine, and not the URL, is at fault: no descriptors left, a proxy that wants credentials.
         """
         trail = [url]
         try:
-            async with asyncio.timeout(self._limits.total):
-                answer = await self._follow(trail, _LAST if last else None)
+            async with asyncio.timeout(self._limits.total - spent) as deadline:
+                answer = await self._follow(trail, hops, _LAST if last else None, deadline)
         except Refused as error:
             answer = Answer(reason=error.reason, detail=error.detail, reachable=False)
         except Unreachable as error:
             answer = Answer(reason=Reason.ROBOTS_DOWN, detail=str(error), final=True)
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
-        if len(trail) == 1:
+            if spent and deadline.expired():  # that the others took so long is not this host's fault
+                answer = replace(answer, blames_host=False)
+        if answer.final_url or not (hops or len(trail) > 1):
             return answer
-        where = host_of(trail[-1])
-        return replace(
-            answer, alive=True, reachable=True, final_url=answer.final_url or str(trail[-1]),
-            elsewhere=where if where != host_of(url) else "",
-        )  # fmt: skip
+        return replace(answer, final_url=str(trail[-1]))
+
+    def release(self, answer: Answer) -> None:
+        """Give the memory of an answer's data to others."""
+        self._budget.release(answer.reserved)
 
     async def reaches(self, url: yarl.URL) -> bool:
         """Whether whoever would be asked for this URL can be connected to now, or refuses; nothing is sent."""
@@ -181,12 +188,12 @@ class Client:
         """Whether the name system answers on a name that nobody can have asked for, so that no cache does."""
         return await self.resolves(f"{secrets.token_hex(8)}.example.com")
 
-    async def _follow(self, trail: list[yarl.URL], headers: dict[str, str] | None) -> Answer:
-        """The answer at the end of the redirects; `trail` gets every URL that was asked."""
-        for _ in range(self._limits.redirects + 1):
+    async def _follow(
+        self, trail: list[yarl.URL], hops: int, headers: dict[str, str] | None, deadline: asyncio.Timeout
+    ) -> Answer:
+        """The answer at the end of the redirects within a host; `trail` gets every URL that they lead to."""
+        while True:
             url = trail[-1]
-            if len(trail) > 1 and self._is_aside(host_of(url)):
-                return Answer(reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final=True)
             if not self._limits.allow_private:
                 refuse_private(url)
                 self._proxies.refuse_past(url)
@@ -196,18 +203,26 @@ class Client:
             async with self._session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as response:
                 target = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not target:
-                    return await self._read(response)
+                    return await self._read(response, deadline)
                 trail.append(join(url, target))
-        return Answer(reason=Reason.REDIRECTS, detail=f"more than {self._limits.redirects}", status=response.status)
+            hops += 1
+            if hops > self._limits.redirects:
+                detail = f"more than {self._limits.redirects}"
+                return Answer(reason=Reason.REDIRECTS, detail=detail, status=response.status)
+            if host_of(trail[-1]) != host_of(url):
+                return Answer(reason=None, moved=trail[-1], hops=hops)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> Answer:
         status, final, most = response.status, str(response.url), self._limits.max_bytes
         answer = Answer(reason=None, status=status, final_url=final)
         if status not in _WHOLE:
             if status == 407 and self._proxies.of(response.url):
                 raise DataprepError("the proxy wants a user name and a password: put them into http_proxy")
-            wait = _retry_after(response.headers.get("Retry-After", ""))
-            return replace(answer, reason=_status_reason(status), detail=f"HTTP {status}", retry_after=wait)
+            wait = retry_after(response.headers.get("Retry-After", ""))
+            return replace(
+                answer, reason=status_reason(status), detail=f"HTTP {status}", retry_after=min(wait, LONGEST_REST),
+                final=wait > LONGEST_REST,
+            )  # fmt: skip
         if not self._limits.ignore_opt_out:
             said = opt_out(response.headers.getall("X-Robots-Tag", ()))
             if said:
@@ -215,14 +230,29 @@ class Client:
         announced = response.content_length
         if announced is not None and announced > most:
             return replace(answer, reason=Reason.TOO_LARGE, detail=f"{announced} bytes announced", received=0)
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        packed = encoding not in _NOT_PACKED
+        whole = most if packed or announced is None else announced
         blocks: list[bytes] = []
-        received = 0
+        received = reserved = 0
         try:
             while block := await response.content.readany():
                 blocks.append(block)
                 received += len(block)
                 if received > most:
                     return replace(answer, reason=Reason.TOO_LARGE, detail=f"over {most} bytes", received=received)
+                if received > FREE and not reserved:
+                    reserved = await self._reserve(whole, deadline)
+            data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+            blocks.clear()
+            if packed and not reserved:
+                reserved = await self._reserve(whole, deadline)
+            answer = Answer(reason=None, status=status, final_url=final, data=data, received=received)
+            if packed:
+                answer = _unpacked(answer, encoding, most)
+            if reserved and answer.data is not None:
+                answer, reserved = replace(answer, reserved=reserved), 0
+            return answer
         except aiohttp.ClientPayloadError as error:
             got = f"{received} of {announced} bytes" if announced is not None else f"{received} bytes: {_words(error)}"
             return replace(answer, reason=Reason.SHORT_BODY, detail=got, received=received)
@@ -232,12 +262,20 @@ class Client:
             return replace(
                 answer, reason=Reason.SHORT_BODY, detail=f"{received} bytes: {_words(error)}", received=received
             )
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        answer = Answer(reason=None, status=status, final_url=final, data=data, received=received)
-        encoding = response.headers.get("Content-Encoding")
-        if encoding and encoding.strip().lower() not in ("", "identity", "none", "utf-8"):
-            return _unpacked(answer, encoding.strip().lower(), most)
-        return answer
+        finally:
+            blocks.clear()  # an exception that aiohttp keeps would keep them, too
+            if reserved:
+                self._budget.release(reserved)
+
+    async def _reserve(self, body: int, deadline: asyncio.Timeout) -> int:
+        """Wait for memory; that time is not the server's. What has come fills its buffer meanwhile, and TCP holds the
+        server back; aiohttp's idle time-out rests as long as that buffer is full."""
+        loop = asyncio.get_running_loop()
+        left = (deadline.when() or 0.0) - loop.time()
+        deadline.reschedule(None)
+        reserved = await self._budget.reserve(body)
+        deadline.reschedule(loop.time() + left)
+        return reserved
 
     async def _robots_txt(self, url: yarl.URL) -> tuple[int, bytes]:
         """Status and beginning of a robots.txt, under the same limits as everything else. Raises Unreachable."""
@@ -333,32 +371,6 @@ def _unpacked(answer: Answer, encoding: str, most: int) -> Answer:
     if not unpacker.eof:
         return replace(answer, data=None, reason=Reason.SHORT_BODY, detail=f"{encoding} without its end")
     return replace(answer, data=whole)
-
-
-def _status_reason(status: int) -> Reason:
-    if status in (404, 410):
-        return Reason.HTTP_404
-    if status == 429:
-        return Reason.HTTP_429
-    if 500 <= status < 600:
-        return Reason.HTTP_5XX
-    return Reason.HTTP_4XX if 400 <= status < 500 else Reason.HTTP_OTHER
-
-
-def _retry_after(value: str) -> float:
-    """Seconds that a server asks us to wait, at most two minutes; 0 if it does not say so in a way we know."""
-    import email.utils
-
-    if not value:
-        return 0.0
-    try:
-        wanted = float(value)
-    except ValueError:
-        try:
-            wanted = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return min(max(wanted, 0.0), 120.0) if wanted == wanted else 0.0
 
 
 def _refusal(error: BaseException | None) -> Refused | None:

@@ -24,12 +24,12 @@ _EVERY = 2.0  # seconds between two looks at whether the network is back
 class Events(Generic[T, W]):
     """What a guard sees of its surroundings and does to them.
 
-    `others` counts the hosts with requests to come or out of which no failure is held. `is_there` says whether the
+    `others` says whether a host of which no failure is held has requests to come or out. `is_there` says whether the
     network is, where nobody has answered who could be asked again. `counts` makes a failure its URL's own; `again` puts
     the URL back into the queue as if it had not been asked.
     """
 
-    others: Callable[[], int]
+    others: Callable[[], bool]
     reaches: Callable[[W], Awaitable[bool]]
     is_there: Callable[[], Awaitable[bool]]
     pause: Callable[[], None]
@@ -104,7 +104,7 @@ class Guard(Generic[T, W]):
     def _look(self) -> None:
         if not self._held or self._suspicion.is_set():
             return
-        if len(self._silent) >= _ENOUGH or self._events.others() == 0:
+        if len(self._silent) >= _ENOUGH or not self._events.others():
             self._relief.clear()
             self._suspicion.set()
 

@@ -23,6 +23,10 @@ class _Host(Generic[T]):
     queued: bool = False  # stands in the heap
     narrow: bool = False  # one at a time, until it has answered
 
+    @property
+    def has_items(self) -> bool:
+        return bool(self.waiting or self.active or self.delayed)
+
 
 class Schedule(Generic[T]):
     """Items by host. `take` gives the next item whose host is free; `done` must follow each `take`.
@@ -37,28 +41,24 @@ class Schedule(Generic[T]):
         self._heap: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
-        self._pauses, self._tickets, self._held = 0, 0, 0
+        self._pauses, self._tickets = 0, 0
 
     @property
     def ready(self) -> int:
         """How many hosts have an item that could go out now or soon."""
         return len(self._heap)
 
-    @property
-    def free_hosts(self) -> int:
-        """How many hosts have items here, or out, and are not held."""
-        return len(self._hosts) - self._held
+    def has_free(self) -> bool:
+        """Whether a host that is not held has items here, or out; those that only rest have none."""
+        return any(not host.held and host.has_items for host in self._hosts.values())
 
     def hold(self, name: str) -> None:
         """Let nothing of a host out, which has an item out now, until as many `unhold` have come."""
-        host = self._hosts[name]
-        self._held += host.held == 0
-        host.held += 1
+        self._hosts[name].held += 1
 
     def unhold(self, name: str) -> None:
         host = self._hosts[name]
         host.held -= 1
-        self._held -= host.held == 0
         self._enqueue(name, host)
         self._forget_idle(name, host)
 
@@ -159,7 +159,7 @@ class Schedule(Generic[T]):
 
     def _forget_idle(self, name: str, host: _Host[T]) -> None:
         """Drop a host without items; one that must rest a while longer is kept, by a timer."""
-        if host.waiting or host.active or host.delayed or host.held:
+        if host.has_items or host.held:
             return
         left = host.not_before - asyncio.get_running_loop().time()
         if left <= 0:

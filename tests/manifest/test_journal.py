@@ -130,6 +130,49 @@ def test_reasons_asked_for_later_reach_a_journal_that_is_open(tmp_path: Path) ->
     journal.close()
 
 
+def test_what_a_retry_has_recorded_before_a_kill_is_not_asked_again(tmp_path: Path) -> None:
+    keys = [f"p/{i}" for i in range(10)]
+
+    def lost(key: str, reason: Reason = Reason.TIMEOUT) -> Row:
+        return Row(key=key, identity="p", reason=reason, values={"seconds": 2.0})
+
+    journal = Journal(directory(tmp_path), "s")
+    journal.record(*map(lost, keys))
+    journal.commit(keys, upstream="u", seconds=0)
+    for done in range(3):  # killed three times, after one more of them was asked in vain
+        journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+        assert list(journal.rows) == keys[:done]
+        journal.record(lost(keys[done]))
+        journal.close()
+    journal = Journal(directory(tmp_path), "s", redo=["dns", "timeout"])
+    journal.record(lost(keys[3], Reason.DNS))  # asked for when this retry was under way
+    journal.close()
+    journal = Journal(directory(tmp_path), "s", redo=["dns", "timeout"])
+    assert list(journal.rows) == keys[:4]
+    journal.record(*map(lost, keys[4:]))
+    journal.commit(keys, upstream="u", seconds=0)
+    journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+    assert list(journal.rows) == [keys[3]]  # the next retry begins anew
+    journal.close()
+
+
+def test_a_retry_that_a_kill_left_behind_after_its_commit_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    journal = Journal(directory(tmp_path), "s")
+    journal.record(*map(row, KEYS))
+    journal.commit(KEYS, upstream="u", seconds=0)
+    journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+    journal.record(Row(key="p/3", identity="p", payload=b"a placeholder", values={"seconds": 2.0}))
+    # takes that one's place, so that the tar is written anew at the commit
+    journal.record(Row(key="p/3", identity="p", reason=Reason.TIMEOUT, values={"seconds": 2.0}))
+    left = {path: path.read_bytes() for path in (tmp_path / "journal").iterdir()}
+    journal.commit(KEYS, upstream="u", seconds=1)
+    for path, data in left.items():
+        path.write_bytes(data)
+    journal = Journal(directory(tmp_path), "s", redo=["timeout"])
+    assert sorted(journal.rows) == [key for key in KEYS if key != "p/3"]
+    journal.close()
+
+
 @pytest.mark.parametrize("full", ["tar", "jsonl"])
 def test_a_full_disk_leaves_the_journal_as_it_was_and_it_goes_on_when_there_is_room(tmp_path: Path, full: str) -> None:
     """The disk's end is a limit on the size of files: writes fail half-way, again and again, as on a full disk."""

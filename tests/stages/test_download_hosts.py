@@ -126,9 +126,9 @@ def test_a_redirect_to_a_dead_host_is_not_held_against_the_one_that_redirects(tm
     assert found["ok"] == 20
     assert found["connection"] == 3
     assert found["host_down"] == 17
-    assert {row["detail"] for row in rows.values() if row["reason"] == "host_down"} == {
-        "leads to a host that does not answer"
-    }
+    spared = [row for row in rows.values() if row["reason"] == "host_down"]
+    assert {(row["detail"], row["attempts"]) for row in spared} == {("leads to a host that does not answer", 1)}
+    assert all(row["final_url"].startswith("http://gone.test:2/") for row in spared)
 
 
 def test_thousands_of_dead_hosts_do_not_look_like_a_dead_network(tmp_path: Path) -> None:
@@ -290,6 +290,23 @@ def test_two_hosts_that_say_nothing_in_different_ways_do_not_wait_for_each_other
         for held in (listener, *fillers):
             held.close()
     assert [rows[url]["reason"] for url in urls] == ["timeout", "dns"]
+
+
+def test_a_host_that_rests_with_nothing_left_to_ask_is_not_waited_for(tmp_path: Path) -> None:
+    async def busy(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": "100"})
+
+    listener, fillers, port = black_hole()
+    try:
+        with serving(busy) as base:
+            urls = [f"{base}/a.jpg", f"http://stalled.test:{port}/a.jpg"]
+            began = time.monotonic()
+            _, rows = download(tmp_path, urls, lookup=to_loopback, connect_timeout=0.5, retries=0)
+    finally:
+        for held in (listener, *fillers):
+            held.close()
+    assert [rows[url]["reason"] for url in urls] == ["http_429", "timeout"]
+    assert time.monotonic() - began < 100
 
 
 def test_names_that_take_forever_hold_up_no_other_and_each_is_looked_up_once(tmp_path: Path) -> None:
