@@ -248,7 +248,8 @@ def recorded(workspace: Path) -> set[str]:
     """The samples that the download is done with, in committed shards and in journals."""
     found = set()
     for journal in workspace.glob("stages/download@*/journal/*.jsonl"):
-        found |= {json.loads(line)["key"] for line in journal.read_bytes().split(b"\n")[:-1]}
+        rows = map(json.loads, journal.read_bytes().split(b"\n")[:-1])
+        found |= {row["key"] for row in rows if "key" in row}  # a retry's begins with another line
     if (workspace / "recipe.json").exists():
         opened = Workspace(workspace)
         directory = Chain(opened, opened.recipe(), upto="download").link("download").directory
