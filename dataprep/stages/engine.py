@@ -27,6 +27,7 @@ from dataprep.stages.job import Job, row_of
 from dataprep.stages.outage import Events, Guard
 from dataprep.stages.placeholders import as_placeholder, overlooked
 from dataprep.stages.schedule import Schedule
+from dataprep.stages.status import LONGEST_REST
 from dataprep.stages.writer import Entry, OpenShard, Writer, explained, known_hash
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ class Engine:
             answer = await client.fetch(job.at, hops=job.hops, spent=job.spent, last=last)
             took = time.monotonic() - began
             job.seconds += took
-            rest = answer.retry_after
+            rest = min(answer.retry_after, LONGEST_REST)
             if answer.alive:
                 self._net.answered(host, job.at if answer.reachable else None)
             if answer.moved:
@@ -272,11 +273,14 @@ class Engine:
             now = time.monotonic()
             # a URL that is asked again says nothing new: two that stall must not put a living host aside
             aside = self._health.failed(host, now) if job.attempts == 1 else self._health.is_aside(host, now)
-            if aside:
-                for other in self._schedule.drain(host):
-                    self._give_up(other)
+        elif answer.retry_after > LONGEST_REST:
+            self._health.leave_alone(host, time.monotonic() + answer.retry_after)
+            aside = True
         elif answer.status is not None:
             self._answered(host)
+        if aside:
+            for other in self._schedule.drain(host):
+                self._give_up(other)
         again = answer.reason is not None and answer.reason.transient and not answer.final and not aside
         if again and job.attempts <= self._params.retries:
             backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
@@ -304,7 +308,9 @@ class Engine:
         if job.answer is not None and job.attempts:
             self._put(job.shard, job.sample, row_of(job, job.answer))
         else:
-            self._end(job.shard, job.sample, Reason.HOST_DOWN, "its host did not answer for other URLs")
+            self._end(
+                job.shard, job.sample, Reason.HOST_DOWN, "its host did not answer for other URLs, or wants a rest"
+            )
 
     # rows -----------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Which hosts are put aside because they do not answer, so that their other URLs cost no time-out each."""
+"""Which hosts are put aside: they do not answer, and their other URLs would cost a time-out each; or they asked for it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,7 @@ class Health:
 
     def failed(self, host: str, now: float) -> bool:
         """Count a failure; whether the host is aside now."""
-        found = self._hosts.get(host)
-        if found is None:
-            found = self._hosts[host] = _Record()
-            if len(self._hosts) > _KEPT:
-                self._hosts.popitem(last=False)
+        found = self._record(host)
         found.failures += 1
         if found.failures >= self._failures and found.until <= now:
             found.until = now + self._rest
@@ -51,3 +47,16 @@ class Health:
 
     def answered(self, host: str) -> None:
         self._hosts.pop(host, None)
+
+    def leave_alone(self, host: str, until: float) -> None:
+        """Put a host aside that asked for it."""
+        found = self._record(host)
+        found.failures, found.until = max(found.failures, self._failures), until
+
+    def _record(self, host: str) -> _Record:
+        found = self._hosts.get(host)
+        if found is None:
+            found = self._hosts[host] = _Record()
+            if len(self._hosts) > _KEPT:
+                self._hosts.popitem(last=False)
+        return found

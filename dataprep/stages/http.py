@@ -220,7 +220,7 @@ class Client:
                 raise DataprepError("the proxy wants a user name and a password: put them into http_proxy")
             wait = retry_after(response.headers.get("Retry-After", ""))
             return replace(
-                answer, reason=status_reason(status), detail=f"HTTP {status}", retry_after=min(wait, LONGEST_REST),
+                answer, reason=status_reason(status), detail=f"HTTP {status}", retry_after=wait,
                 final=wait > LONGEST_REST,
             )  # fmt: skip
         if not self._limits.ignore_opt_out:

@@ -7,7 +7,7 @@ import time
 
 from dataprep.errors import Reason
 
-LONGEST_REST = 120.0  # seconds; a URL whose server wants more (Retry-After) is not asked again in this run
+LONGEST_REST = 120.0  # seconds; a host that wants more (Retry-After) is put aside for them
 
 
 def status_reason(status: int) -> Reason:
