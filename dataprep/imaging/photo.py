@@ -6,6 +6,7 @@ photo: what is on disk stays as it came.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
 from dataclasses import dataclass
@@ -200,8 +201,8 @@ def _packed(image: PILImage.Image) -> Pixels:
     """The pixels of an RGB image, as `numpy.array` gives them. Pillow keeps four bytes for each, in rows that it shows to
     Arrow if they lie in one block of memory; OpenCV packs those in a fraction of the time that Pillow takes."""
     image.load()
-    if not hasattr(image, "__arrow_c_array__"):  # Pillow before 11.2
-        return np.array(image)
+    if not (hasattr(image, "__arrow_c_array__") and importlib.util.find_spec("pyarrow")):
+        return np.array(image)  # Pillow before 11.2; an environment for mxnet, which has only what reads packs
     import cv2
     import pyarrow as pa
 
