@@ -41,8 +41,9 @@ class Engine:
 
     The hot path of a URL: `_start` parses it, the schedule gives it out, `_ask` is a task of its own, `Client.fetch`
     does the request, the writer's thread judges and stores. A redirect to another host goes back to the schedule, where
-    that host is treated as any other. Disks are waited for in threads only: one opens and commits shards, one writes. At
-    most the requests in flight are lost by a kill, because a request counts as in flight until its row is in the journal.
+    that host is treated as any other. Disks are waited for in threads only: one opens and commits shards, one writes.
+    After a kill those URLs are asked for again whose request was in flight, which it is until its row is in the journal,
+    and those that were waiting for a retry, or for their turn at a host that a redirect leads to.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conftest import environment, pack_bytes  # noqa: E402
-from crash.oldweb import TRANSIENT, OldWeb  # noqa: E402
+from crash.oldweb import WAITING, OldWeb  # noqa: E402
 from processes import workers_of  # noqa: E402
 from webserver import serving  # noqa: E402
 
@@ -225,7 +225,7 @@ class Trial:
             self.wrong.append(f"{life} asked for {len(again)} that it had, {again[0]} for one")
         vain = set(asked) - recorded(self._workspace)
         self._lost += sum(asked[key] for key in vain)
-        in_flight = [key for key in vain if self._site.kinds[key] not in TRANSIENT]
+        in_flight = [key for key in vain if self._site.kinds[key] not in WAITING]
         if len(in_flight) > CONNECTIONS:
             self.wrong.append(f"{life} asked for {len(in_flight)} URLs in vain, with {CONNECTIONS} connections")
 

@@ -22,7 +22,8 @@ KINDS = {
     "403": 20, "404": 40, "500": 10, "loop": 10, "html": 40, "cut": 20, "empty": 10, "short": 10, "stalled": 3,
     "refused": 40, "down": 30, "strange": 17,
 }  # fmt: skip
-TRANSIENT = ("sick", "500", "short", "stalled")  # asked for again: may wait for that while nothing is in flight
+# asked for again, or sent on to a host with many others: may wait for that while nothing is in flight
+WAITING = ("sick", "500", "short", "stalled", "moved", "to_placeholder", "loop")
 _STRANGE = ("data:image/png;base64,AA", "javascript:void(0)", "file:///etc/passwd", "//", "http://user@/a b.jpg")
 _PEOPLE = 10
 
