@@ -38,7 +38,7 @@ def body_of(host: str, path: str, port: str) -> bytes:
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
     async def answer(request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(random.random() * 0.01)
+        await asyncio.sleep(random.random() * 0.1)  # who is to be stopped on the way must not be there before
         host, _, port = request.host.partition(":")
         return web.Response(body=body_of(host, request.path, port))
 
