@@ -61,11 +61,11 @@ def retry(workspace: str, reasons: str, shards: str) -> None:
     Example: dataprep retry --reason timeout,http_5xx && dataprep pack
     """
     from dataprep.run.upkeep import ask_retry
+    from dataprep.stages.registry import verb
 
     for stage, counts in ask_retry(workspace, _listed(reasons), _listed(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
-        verb = {"detect": "align"}.get(stage, stage)
-        click.echo(f"{stage}: {named} will be tried again by the next `dataprep {verb}`, `pack` or `run`")
+        click.echo(f"{stage}: {named} will be tried again by the next `dataprep {verb(stage)}`, `pack` or `run`")
 
 
 def _listed(text: str) -> list[str]:

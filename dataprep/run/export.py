@@ -15,6 +15,7 @@ from dataprep.records.lists import insightface_line
 from dataprep.run.chain import WHOLE, Chain, State
 from dataprep.samples import Sample
 from dataprep.stages.base import local_photo
+from dataprep.stages.registry import verb
 from dataprep.storage import Folder
 from dataprep.tars import member_name
 
@@ -92,12 +93,8 @@ def _opened(workspace: str, stage: str) -> tuple[Chain, State]:
     chain = Chain(opened, opened.recipe(), upto=stage)
     state = State(chain, opened.plan())
     if not state.shards or state.pending(chain.link(stage)):
-        raise WorkspaceError(f"{stage} is not done in {workspace}: run `dataprep {_verb(stage)}` first")
+        raise WorkspaceError(f"{stage} is not done in {workspace}: run `dataprep {verb(stage)}` first")
     return chain, state
-
-
-def _verb(stage: str) -> str:
-    return {"detect": "align"}.get(stage, stage)
 
 
 def _put(target: Path, name: str, data: bytes) -> None:

@@ -130,7 +130,7 @@ def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_
 
 
 def parse_table(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Table | None:
-    """What `parse_list` gives, twenty times as fast; None unless every line is as in the release."""
+    """What `parse_list` gives, several times as fast; None unless every line is as in the release."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv

@@ -66,7 +66,7 @@ class Detect(MapStage[DetectParams]):
         return {"weights": weights_digest()}
 
     def versions(self) -> dict[str, str]:
-        if self.params.backend in ("torch", "cuda"):
+        if self.params.backend == "torch":
             return {"torch": importlib.metadata.version("torch")}
         return make_detector(self.params.backend).versions()
 

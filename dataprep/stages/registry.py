@@ -15,3 +15,8 @@ from dataprep.stages.validate import Validate
 
 STAGES: tuple[type[Stage[Any]], ...] = (Download, Validate, Crop, Detect, Align, Listing, Pack)
 BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def verb(stage: str) -> str:
+    """The command that runs a stage."""
+    return {"detect": "align"}.get(stage, stage)

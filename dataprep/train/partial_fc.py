@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dataprep.train.collective import cross_entropy, gather_batch, gather_labels, sum_over
+from dataprep.train.collective import cross_entropy, sum_over
 from dataprep.train.margins import Margin
 from dataprep.train.sharding import Head, drawing, initial_rows
 
@@ -40,17 +40,6 @@ class Classifier(Head):
         shape = (embedding,) if subcenters == 1 else (subcenters, embedding)
         self.weight = nn.Parameter(initial_rows(self.own, *shape, seed=seed))
         self.bias = nn.Parameter(torch.zeros(len(self.own))) if margin is None else None
-
-    def forward(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(embedded.device.type, enabled=False):
-            if embedded.dtype != torch.float64:
-                embedded = embedded.float()
-            labels = gather_labels(labels.long(), self.world)
-            self.check_labels(labels)
-            loss = self.loss(gather_batch(embedded, self.rank, self.world), labels)
-        if self.training:
-            self.step += 1
-        return loss
 
     def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
         """The whole batch's, from this process's classes."""

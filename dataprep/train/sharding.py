@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dataprep.errors import ModelError, RecordError
-from dataprep.train.collective import gather_rows, shard
+from dataprep.train.collective import gather_batch, gather_labels, gather_rows, shard
 
 
 class Head(nn.Module):
@@ -22,6 +22,7 @@ class Head(nn.Module):
     """
 
     by_class: tuple[str, ...] = ()
+    whole = False  # whether each process computes all of the gradient, not its classes' part
     labels_known = False  # whether the caller has checked all labels that will come
 
     def __init__(self, classes: int, *, rank: int = 0, world: int = 1, seed: int = 0) -> None:
@@ -30,7 +31,6 @@ class Head(nn.Module):
         self.own = shard(classes, rank, world)
         self.step = 0  # training steps so far; with the seed it decides what is drawn
 
-    @abstractmethod
     def forward(self, embedded: Tensor, labels: Tensor) -> Tensor:
         """(n, d) and (n,) to the mean loss of the batch: float32 whatever autocast says, float64 from float64.
 
@@ -38,6 +38,19 @@ class Head(nn.Module):
         `embedded` is then `world` times that of the loss: averaged over the processes, as data-parallel training does,
         the backbone's gradient is right. Raises RecordError for a label that is not among the classes.
         """
+        with torch.autocast(embedded.device.type, enabled=False):
+            if embedded.dtype != torch.float64:
+                embedded = embedded.float()
+            labels = gather_labels(labels.long(), self.world)
+            self.check_labels(labels)
+            loss = self.loss(gather_batch(embedded, self.rank, self.world, whole=self.whole), labels)
+        if self.training:
+            self.step += 1
+        return loss
+
+    @abstractmethod
+    def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        """The same for the whole batch, its embeddings and labels gathered from all processes."""
 
     def full_state(self) -> dict[str, Tensor]:
         """All that the head knows, with the rows of all classes, on the CPU. Every process must call it."""

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dataprep.train.collective import gather_batch, gather_labels
 from dataprep.train.margins import angle
 from dataprep.train.sharding import Head, drawing
 
@@ -20,27 +19,19 @@ class TripletLoss(Head):
     where there is none. Batches are P identities of K images: `pk_order`.
     """
 
+    whole = True
+
     def __init__(
         self, classes: int, *, margin: float, angular: bool, rank: int = 0, world: int = 1, seed: int = 0
     ) -> None:
         super().__init__(classes, rank=rank, world=world, seed=seed)
         self.margin, self.angular = margin, angular
 
-    def forward(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(embedded.device.type, enabled=False):
-            if embedded.dtype != torch.float64:
-                embedded = embedded.float()
-            labels = gather_labels(labels.long(), self.world)
-            self.check_labels(labels)
-            embedded = gather_batch(embedded, self.rank, self.world, whole=True)
-            apart = distances(embedded, angular=self.angular)
-            anchor, positive, negative = semi_hard(apart.detach(), labels, self.margin, drawing(self.seed, self.step))
-            losses = functional.relu(apart[anchor, positive] - apart[anchor, negative] + self.margin)
-            if self.training:
-                self.step += 1
-            if not len(losses):
-                return embedded.sum() * 0
-            return losses.mean()
+    def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        apart = distances(embedded, angular=self.angular)
+        anchor, positive, negative = semi_hard(apart.detach(), labels, self.margin, drawing(self.seed, self.step))
+        losses = functional.relu(apart[anchor, positive] - apart[anchor, negative] + self.margin)
+        return losses.mean() if len(losses) else embedded.sum() * 0
 
 
 def distances(embedded: Tensor, *, angular: bool) -> Tensor:

@@ -79,6 +79,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         pytest.skip("it is there")
     with pytest.raises(ModelError, match="--backend torch is the same on the CPU"):
         make_detector("cuda")
+    assert resolve_backend("cuda") == "cuda"  # a workspace that was made on one can be looked at
 
 
 def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

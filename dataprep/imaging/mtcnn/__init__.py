@@ -22,18 +22,13 @@ def resolve_backend(wanted: str = "auto") -> str:
             "the C detector was not built in this installation: install face-dataprep anew where there is a C compiler "
             "and Python's headers, or choose --backend torch"
         )
-    if wanted == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ModelError("--backend cuda: torch sees no GPU here; --backend torch is the same on the CPU")
     if wanted == "auto":
         return "c" if built else "torch"
     return wanted
 
 
 def make_detector(backend: str = "auto", **options: Any) -> Detector:
-    """A detector; the options are those of `TorchDetector` and `CDetector`."""
+    """A detector; the options are those of `TorchDetector` and `CDetector`. Raises ModelError if it cannot run here."""
     settled = resolve_backend(backend)
     if settled == "c":
         from dataprep.imaging.mtcnn.c_backend import CDetector
@@ -41,4 +36,10 @@ def make_detector(backend: str = "auto", **options: Any) -> Detector:
         return CDetector(**options)
     from dataprep.imaging.mtcnn.torch_backend import TorchDetector
 
-    return TorchDetector(device="cuda" if settled == "cuda" else "cpu", **options)
+    if settled == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ModelError("--backend cuda: torch sees no GPU here; --backend torch is the same on the CPU")
+        return TorchDetector(device="cuda", **options)
+    return TorchDetector(**options)
