@@ -6,16 +6,35 @@ cannot go on. Every message names what is wrong and what to do about it.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal, Self
 
 Verdict = Literal["ok", "dropped", "failed"]
 
 
 class DataprepError(Exception):
-    """Base of everything raised on purpose. `exit_code` is what the command line exits with."""
+    """Base of everything raised on purpose.
+
+    The message says what is wrong, in terms of the library. `hint` is what somebody at the command line types or does
+    about it; the command line prints it on a line of its own. `exit_code` is what the command line exits with.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+    def within(self, where: object) -> Self:
+        """The same error, hint included, with `where: ` in front of its message: a file that holds what is wrong."""
+        error = copy.copy(self)
+        error.args = (f"{where}: {self}",)
+        return error
 
 
 class UsageError(DataprepError):
@@ -59,6 +78,13 @@ class ImagingError(DataprepError):
 
 class ModelError(DataprepError):
     """Weights, a checkpoint or a training configuration cannot be used."""
+
+
+def _rebuild(kind: type[DataprepError], args: tuple[Any, ...], attributes: dict[str, Any]) -> DataprepError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class Reason(Enum):

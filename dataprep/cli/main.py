@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
     except DataprepError as error:
-        sys.exit(_fail(str(error), error.exit_code))
+        sys.exit(_fail(str(error), error.exit_code, error.hint))
     except click.exceptions.Abort:
         sys.exit(_fail("interrupted", 130))
     except KeyboardInterrupt:
@@ -97,8 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(text: str, code: int) -> int:
+def _fail(text: str, code: int, hint: str = "") -> int:
     print(f"dataprep: {text}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
     return code
 
 
