@@ -114,6 +114,8 @@ def pack(ctx: click.Context, /, **values: Any) -> None:
     if report:
         counts = report.extras["pack"]["counts"]
         held = f", {counts['pairs']} held-out pairs in holdout.bin" if counts["pairs"] else ""
+        if 0 < counts["folds"] < 10:
+            held += f" ({counts['folds']} folds instead of 10: few people are held out)"
         click.echo(
             f"{counts['images']} images of {counts['identities']} identities in {ctx.obj}/packs/{packing['name']}{held}"
         )

@@ -31,5 +31,7 @@ def embedding_accuracy(embedded: Embeddings, same: Bools) -> float:
 
 def _accuracy(distance: Floats, same: Bools) -> float:
     thresholds = np.quantile(distance, np.linspace(0, 1, 401))
-    accuracy, _ = fold_accuracy(distance, same, consecutive_folds(len(same)), thresholds)
+    accuracy, _ = fold_accuracy(
+        distance, same, consecutive_folds(len(same), max(2, min(10, len(same) // 4))), thresholds
+    )
     return float(accuracy.mean())

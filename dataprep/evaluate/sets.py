@@ -12,6 +12,7 @@ import numpy as np
 from dataprep.errors import RecordError
 from dataprep.evaluate.features import Features, Matrix
 from dataprep.evaluate.verification import Bools, Ints
+from dataprep.records.faces import read_manifest
 from dataprep.records.pairlists import read_pairs
 from dataprep.records.pairs import consecutive_folds, read_bin
 from dataprep.storage import file_sha256
@@ -183,7 +184,7 @@ def _open_bin(path: Path) -> VerificationSet:
             first[image] = len(first)
             names.append(name)
     position = np.array([first[image] for image in images], np.int64)
-    folds = consecutive_folds(len(same))
+    folds = consecutive_folds(len(same), _folds_of(path))
     return VerificationSet(
         name=path.stem,
         path=path,
@@ -197,6 +198,13 @@ def _open_bin(path: Path) -> VerificationSet:
         fold=folds,
         folds=int(folds.max()) + 1,
     )
+
+
+def _folds_of(path: Path) -> int:
+    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside it says."""
+    manifest = read_manifest(path.parent)
+    folds = manifest.get("folds")
+    return folds if path.name == "holdout.bin" and isinstance(folds, int) and 2 <= folds <= 10 else 10
 
 
 def _find(folder: Path, name: str) -> Path | None:

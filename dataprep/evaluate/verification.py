@@ -132,7 +132,7 @@ def check_pairs(distance: Floats, same: Bools, folds: Ints) -> None:
     if count == 1 and len(same) > 1:
         raise RecordError("all pairs are in one fold; a fold is scored at the threshold that the others choose")
     if len(same) < 2 * count or count < 2:
-        raise RecordError(f"{len(same)} pairs are too few for ten folds; a verification set has hundreds")
+        raise RecordError(f"{len(same)} pairs are too few for {max(count, 2)} folds; a verification set has hundreds")
     for fold in range(count):
         positives = int(same[folds == fold].sum())
         if positives in (0, int((folds == fold).sum())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,6 +63,14 @@ class Plan:
     def samples(self, shard: Shard) -> list[Sample]:
         """The samples of a shard in plan order."""
         return columns.samples_of(self._table(shard))
+
+    def photos_per_identity(self) -> dict[str, int]:
+        """How many samples each identity has."""
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            for entry in self._table(shard, ["identity"])["identity"].value_counts().to_pylist():
+                counts[entry["values"]] += entry["counts"]
+        return dict(counts)
 
     def add(
         self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample | Table]

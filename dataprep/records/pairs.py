@@ -30,40 +30,53 @@ class Pairs:
         return len(self.left)
 
 
+FEWEST = 4  # people with two photos each: two folds of two people, the least that share nobody
+
+
 def make_pairs(
     photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: int = 0, at_most: int | None = None
 ) -> Pairs:
-    """Every positive pair there is, or a seeded choice of `at_most // 2`, and as many negative ones, in folds that share
-    no identity.
+    """Positive pairs, and as many negative ones, in at most `folds` folds that share no identity.
 
-    `photos` maps an identity to its photos. Identities are shuffled and dealt to the folds so that these hold about as
-    many positive pairs each; a fold's negatives are drawn from its own identities, without repetition.
-    Raises RecordError if a fold ends up without positives or without two identities.
+    `photos` maps an identity to its photos. A fold needs two identities, one of them with two photos: where there are
+    fewer, there are fewer folds. Identities are shuffled and dealt so that the folds hold about as many positive pairs
+    each. No identity gives more positive pairs than a fold's even share; within that, every positive pair there is comes,
+    or a seeded choice of `at_most // 2`. A fold's negatives are drawn from its own identities, without repetition.
+    Two or three identities with two photos cannot make two folds without sharing; their pairs are dealt to two folds.
+    Raises RecordError if there are fewer.
     """
     generator = np.random.default_rng(seed)
+    several = sum(len(group) > 1 for group in photos.values())
+    count = min(folds, len(photos) // 2, several)
+    if several < 2:
+        raise RecordError(
+            f"pairs need two identities with two photos each, and {FEWEST} for folds that share nobody; "
+            f"{several} of {len(photos)} {'has' if several == 1 else 'have'} two photos"
+        )
+    cap = _even_share([len(group) * (len(group) - 1) // 2 for group in photos.values()], count)
     left: list[str] = []
     right: list[str] = []
     same: list[bool] = []
     fold: list[int] = []
-    for number, members in enumerate(_deal(photos, folds, generator)):
-        cap = None if at_most is None else max(1, at_most // (2 * folds))
-        positives = _positives([photos[name] for name in members], cap, generator)
-        if not positives or len(members) < 2:
-            raise RecordError(
-                f"too few identities for {folds} folds: each needs two, one of them with two photos; "
-                f"{len(photos)} identities are there"
-            )
-        negatives = _negatives([photos[name] for name in members], len(positives), generator)
+    for number, members in enumerate(_deal(photos, count, cap, generator)):
+        groups = [photos[name] for name in members]
+        positives = _positives(groups, cap, None if at_most is None else max(1, at_most // (2 * count)), generator)
+        negatives = _negatives(groups, len(positives), generator)
         positives = positives[: len(negatives)]
         # alternating, so that every stretch of the list holds both kinds
-        for pair, kind in (
-            (p, k) for two in zip(positives, negatives, strict=True) for p, k in zip(two, (True, False), strict=True)
-        ):
-            left.append(pair[0])
-            right.append(pair[1])
-            same.append(kind)
-            fold.append(number)
-    return Pairs(left=tuple(left), right=tuple(right), same=np.array(same), fold=np.array(fold))
+        for turn, (positive, negative) in enumerate(zip(positives, negatives, strict=True)):
+            for pair, kind in ((positive, True), (negative, False)):
+                left.append(pair[0])
+                right.append(pair[1])
+                same.append(kind)
+                fold.append(number if count > 1 else turn % 2)
+    order = np.argsort(fold, kind="stable")
+    return Pairs(
+        left=tuple(left[i] for i in order),
+        right=tuple(right[i] for i in order),
+        same=np.array(same)[order],
+        fold=np.array(fold)[order],
+    )
 
 
 def level(pairs: Pairs, *, at_most: int | None = None, seed: int = 0) -> Pairs:
@@ -87,37 +100,65 @@ def level(pairs: Pairs, *, at_most: int | None = None, seed: int = 0) -> Pairs:
     )
 
 
-def _deal(photos: Mapping[str, Sequence[str]], folds: int, generator: np.random.Generator) -> list[list[str]]:
-    """Identities dealt to folds: shuffled, then the largest first, each to the fold with the fewest pairs so far."""
+def _even_share(pairs: Sequence[int], folds: int) -> int:
+    """The largest cap c on the pairs of an identity with which all of them give `folds * c` pairs: no identity fills a
+    fold by itself. At least 1, where `folds` identities have a pair."""
+    low, high = 1, max(pairs)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(count, middle) for count in pairs) >= folds * middle:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _deal(photos: Mapping[str, Sequence[str]], folds: int, cap: int, generator: np.random.Generator) -> list[list[str]]:
+    """Identities dealt to folds: shuffled, then those with most pairs first. Every fold gets one, then a second one, and
+    the rest go to the fold with the fewest pairs so far."""
     names = sorted(photos)
     order = [names[i] for i in generator.permutation(len(names))]
     order.sort(key=lambda name: -len(photos[name]))
     dealt: list[list[str]] = [[] for _ in range(folds)]
     load = [0.0] * folds
-    for name in order:
-        lightest = min(range(folds), key=lambda i: (load[i], len(dealt[i])))
-        dealt[lightest].append(name)
+    for position, name in enumerate(order):
+        rank = min(2, position // folds)  # how many identities each fold has, up to two
+        target = min(
+            (i for i in range(folds) if len(dealt[i]) <= rank or rank == 2), key=lambda i: (load[i], len(dealt[i]))
+        )
+        dealt[target].append(name)
         count = len(photos[name])
-        load[lightest] += count * (count - 1) / 2 + 1e-3
+        load[target] += min(cap, count * (count - 1) / 2) + 1e-3
     return dealt
 
 
 def _positives(
-    groups: Sequence[Sequence[str]], cap: int | None, generator: np.random.Generator
+    groups: Sequence[Sequence[str]], each: int, at_most: int | None, generator: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """Pairs within groups: all of them, or `cap` drawn by index, so that millions need not be listed first."""
-    ends = np.cumsum([len(group) * (len(group) - 1) // 2 for group in groups])
-    total = int(ends[-1]) if len(ends) else 0
-    chosen = range(total) if cap is None or total <= cap else np.sort(generator.choice(total, cap, replace=False))
+    """Pairs within groups, `each` of a group and `at_most` in all: drawn by index, so that millions need not be listed."""
     pairs = []
-    for index in map(int, chosen):
-        number = int(np.searchsorted(ends, index, side="right"))
-        group, rest, first = groups[number], index - (int(ends[number - 1]) if number else 0), 0
-        while rest >= len(group) - 1 - first:
-            rest -= len(group) - 1 - first
-            first += 1
-        pairs.append((group[first], group[first + 1 + rest]))
-    return pairs
+    for group in groups:
+        possible = len(group) * (len(group) - 1) // 2
+        pairs += [(group, index) for index in _draw(possible, each, generator)]
+    if at_most is not None:
+        pairs = [pairs[i] for i in _draw(len(pairs), at_most, generator)]
+    return [_pair(group, index) for group, index in pairs]
+
+
+def _draw(possible: int, at_most: int, generator: np.random.Generator) -> list[int]:
+    """At most so many of `range(possible)`, in order."""
+    if possible <= at_most:
+        return list(range(possible))
+    return sorted(generator.choice(possible, at_most, replace=False).tolist())
+
+
+def _pair(group: Sequence[str], index: int) -> tuple[str, str]:
+    """The pair at this index of all pairs of a group, counted as (0, 1), (0, 2), ... (1, 2), ..."""
+    first = 0
+    while index >= len(group) - 1 - first:
+        index -= len(group) - 1 - first
+        first += 1
+    return group[first], group[first + 1 + index]
 
 
 def _negatives(groups: Sequence[Sequence[str]], wanted: int, generator: np.random.Generator) -> list[tuple[str, str]]:

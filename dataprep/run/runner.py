@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import signal
 import threading
@@ -48,6 +49,9 @@ def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Disp
     if not work:
         chain.workspace.remember(chain.recipe())
         return make_report(chain, {}, {})
+    photos = functools.cache(chain.workspace.plan().photos_per_identity)
+    for link, _ in work:
+        link.stage.check(photos)
     with contextlib.ExitStack() as stack:
         for link, _ in work:
             stack.enter_context(locked(link.directory.folder.path, link.name))

@@ -44,6 +44,9 @@ class Stage(ABC, Generic[P]):
         """Libraries whose version may change a byte: recorded, and checked when a begun stage goes on."""
         return {}
 
+    def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
+        """Raise DataprepError, before anything runs, if the plan's photos per identity cannot be enough for this stage."""
+
     def fingerprint(self, upstream: str) -> str:
         return fingerprint(
             {

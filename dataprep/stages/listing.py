@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dataprep.errors import Reason, SourceError
 from dataprep.params import StageParams, param
+from dataprep.records.pairs import FEWEST
 from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
 from dataprep.stages.duplicates import CHOICES, Duplicates, Positions, find_duplicates, photo_hashes
 from dataprep.storage import folded, plain
@@ -61,6 +62,10 @@ class Listing(MergeStage[ListingParams]):
         excluded = sorted(self.params.excluded())
         return {"exclude": hashlib.sha256("\n".join(excluded).encode()).hexdigest()} if excluded else {}
 
+    def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
+        if self.params.holdout:
+            _check_holdout({name: n for name, n in photos().items() if n >= self.params.min_images}, self.params)
+
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
         """Rows by identity and key. There may be millions of them: they stay Arrow columns and numpy arrays."""
         p, rows = self.params, _gathered(parts)
@@ -80,7 +85,8 @@ class Listing(MergeStage[ListingParams]):
             (images < p.min_images)[rows.person],
             lambda positions: _texts(few).take(rows.person[positions]),
         )
-        kept = [name for name, count in zip(rows.names, images.tolist(), strict=True) if count >= p.min_images]
+        kept = {name: n for name, n in zip(rows.names, images.tolist(), strict=True) if n >= max(1, p.min_images)}
+        _check_holdout(kept, p)
         held_out = held_out_identities(kept, p.holdout, p.seed)
         labels = {name: label for label, name in enumerate(name for name in kept if name not in held_out)}
         context.tick(len(out))
@@ -94,17 +100,37 @@ class Listing(MergeStage[ListingParams]):
         )
 
 
+def _check_holdout(images: Mapping[str, int], params: ListingParams) -> None:
+    """Raises SourceError where holding people out would leave none to make pairs of, or none to train on."""
+    several = sum(count > 1 for count in images.values())
+    if params.holdout and several < FEWEST:
+        raise SourceError(
+            f"a hold-out set takes {FEWEST} people with two images each, half of them to train on; {several} of "
+            f"{len(images)} people have two",
+            hint="leave out --holdout, or add photos",
+        )
+
+
 def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
     """Also the names that the plan numbered: who asks for `anna` to be left out may be meant by `anna~2`."""
     forms = {folded(name) for name in excluded}
     return excluded | {name for name in names if "~" in name and folded(name.rpartition("~")[0]) in forms}
 
 
-def held_out_identities(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
-    """The share of the names with the smallest seeded hashes: a name's fate hardly depends on who else is there."""
-    wanted = round(len(names) * share)
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    return frozenset(ranked[:wanted])
+def held_out_identities(images: Mapping[str, int], share: float, seed: int) -> frozenset[str]:
+    """The share of the names with the smallest seeded hashes: a name's fate hardly depends on who else is there.
+
+    `images` counts each name's images. Where the share is smaller than what pairs take, four people with two images (two,
+    if half of them is not more), those come in its place.
+    """
+    if not share:
+        return frozenset()
+    ranked = sorted(images, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    several = [name for name in ranked if images[name] > 1]
+    first = several[: min(FEWEST, len(several) // 2)]
+    rest = [name for name in ranked if name not in first]
+    wanted = min(round(len(ranked) * share), len(ranked) - 2)  # two at least are trained on
+    return frozenset(first + rest[: max(0, wanted - len(first))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ class PackParams(StageParams):
 
 class Pack(MergeStage[PackParams]):
     name = "pack"
-    version = 1
+    version = 2
     needs = "lst"
     columns = {"record": "int64"}  # the key in the .rec; null for held-out faces
     Params = PackParams
@@ -88,7 +88,10 @@ class Pack(MergeStage[PackParams]):
             shutil.rmtree(staged, ignore_errors=True)
         return Merged(
             table=faces.numbered(self._in_order(faces.train), 1 if self.params.form.layout == "insightface" else 0),
-            extra={"files": manifest["files"], "counts": {**manifest["counts"], "pairs": manifest["pairs"]}},
+            extra={
+                "files": manifest["files"],
+                "counts": {**manifest["counts"], "pairs": manifest["pairs"], "folds": manifest["folds"]},
+            },
         )
 
     def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
@@ -114,7 +117,9 @@ class Pack(MergeStage[PackParams]):
         width, height = align.width_height
         # faces that somebody else aligned fit a template that only he knows
         aligned_here = not align.crops and not any(s.get("aligned") or s.get("kind") == "rec" for s in context.sources)
-        pairs = self._write_holdout(folder / "holdout.bin", faces) if len(faces.held_out) else 0
+        holdout = (
+            self._write_holdout(folder / "holdout.bin", faces) if len(faces.held_out) else {"pairs": 0, "folds": 0}
+        )
         return write_pack(
             folder,
             faces.read_all(self._in_order(faces.train)),
@@ -122,7 +127,7 @@ class Pack(MergeStage[PackParams]):
             height=height,
             width=width,
             about={
-                "pairs": pairs,
+                **holdout,
                 "template": template(height, width).tolist() if aligned_here else None,
                 "recipe": {name: dict(values) for name, values in context.recipe.items()},
                 "sources": list(context.sources),
@@ -136,7 +141,8 @@ class Pack(MergeStage[PackParams]):
             return train
         return train[np.random.default_rng(self.params.shuffle).permutation(len(train))]
 
-    def _write_holdout(self, path: Path, faces: _Faces) -> int:
+    def _write_holdout(self, path: Path, faces: _Faces) -> dict[str, int]:
+        """Write the verification set; how many pairs and folds it has."""
         photos = faces.by_identity(faces.held_out)
         try:
             every = make_pairs(photos, seed=self.params.pairs_seed, at_most=self.params.pairs)
@@ -145,7 +151,7 @@ class Pack(MergeStage[PackParams]):
         pairs = level(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
         names = [name for two in zip(pairs.left, pairs.right, strict=True) for name in two]
         write_bin(path, faces.read_named(names, faces.held_out), pairs.same.tolist())
-        return len(pairs)
+        return {"pairs": len(pairs), "folds": int(pairs.fold.max()) + 1}
 
 
 class _Faces:

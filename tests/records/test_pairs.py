@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataprep.errors import RecordError
-from dataprep.records.pairs import level, make_pairs, read_bin, write_bin
+from dataprep.records.pairs import Pairs, level, make_pairs, read_bin, write_bin
 
 PHOTOS = {f"p{i:02d}": [f"p{i:02d}/{j}" for j in range(2 + i % 5)] for i in range(40)}
 
@@ -40,9 +42,38 @@ def test_level_folds_are_equal_and_mixed() -> None:
     assert (np.add.reduceat(pairs.same, range(0, 100, 10)) == 5).all()
 
 
-def test_too_few_identities_are_refused() -> None:
-    with pytest.raises(RecordError, match="too few identities"):
-        make_pairs({f"p{i}": ["a", "b"] for i in range(15)})
+def people_of_folds(pairs: Pairs) -> list[set[str]]:
+    people: dict[int, set[str]] = {}
+    for left, right, fold in zip(pairs.left, pairs.right, pairs.fold.tolist(), strict=True):
+        people.setdefault(fold, set()).update((left.split("/")[0], right.split("/")[0]))
+    return list(people.values())
+
+
+def test_one_person_with_many_photos_fills_no_fold() -> None:
+    photos = {f"p{i}": [f"p{i}/{k}" for k in range(5)] for i in range(500)}
+    photos["big"] = [f"big/{k}" for k in range(200)]
+    pairs = level(make_pairs(photos, at_most=6000), at_most=6000)
+    assert len(pairs) == 6000
+    assert len(set(pairs.fold.tolist())) == 10
+    assert sum(left.startswith("big/") for left, same in zip(pairs.left, pairs.same, strict=True) if same) < 300
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(0, 5), st.sampled_from([None, 20, 6000]))
+def test_any_four_people_with_two_photos_can_be_paired(sizes: list[int], seed: int, at_most: int | None) -> None:
+    photos = {f"p{i}": [f"p{i}/{k}" for k in range(size)] for i, size in enumerate(sizes)}
+    several = sum(size > 1 for size in sizes)
+    if several < 2:
+        with pytest.raises(RecordError, match=f"{several} of {len(sizes)} ha"):
+            make_pairs(photos, seed=seed, at_most=at_most)
+        return
+    pairs = level(make_pairs(photos, seed=seed, at_most=at_most), at_most=at_most, seed=seed)
+    folds = people_of_folds(pairs)
+    assert len(folds) == max(2, min(10, len(sizes) // 2, several))
+    for fold in range(len(folds)):
+        assert set(pairs.same[pairs.fold == fold].tolist()) == {True, False}
+    assert len(set(np.bincount(pairs.fold).tolist())) == 1
+    if several >= 4:
+        assert sum(map(len, folds)) == len(set.union(*folds))
 
 
 def test_a_bin_is_what_the_field_loads(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.errors import Reason
+from dataprep.errors import Reason, SourceError
 from dataprep.imaging.photo import encode_jpeg
 from dataprep.manifest.ledger import completed
 from dataprep.manifest.stagedir import StageDir
@@ -87,8 +87,9 @@ def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], par
         elif row["again"] and params.duplicates in ("within", "both"):
             row["reason"], row["detail"] = "duplicate", f"the same photo and face as {row['again']}"
     images = Counter(row["identity"] for row in rows if not row["reason"])
-    kept = sorted(name for name, count in images.items() if count >= params.min_images)
+    kept = {name: images[name] for name in sorted(images) if images[name] >= params.min_images}
     held_out = held_out_identities(kept, params.holdout, params.seed)
+    assert len(held_out) >= min(4, sum(count > 1 for count in kept.values()) // 2) * bool(params.holdout)
     labels = {name: label for label, name in enumerate(name for name in kept if name not in held_out)}
     result = []
     for row in rows:
@@ -154,8 +155,14 @@ def test_the_listing_is_what_its_rules_say(
         for one in parts
         for row in one.ok("align", ["key", "offset", "size"]).to_pylist()
     }
+    expected = plainly(named, places, params)
+    photos = Counter(row["identity"] for row in expected if not row["reason"])
+    if params.holdout and sum(count > 1 for count in photos.values()) < 4:
+        with pytest.raises(SourceError, match="takes 4 people with two images each"):
+            listed(parts, params)
+        return
     rows, extra = listed(parts, params)
-    assert rows == plainly(named, places, params)
+    assert rows == expected
     assert extra["identities"] == len({row["label"] for row in rows} - {None, -1})
 
 
