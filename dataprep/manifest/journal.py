@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataprep.errors import Reason
 from dataprep.manifest import ledger
 from dataprep.manifest.payload import PayloadReader, PayloadWriter
 from dataprep.manifest.stagedir import Marker, StageDir
@@ -41,6 +42,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
+        self.timed_out: set[str] = set()  # of the rows that are asked for again
         self._ended = False  # whether the tar has its end marker
         self._superseded = False  # the tar holds payloads of rows that others took the place of
         marker = directory.marker(shard)
@@ -155,7 +157,12 @@ class Journal:
 
     def _seed(self, marker: Marker, redo: frozenset[str]) -> None:
         """Write a journal that holds the committed rows, except those to be asked for again."""
-        kept = [row for row in self._directory.rows(marker) if row["reason"] not in redo]
+        kept = []
+        for row in self._directory.rows(marker):
+            if row["reason"] not in redo:
+                kept.append(row)
+            elif row["reason"] == Reason.TIMEOUT.code:
+                self.timed_out.add(row["key"])
         payloads = self._directory.payloads(marker)
         lines = self._lines_path.with_suffix(".seed")
         position = 0
@@ -197,6 +204,8 @@ class Journal:
                     end = after
                 if row["reason"] not in redo - dropped:
                     self._take(row)
+                elif row["reason"] == Reason.TIMEOUT.code:
+                    self.timed_out.add(row["key"])
         os.truncate(self._tar_path, end)
         rewritten = self._lines_path.with_suffix(".tmp")
         head = [{"redo": sorted(redo | dropped), "of": of}] if redo or dropped else []

@@ -21,7 +21,7 @@ from dataprep.samples import Row, Sample
 from dataprep.stages.address import Refused, host_of, parse_url
 from dataprep.stages.descriptors import connections_possible
 from dataprep.stages.dns import Lookup, system_lookup
-from dataprep.stages.hosts import Health
+from dataprep.stages.hosts import CircuitBreaker
 from dataprep.stages.http import Answer, Client, Limits
 from dataprep.stages.job import Job, row_of
 from dataprep.stages.outage import Events, Guard
@@ -50,7 +50,7 @@ class Engine:
         self, params: DownloadParams, shards: Iterator[OpenShard], hooks: Hooks, lookup: Lookup | None
     ) -> None:
         self._params, self._shards, self._hooks, self._lookup = params, shards, hooks, lookup
-        self._health = Health(failures=params.host_failures, rest=params.host_rest)
+        self._breaker = CircuitBreaker(failures=params.host_failures, rest=params.host_rest)
         self._disk = ThreadPoolExecutor(1, "dataprep-disk")
         self._open: dict[str, OpenShard] = {}
         self._samples = 0  # in open shards
@@ -134,10 +134,16 @@ class Engine:
             await self._start(shard)
             while len(self._open) > 1 and (self._samples >= _OPEN or self._schedule.ready >= self._connections):
                 self._more.clear()
-                await self._more.wait()
+                try:
+                    async with asyncio.timeout(1.0):
+                        await self._more.wait()
+                except TimeoutError:
+                    if not self._schedule.has_free():  # all memory is held by hosts that rest: the others go first
+                        for host in self._schedule.resting():
+                            self._give_up_all(host)
 
     async def _start(self, shard: OpenShard) -> None:
-        todo = [sample for sample in shard.samples if sample.key not in shard.journal.rows]
+        todo = self._todo(shard)
         shard.left = len(todo)
         if not todo:
             self._news.put_nowait(shard)
@@ -156,6 +162,29 @@ class Engine:
                 self._end(shard, sample, refused.reason, refused.detail)
                 continue
             self._plan(host_of(url), Job(shard, sample, url, url))
+
+    def _todo(self, shard: OpenShard) -> list[Sample]:
+        """The samples to ask for. What hung before goes last: those that timed out, and those that a stopped run passed
+        over while it finished later ones of their host. What answered before tells that its host does."""
+        rows = shard.journal.rows
+        todo = [sample for sample in shard.samples if sample.key not in rows]
+        if not rows and not shard.journal.timed_out:
+            return todo
+        finished: dict[str, int] = {}
+        for position, sample in enumerate(shard.samples):
+            row = rows.get(sample.key)
+            if row is not None and row["url"]:
+                host = _host(sample.url)
+                finished[host] = position
+                if row["status"] is not None and not row["final_url"]:
+                    self._breaker.record_answer(host)
+        places = {sample.key: position for position, sample in enumerate(shard.samples)}
+        hung = {
+            sample.key
+            for sample in todo
+            if sample.key in shard.journal.timed_out or places[sample.key] < finished.get(_host(sample.url), -1)
+        }
+        return sorted(todo, key=lambda sample: sample.key in hung)
 
     async def _commit_all(self) -> None:
         """Commit shards as they are complete; the last one when the placeholders in all of them are known.
@@ -222,8 +251,8 @@ class Engine:
         entry = None
         try:
             began = time.monotonic()
-            if self._health.is_aside(host, began):
-                self._give_up(job)
+            if self._breaker.is_open(host, began):
+                self._plan(host, job)
                 return
             last = not self._schedule.is_soon(host, self._connections)
             answer = await client.fetch(job.at, hops=job.hops, spent=job.spent, last=last)
@@ -269,19 +298,23 @@ class Engine:
         answer = job.answer
         assert answer is not None
         job.attempts += 1
-        aside = False
+        now = time.monotonic()
         if answer.blames_host:
-            now = time.monotonic()
             # a URL that is asked again says nothing new: two that stall must not put a living host aside
-            aside = self._health.failed(host, now) if job.attempts == 1 else self._health.is_aside(host, now)
+            if job.attempts == 1:
+                self._breaker.record_failure(host, now, connected=answer.connected)
         elif answer.retry_after > LONGEST_REST:
-            self._health.leave_alone(host, time.monotonic() + answer.retry_after)
-            aside = True
+            self._breaker.trip(host, now + answer.retry_after)
         elif answer.status is not None:
             self._answered(host)
-        if aside:
-            for other in self._schedule.drain(host):
-                self._give_up(other)
+        aside = self._breaker.is_open(host, now)
+        if aside and self._breaker.is_recoverable(host):
+            self._schedule.rest(host, self._breaker.remaining(host, now))
+            aside = False
+        elif aside:
+            self._give_up_all(host)
+        elif self._breaker.is_probing(host):
+            self._schedule.narrow(host)
         again = answer.reason is not None and answer.reason.transient and not answer.final and not aside
         if again and job.attempts <= self._params.retries:
             backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
@@ -290,14 +323,23 @@ class Engine:
         return self._put(job.shard, job.sample, row_of(job, answer))
 
     def _answered(self, host: str) -> None:
-        self._health.answered(host)
+        self._breaker.record_answer(host)
         self._schedule.widen(host)
 
     def _plan(self, host: str, job: Job) -> None:
-        if self._health.is_aside(host, time.monotonic()):
-            self._give_up(job)
+        now = time.monotonic()
+        if self._breaker.is_open(host, now):
+            if not self._breaker.is_recoverable(host):
+                self._give_up(job)
+                return
+            self._schedule.add(host, job, narrow=True)
+            self._schedule.rest(host, self._breaker.remaining(host, now))
         else:
-            self._schedule.add(host, job, narrow=self._health.is_suspect(host))
+            self._schedule.add(host, job, narrow=self._breaker.is_probing(host))
+
+    def _give_up_all(self, host: str) -> None:
+        for job in self._schedule.drain(host):
+            self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
         """End a URL of a host that is put aside: as it last ended itself, if it was asked before."""
@@ -337,6 +379,13 @@ class Engine:
     def _fail(self, error: BaseException | None) -> None:
         if error is not None and not self._failure.done():
             self._failure.set_exception(error)
+
+
+def _host(url: str) -> str:
+    try:
+        return host_of(parse_url(url))
+    except Refused:
+        return ""
 
 
 def _amend(last: OpenShard, shard: str, found: Iterable[dict[str, Any]]) -> None:

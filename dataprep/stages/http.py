@@ -56,9 +56,9 @@ class Answer:
 
     `moved`: a redirect leads to this URL, on another host; it was the `hops`th. `alive`: something beyond this machine
     was heard from, if only a refusal; `reachable`: and it was the URL's host, or a proxy. `blames_host`: the host gave
-    no HTTP answer; enough of those in a row, and it is put aside. `final`: asking again in this run would be in vain,
-    or too early. `received` counts the body's bytes, `reserved` those to be given back by `Client.release` when the data
-    are no longer needed.
+    no HTTP answer; enough of those in a row, and it is put aside. `connected`: it took the connection, though. `final`:
+    asking again in this run would be in vain, or too early. `received` counts the body's bytes, `reserved` those to be
+    given back by `Client.release` when the data are no longer needed.
     """
 
     reason: Reason | None
@@ -71,6 +71,7 @@ class Answer:
     alive: bool = True
     reachable: bool = True
     blames_host: bool = False
+    connected: bool = False
     final: bool = False
     moved: yarl.URL | None = None
     hops: int = 0
@@ -326,7 +327,12 @@ class Client:
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             return Answer(reason=Reason.TLS, detail=words)
         if isinstance(error, TimeoutError):
-            return Answer(reason=Reason.TIMEOUT, detail=self._patience(error), alive=False, blames_host=True)
+            connected = isinstance(error, aiohttp.SocketTimeoutError) and not isinstance(
+                error, aiohttp.ConnectionTimeoutError
+            )
+            return Answer(
+                reason=Reason.TIMEOUT, detail=self._patience(error), alive=False, blames_host=True, connected=connected
+            )
         if isinstance(error, aiohttp.ClientHttpProxyError):
             if error.status == 407:
                 raise DataprepError("the proxy wants a user name and a password: put them into https_proxy") from None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -21,6 +22,7 @@ class _Host(Generic[T]):
     not_before: float = 0.0
     held: int = 0  # failures of which it is not known yet whether they count
     queued: bool = False  # stands in the heap
+    resting_until: float = 0.0
     narrow: bool = False  # one at a time, until it has answered
 
     @property
@@ -49,8 +51,25 @@ class Schedule(Generic[T]):
         return len(self._heap)
 
     def has_free(self) -> bool:
-        """Whether a host that is not held has items here, or out; those that only rest have none."""
-        return any(not host.held and host.has_items for host in self._hosts.values())
+        """Whether a host that is neither held nor resting has items here, or out."""
+        now = asyncio.get_running_loop().time()
+        return any(
+            not host.held and host.has_items and (host.active or host.resting_until <= now)
+            for host in self._hosts.values()
+        )
+
+    def rest(self, name: str, seconds: float) -> None:
+        """Let nothing of a host out for so long; what waits for it stays, and then goes out one at a time."""
+        host = self._hosts.get(name)
+        if host is not None:
+            host.resting_until = asyncio.get_running_loop().time() + seconds
+            host.not_before = max(host.not_before, host.resting_until)
+            host.narrow = True
+
+    def resting(self) -> list[str]:
+        """The hosts that rest while items wait for them."""
+        now = asyncio.get_running_loop().time()
+        return [name for name, host in self._hosts.items() if host.waiting and host.resting_until > now]
 
     def hold(self, name: str) -> None:
         """Let nothing of a host out, which has an item out now, until as many `unhold` have come."""
@@ -79,6 +98,12 @@ class Schedule(Generic[T]):
         """Whether another item of this host is waiting, and fewer than `most` hosts have their turn before it."""
         host = self._hosts.get(name)
         return host is not None and bool(host.waiting) and len(self._heap) < most
+
+    def narrow(self, name: str) -> None:
+        """Let a host's items out one at a time."""
+        host = self._hosts.get(name)
+        if host is not None:
+            host.narrow = True
 
     def widen(self, name: str) -> None:
         """Let as many items of a narrow host out as of any other."""
@@ -126,6 +151,8 @@ class Schedule(Generic[T]):
                     self._enqueue(name, host)
                     self._forget_idle(name, host)
                     continue
+                if host.narrow:  # any of the earlier half: neighbours may hang alike, and retries stand at the end
+                    host.waiting.rotate(-random.randrange((len(host.waiting) + 1) // 2))
                 item = host.waiting.popleft()
                 host.active += 1
                 host.not_before = now + self._spacing

@@ -19,11 +19,11 @@ from dataprep.sources.synth.photos import draw
 # how many of a thousand URLs; what must come of them is what comes of them in a quiet run
 KINDS = {
     "plain": 500, "slow": 40, "moved": 40, "sick": 20, "placeholder": 40, "to_placeholder": 10, "gone": 100,
-    "403": 20, "404": 40, "500": 10, "loop": 10, "html": 40, "cut": 20, "empty": 10, "short": 10, "stalled": 3,
+    "403": 20, "404": 40, "500": 10, "loop": 10, "html": 40, "cut": 20, "empty": 10, "short": 10, "stalled": 3, "hanging": 24,
     "refused": 40, "down": 30, "strange": 17,
 }  # fmt: skip
 # asked for again, or sent on to a host with many others: may wait for that while nothing is in flight
-WAITING = ("sick", "500", "short", "stalled", "moved", "to_placeholder", "loop")
+WAITING = ("sick", "500", "short", "stalled", "hanging", "moved", "to_placeholder", "loop")
 _STRANGE = ("data:image/png;base64,AA", "javascript:void(0)", "file:///etc/passwd", "//", "http://user@/a b.jpg")
 _PEOPLE = 10
 
@@ -81,9 +81,11 @@ class OldWeb:
             onward = {"moved": "plain", "loop": "loop", "to_placeholder": "placeholder"}[kind]
             port = request.host.rpartition(":")[2]
             return web.Response(status=302, headers={"Location": f"http://new.test:{port}/{onward}/{key}.jpg"})
+        if kind == "hanging" and number_of(key) % 4 == 0:  # one host hangs on some of its URLs, for ever
+            await asyncio.sleep(60)
         if kind == "slow":
             await asyncio.sleep(0.4)
-        number = int(key.rpartition("/")[2])
+        number = number_of(key)
         body = self._photos[number % len(self._photos)] + key.encode()  # what follows a JPEG's end is no fault
         if kind == "placeholder":
             body = self._photos[0]
@@ -106,6 +108,10 @@ class OldWeb:
         return web.Response(body=body)
 
 
+def number_of(key: str) -> int:
+    return int(key.rpartition("/")[2])
+
+
 def _url(kind: str, number: int, key: str, port: str) -> str:
     if kind == "strange":
         return _STRANGE[number % len(_STRANGE)]
@@ -114,6 +120,7 @@ def _url(kind: str, number: int, key: str, port: str) -> str:
         "refused": f"no-{number}.test:2",  # nobody listens there
         "down": "down.test:2",
         "placeholder": f"hoster-{number % 2}.test:{port}",
+        "hanging": f"hanging.test:{port}",
         "stalled": f"stalled-{number}.test:{port}",
     }.get(kind, f"host-{number % 50}.test:{port}")
     return f"http://{host}/{kind}/{key}.jpg"
