@@ -96,7 +96,7 @@ def test_rates_that_too_few_negatives_are_there_for_are_not_claimed() -> None:
 
 def test_sets_that_cannot_be_folded_are_named() -> None:
     distance, same = scores(10)
-    with pytest.raises(RecordError, match="too few for ten folds"):
+    with pytest.raises(RecordError, match="too few for 10 folds"):
         verification.verify(distance, same)
     distance, same = scores(100)
     with pytest.raises(RecordError, match="one kind only"):
