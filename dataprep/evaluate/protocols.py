@@ -92,10 +92,11 @@ def check_features(left: Features, right: Features) -> None:
         )
 
 
-def unusable(features: Features) -> Bools:
+def unusable(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """The rows that hold NaN or infinity, or only zeros."""
     out = np.empty(len(features), bool)
-    for rows in _blocks(len(features)):
+    for start in range(0, len(features), 8192):
+        rows = slice(start, start + 8192)
         out[rows] = ~np.isfinite(features[rows]).all(axis=1) | ~features[rows].any(axis=1)
     return out
 
