@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: setup demo test lint mxnet facenet img2dataset interop crash benchmarks training clean
 
 setup: .venv/ready
-.venv/ready: setup.cfg setup.py dataprep/imaging/mtcnn/_mtcnn.c
+.venv/ready: setup.cfg setup.py dataprep/detection/_mtcnn.c
 	$(shell command -v $(PYTHON) || echo python3) -m venv .venv
 	$(BIN)/pip install -q '$(TORCH)' -e '.[dev]' && touch $@
 

@@ -5,9 +5,9 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "dataprep.imaging.mtcnn._mtcnn",
-            ["dataprep/imaging/mtcnn/_mtcnn.c"],
-            depends=["dataprep/imaging/mtcnn/_mtcnn.c"],
+            "dataprep.detection._mtcnn",
+            ["dataprep/detection/_mtcnn.c"],
+            depends=["dataprep/detection/_mtcnn.c"],
             # no contraction: the file says itself where it fuses, so that AVX2 and AVX-512 agree to the bit
             extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno"],
             optional=True,

@@ -49,7 +49,7 @@ def dataprep(tmp_path: Path) -> Run:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six drawn people with six photos each, as folders."""
-    from dataprep.sources.synth.photos import draw_folder
+    from dataprep.synth.photos import draw_folder
 
     root = tmp_path_factory.mktemp("drawn")
     draw_folder(root, identities=6, photos=6)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dataprep.evaluate.bins import BinReport
+    from dataprep.evaluate.verification.bin_tools import BinReport
 
 
 @click.group()
@@ -31,8 +31,8 @@ def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> No
     \b
     Example: dataprep bins build pairs.txt --images lfw-112 --out workspace/bins/lfw.bin
     """
-    from dataprep.evaluate.bins import build_bin
-    from dataprep.evaluate.sets import open_set
+    from dataprep.evaluate.verification.bin_tools import build_bin
+    from dataprep.evaluate.verification.pair_set import open_set
 
     chosen = open_set(pairs, images=images, skip_missing=skip_missing)
     _tell(out, build_bin(chosen, out))
@@ -49,7 +49,7 @@ def unpack(path: Path, out: Path) -> None:
     \b
     Example: dataprep bins unpack lfw.bin lfw/
     """
-    from dataprep.evaluate.bins import unpack_bin
+    from dataprep.evaluate.verification.bin_tools import unpack_bin
 
     click.echo(f"{unpack_bin(path, out)} lists the pairs")
 
@@ -62,7 +62,7 @@ def show(path: Path) -> None:
     \b
     Example: dataprep bins show lfw.bin
     """
-    from dataprep.evaluate.bins import show_bin
+    from dataprep.evaluate.verification.bin_tools import show_bin
 
     _tell(path, show_bin(path))
 

@@ -65,8 +65,8 @@ def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> 
 
 
 def _conclude(folder: Path, site: Path, workspace: Path, seconds: float) -> None:
-    from dataprep.run.contact_sheet import draw_contact_sheet
-    from dataprep.run.upkeep import status
+    from dataprep.pipeline.image_export import draw_contact_sheet
+    from dataprep.pipeline.maintenance import status
 
     _say(f"The account of {folder}, planted against found")
     equal = _compare(json.loads((site / "truth.json").read_bytes()), status(str(workspace)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli.ticker import Ticker
+from dataprep.cli._ticker import Ticker
 from dataprep.errors import UsageError
 
 
@@ -67,9 +67,9 @@ def ijb(
     Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
              dataprep identify ijb --meta IJBB/meta --features ijbb.npy --one-to-many --normalise-faces
     """
-    from dataprep.evaluate.identify import check_target, ijb_folder, score_ijb
-    from dataprep.evaluate.one_to_one import OneToOne
-    from dataprep.evaluate.templates import Pooling
+    from dataprep.evaluate.identification.benchmark import check_target, ijb_folder, score_ijb
+    from dataprep.evaluate.identification.one_to_one import OneToOne
+    from dataprep.evaluate.identification.templates import Pooling
 
     how = Pooling.of(
         pooling, halves=halves, flip=not no_flip, detector_score=not no_detector_score, normalise_faces=normalise_faces
@@ -147,7 +147,7 @@ def megaface(
                  --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
                  --refined --noises facescrub_noises.txt megaface_noises.txt
     """
-    from dataprep.evaluate.identify import check_target, megaface_folder, score_megaface
+    from dataprep.evaluate.identification.benchmark import check_target, megaface_folder, score_megaface
 
     if refined != (noises is not None):
         raise UsageError("--refined and --noises FACESCRUB MEGAFACE belong together")
@@ -189,7 +189,7 @@ def devkit(
                  --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
                  --noises facescrub_noises.txt megaface_noises.txt --out feature_out_clean
     """
-    from dataprep.evaluate.contest import open_contest, write_for_devkit
+    from dataprep.evaluate.identification.megaface_lists import open_contest, write_for_devkit
 
     contest = open_contest(
         probes, probe_list, distractors, distractor_list=distractor_list, noises=noises, suffix=suffix, seed=seed,
@@ -221,7 +221,7 @@ def gallery(
     \b
     Example: dataprep identify gallery --gallery known.parquet --probes unknown.parquet --top 3
     """
-    from dataprep.evaluate.identify import check_target, gallery_folder, search_gallery
+    from dataprep.evaluate.identification.benchmark import check_target, gallery_folder, search_gallery
 
     target = out or Path(workspace) / "identify" / gallery_folder(gallery, probes, top, exclude_missing=exclude_missing)
     if out is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli.ticker import Ticker
+from dataprep.cli._ticker import Ticker
 from dataprep.errors import UsageError
 
 _OUT = click.option(
@@ -48,7 +48,7 @@ def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Pat
     Example: dataprep unpack faces_emore --to folder --out emore_images
              dataprep unpack emore_images --to rec --out faces_again
     """
-    from dataprep.packs.convert import convert
+    from dataprep.packs.tools.convert import convert
 
     chosen = _form(form, style, max_part_size)
     if shuffle is not None and chosen.layout in ("insightface", "folder"):
@@ -78,7 +78,7 @@ def merge(
     \b
     Example: dataprep merge casia asian_celeb --out both --drop-duplicates
     """
-    from dataprep.packs.merge import merge as put_together
+    from dataprep.packs.tools.merge import merge as put_together
 
     chosen = _form(form, style, max_part_size)
     manifest = put_together(
@@ -104,7 +104,7 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
     Example: dataprep verify workspace/packs/train
              dataprep verify faces_emore --reader mxnet
     """
-    from dataprep.packs.verify import verify as check
+    from dataprep.packs.tools.verify import verify as check
 
     opened, findings = check(pack, reader=reader, jobs=jobs, tick=partial(Ticker(), "images"))
     errors = [finding for finding in findings if not finding.warning]
@@ -139,7 +139,7 @@ def repair(pack: str, out: Path, style: str | None) -> None:
     \b
     Example: dataprep repair faces_emore --out faces_repaired
     """
-    from dataprep.packs.repair import repair as mend
+    from dataprep.packs.tools.repair import repair as mend
 
     manifest = mend(pack, out, style=style, tick=partial(Ticker(), "records"))
     _written(out, manifest)
@@ -157,7 +157,7 @@ def info(pack: str, as_json: bool) -> None:
     \b
     Example: dataprep info workspace/packs/train
     """
-    from dataprep.packs.info import describe
+    from dataprep.packs.tools.info import describe
 
     facts = describe(pack)
     if as_json:
@@ -176,7 +176,7 @@ def _local(path: Path) -> Path:
 
 
 def _form(form: str, style: str, max_part_size: int | None) -> Any:
-    from dataprep.records.faces import Form
+    from dataprep.packs.base import Form
 
     return Form(format=form, style=style, max_part=None if max_part_size is None else max_part_size << 20)
 

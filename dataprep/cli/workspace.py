@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dataprep.cli.runs import account_line, duplicates_line
+from dataprep.cli._pipeline import account_line, duplicates_line
 
 
 @click.command()
@@ -21,8 +21,8 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
     \b
     Example: dataprep status --why
     """
-    from dataprep.run.upkeep import hosts_that_failed
-    from dataprep.run.upkeep import status as look
+    from dataprep.pipeline.maintenance import hosts_that_failed
+    from dataprep.pipeline.maintenance import status as look
 
     found = look(workspace)
     if hosts:
@@ -60,8 +60,8 @@ def retry(workspace: str, reasons: str, shards: str) -> None:
     \b
     Example: dataprep retry --reason timeout,http_5xx && dataprep pack
     """
-    from dataprep.run.upkeep import ask_retry
-    from dataprep.stages.registry import verb
+    from dataprep.pipeline.maintenance import ask_retry
+    from dataprep.stages.order import verb
 
     for stage, counts in ask_retry(workspace, _listed(reasons), _listed(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
@@ -82,7 +82,7 @@ def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
     \b
     Example: dataprep gc --dry-run
     """
-    from dataprep.run.upkeep import collect_garbage
+    from dataprep.pipeline.maintenance import collect_garbage
 
     found = collect_garbage(workspace, remove=not dry_run, other_parameters=other_parameters)
     if dry_run:
@@ -105,7 +105,7 @@ def export(workspace: str, form: str, what: str, target: Path) -> None:
     \b
     Example: dataprep export --to folder faces/
     """
-    from dataprep.run.export import export_folder
+    from dataprep.pipeline.image_export import export_folder
 
     click.echo(f"{export_folder(workspace, target, what)} {what} under {target}")
 
@@ -117,7 +117,7 @@ def doctor() -> None:
     \b
     Example: dataprep doctor
     """
-    from dataprep.run.doctor import examine
+    from dataprep.pipeline.doctor import examine
 
     for line in examine():
         click.echo(line)

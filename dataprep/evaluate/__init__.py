@@ -1,1 +1,6 @@
-"""Scoring models; needs only a model and a verification set."""
+"""Scores models by the protocols of the field.
+
+`verification/` scores pairs, `identification/` templates and galleries (IJB, MegaFace); `metrics` and `confidence` are what
+both count with, `results` reads and writes result.json. May import `embeddings`, `models`, `packs` and `imaging`, and never
+the workspace.
+"""

@@ -1,1 +1,4 @@
-"""Pure functions on image bytes and pixel arrays: no paths, no manifest."""
+"""Pixels: reading and judging image files, geometry, crops and quality. RGB, (height, width, 3), uint8.
+
+`codec.decode` and `codec.encode_jpeg` are the face. May import only floor 0.
+"""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataprep.imaging.codec import Pixels
 from dataprep.imaging.geometry import border_mode, clamp
-from dataprep.imaging.photo import Pixels
-from dataprep.samples import Box
+from dataprep.types import Box
 
 FITS = ("short-centre", "stretch", "pad", "none")
 _OBLONG = 8  # times the shorter side

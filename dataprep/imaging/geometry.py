@@ -11,8 +11,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.imaging.photo import Pixels
-from dataprep.samples import Box
+from dataprep.imaging.codec import Pixels
+from dataprep.types import Box
 
 Points = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]

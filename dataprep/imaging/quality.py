@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from dataprep.imaging.codec import Pixels
 from dataprep.imaging.geometry import Matrix, Points
-from dataprep.imaging.photo import Pixels
 
 # How far the tip of the nose stands out of the plane of eyes and mouth, over half the distance of the pupils. From the
 # generic head behind OpenCV's head pose examples (S. Mallick, 2016: tip of the nose (0, 0, 0), outer corners of the eyes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep import __version__
-from dataprep.models.files import Model
+from dataprep.models.model_files import Model
 from dataprep.models.registry import find_network
 
 KEY = "dataprep"  # of the facts among an ONNX or safetensors file's metadata, as JSON

@@ -16,7 +16,7 @@ import torch
 
 from dataprep.errors import ModelError
 from dataprep.models.card import KEY, UNKNOWN, facts_of, markdown
-from dataprep.models.files import Model, described_model
+from dataprep.models.model_files import Model, described_model
 from dataprep.models.pretrained import load_pretrained
 from dataprep.storage import Folder
 

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dataprep.models.embedding import Backbone, make_head
+from dataprep.models.heads import Backbone, make_head
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 _WIDTHS = (64, 128, 256, 512)

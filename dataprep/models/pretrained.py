@@ -20,11 +20,11 @@ from torch import Tensor
 
 from dataprep.errors import ModelError, RecordError
 from dataprep.models.card import KEY
-from dataprep.models.dialects import State, find_dialect
-from dataprep.models.files import Model, described_model
-from dataprep.models.input import Input
+from dataprep.models.model_files import Model, described_model
+from dataprep.models.preprocessing import Input
 from dataprep.models.registry import NETWORKS, build, outline
-from dataprep.records.pickles import Array, load_plain
+from dataprep.models.state_dicts import State, find_dialect
+from dataprep.safe_pickle import Array, load_plain
 
 # where checkpoints keep the network: ours, arcface_torch's, Face_Pytorch's, VGGFace2-pytorch's, and what others do
 _INSIDE = ("weights", "backbone", "state_dict_backbone", "net_state_dict", "model_state_dict", "state_dict", "model")

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError
-from dataprep.models.embedding import HEADS, ShapesOnly
-from dataprep.models.input import Input
+from dataprep.models.heads import HEADS, ShapesOnly
 from dataprep.models.iresnet import DEPTHS, IResNet
-from dataprep.models.mbf import WideMobileFaceNet
-from dataprep.models.mobilefacenet import FoamliuMobileFaceNet, MobileFaceNet
+from dataprep.models.mobilefacenet import FoamliuMobileFaceNet, MobileFaceNet, WideMobileFaceNet
+from dataprep.models.preprocessing import Input
 from dataprep.models.resnet import ResNet50
-from dataprep.models.zoo import PREFIX, ZooNetwork
+from dataprep.models.timm_backbone import PREFIX, ZooNetwork
 
 _IMAGENET = Input(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 # Cao et al. 2018 in Caffe's order; nothing is divided

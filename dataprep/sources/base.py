@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from dataprep.errors import Reason
-from dataprep.manifest.columns import Table
-from dataprep.samples import Sample
-from dataprep.storage import folded, is_safe, plain
+from dataprep.names import folded, is_safe, plain
+from dataprep.reasons import Reason
+from dataprep.types import Sample
+from dataprep.workspace.plan_table import Table
 
 # the identity of samples that stand for lines without a usable one; no list can use it
 UNUSABLE = "_unusable"
@@ -20,7 +20,7 @@ class Source(Protocol):
     """A published list or a folder. `samples` may be asked for again and gives the same samples in the same order.
 
     `account` is what there is to say after a whole pass: what a table has that found no photo, say. Two samples may have
-    the same key: the plan numbers them (manifest/fresh.py), so that a list may grow.
+    the same key: the plan numbers them (workspace/plan_merge.py), so that a list may grow.
     """
 
     account: str

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.samples import Sample
 from dataprep.sources.folder import PhotoFolder, renamed, usable_names
 from dataprep.storage import file_sha256
+from dataprep.types import Sample
 
 _INSIDE = ("CASIA-WebFace", "CASIA-webface", "casia-webface")
 

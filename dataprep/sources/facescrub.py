@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.samples import Sample
 from dataprep.sources.base import bad_line, named_sample
 from dataprep.sources.tables import Row, Table, shown
 from dataprep.sources.urls import parse_box, parse_hash
 from dataprep.storage import file_sha256, local_copy
+from dataprep.types import Sample
 
 _COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.samples import Sample
+from dataprep.names import folded, plain
 from dataprep.sources.base import is_identity, named_sample, unsafe_sample
-from dataprep.storage import folded, plain
+from dataprep.types import Sample
 
 # what systems leave behind among photos; everything else is a sample, and validate says what it is
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})

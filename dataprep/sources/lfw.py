@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import RecordError, SourceError
-from dataprep.records.pairlists import read_pairs
-from dataprep.samples import Sample
+from dataprep.packs.pair_lists import read_pairs
 from dataprep.sources.base import unsafe_sample
 from dataprep.sources.folder import PhotoFolder
 from dataprep.storage import file_sha256
+from dataprep.types import Sample
 
 # the release has so many (http://vis-www.cs.umass.edu/lfw)
 PEOPLE, PHOTOS = 5749, 13233

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.records.lists import Dialect, Entry, iterate_list, recognise_list
-from dataprep.samples import Box, Sample
+from dataprep.packs.lst_files import Dialect, Entry, iterate_list, recognise_list
 from dataprep.sources.base import bad_line, named_sample
 from dataprep.storage import file_sha256
+from dataprep.types import Box, Sample
 
 
 class ImageList:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dataprep.records.pack import Pack
-from dataprep.samples import Sample
+from dataprep.packs.rec_reader import Pack
 from dataprep.sources.base import bad_line, named_sample
+from dataprep.types import Sample
 
 
 class RecPack:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.samples import Sample
+from dataprep.names import plain
 from dataprep.sources.base import Source
-from dataprep.storage import plain
+from dataprep.types import Sample
 
 
 class Identities:

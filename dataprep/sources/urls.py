@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.samples import Box, Sample
 from dataprep.sources.base import bad_line, named_sample
 from dataprep.sources.tables import FORMATS, Row, Table, shown
 from dataprep.storage import file_sha256, local_copy
+from dataprep.types import Box, Sample
 
 BOX_FORMATS = ("ltrb", "ltwh")
 _GUESSES = {"url": ("url", "image_url", "img_url"), "identity": ("identity", "person", "name"), "key": ("key",)}

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.manifest.columns import Table, photos
-from dataprep.samples import Box, Sample
+from dataprep.names import plain
 from dataprep.sources.archive import Archive
 from dataprep.sources.base import bad_line, is_identity, named_sample
 from dataprep.sources.selection import Identities
-from dataprep.storage import local_copy, plain
+from dataprep.storage import local_copy
+from dataprep.types import Box, Sample
+from dataprep.workspace.plan_table import Table, photos
 
 ARCHIVE_URL = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face/vgg_face_dataset.tar.gz"
 _COLUMNS = ("id", "url", "left", "top", "right", "bottom", "pose", "score", "curation")

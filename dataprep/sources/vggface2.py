@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from dataprep.errors import SourceError
-from dataprep.samples import Box, Sample
 from dataprep.sources.folder import PhotoFolder, renamed, usable_names
 from dataprep.sources.vggface2_tables import Coordinates, Names, read_names
 from dataprep.storage import file_sha256
+from dataprep.types import Box, Sample
 
 SPLITS = ("train", "test", "all")
 _CLASS = re.compile(r"n\d{6,}")

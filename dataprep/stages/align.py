@@ -9,23 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from dataprep.errors import Reason, UsageError
+from dataprep.errors import UsageError
 from dataprep.imaging import quality
+from dataprep.imaging.codec import CODECS, Pixels, codec_versions, encode_jpeg, encode_png
 from dataprep.imaging.crops import FITS, Crop, extended_crop, fit_scale, fitted, margin_crop, output_margin
-from dataprep.imaging.geometry import (
-    BORDERS,
-    INTERPOLATIONS,
-    Matrix,
-    Points,
-    share_outside,
-    similarity,
-    template,
-    warp,
-)
-from dataprep.imaging.photo import CODECS, Pixels, codec_versions, encode_jpeg, encode_png
+from dataprep.imaging.geometry import BORDERS, INTERPOLATIONS, Matrix, Points, share_outside, similarity, template, warp
 from dataprep.params import StageParams, param
-from dataprep.samples import Box, Row
+from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
+from dataprep.types import Box, Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from dataprep.errors import ImagingError, Reason, RecordError
-from dataprep.imaging.photo import Header, Pixels, decode, is_out_of_memory, read_header
-from dataprep.manifest.ledger import read_table
+from dataprep.errors import ImagingError, RecordError
+from dataprep.imaging.codec import Header, Pixels, decode, is_out_of_memory, read_header
+from dataprep.packs.recordio import RecordReader, unpack_image
 from dataprep.params import StageParams, fingerprint
-from dataprep.records.recordio import RecordReader, unpack_image
-from dataprep.samples import Row, Sample
+from dataprep.reasons import Reason
+from dataprep.types import Row, Sample
+from dataprep.workspace.ledger import read_table
 
 P = TypeVar("P", bound=StageParams)
 

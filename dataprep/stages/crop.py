@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dataprep.errors import Reason
-from dataprep.imaging.geometry import clamp
+from dataprep.imaging.geometry import Points, clamp, turn_box, turn_landmarks
 from dataprep.params import StageParams, param
-from dataprep.samples import Row
+from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
-from dataprep.stages.upright import upright_box
+from dataprep.types import Box, Row
 
 _FARTHEST = 1e6  # pixels; no photo is so large, and single precision ends there
 
@@ -59,3 +58,26 @@ class Crop(MapStage[CropParams]):
         if min(inside.width, inside.height) < self.params.min_box:
             return item.lost(Reason.BOX_OUTSIDE, f"{inside.width:.0f}x{inside.height:.0f} left after clamping")
         return item.ok(box=list(inside), inside=share)
+
+
+def upright_box(item: Item) -> Box | None:
+    """Not clamped: it may reach beyond the photo."""
+    box = item.sample.box
+    if box is None or item.sample.box_frame == "upright":
+        return box
+    return turn_box(box, *_turn(item))
+
+
+def upright_landmarks(item: Item) -> Points | None:
+    """(5, 2) float32, as finite as the source gives them."""
+    points = item.sample.landmarks
+    if points is None:
+        return None
+    return turn_landmarks(points, *_turn(item) if item.sample.box_frame == "stored" else (1, 0, 0))
+
+
+def _turn(item: Item) -> tuple[int, int, int]:
+    """EXIF orientation, width and height of the stored pixel grid."""
+    width, height = item.value("validate", "width"), item.value("validate", "height")
+    orientation = item.value("validate", "orientation")
+    return (orientation, height, width) if orientation >= 5 else (orientation, width, height)

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dataprep.errors import ImagingError, Reason
-from dataprep.imaging.faces import RULES, Detector, Faces, Target
+from dataprep.detection.base import RULES, Detector, Faces, Target
+from dataprep.detection.mtcnn import BACKENDS, make_detector, resolve_backend
+from dataprep.detection.weights import weights_digest
+from dataprep.errors import ImagingError
+from dataprep.imaging.codec import Pixels
 from dataprep.imaging.geometry import Points
-from dataprep.imaging.mtcnn import BACKENDS, make_detector, resolve_backend
-from dataprep.imaging.mtcnn.weights import weights_digest
-from dataprep.imaging.photo import Pixels
 from dataprep.params import StageParams, param
-from dataprep.samples import Box, Row
+from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
-from dataprep.stages.upright import upright_box, upright_landmarks
+from dataprep.stages.crop import upright_box, upright_landmarks
+from dataprep.types import Box, Row
 
 
 @dataclass(frozen=True, kw_only=True)

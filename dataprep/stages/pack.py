@@ -15,16 +15,17 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError, UsageError
 from dataprep.imaging.geometry import template
-from dataprep.manifest.payload import PayloadReader
+from dataprep.packs.base import Face, Form
+from dataprep.packs.io import FORMATS, write_pack
+from dataprep.packs.pair_sampling import level, make_pairs
+from dataprep.packs.rec_writer import STYLES
+from dataprep.packs.verification_bin import write_bin
 from dataprep.params import StageParams, param, runtime
-from dataprep.records.faces import Face, Form
-from dataprep.records.formats import FORMATS, write_pack
-from dataprep.records.pairs import level, make_pairs, write_bin
-from dataprep.records.rec import STYLES
 from dataprep.stages.align import AlignParams
 from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
 from dataprep.storage import publish_directory
-from dataprep.tars import member_name
+from dataprep.tar import member_name
+from dataprep.workspace.payload import PayloadReader
 
 Positions = npt.NDArray[np.int64]
 

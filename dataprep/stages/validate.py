@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataprep.errors import ImagingError, Reason
-from dataprep.imaging.photo import CODECS, codec_versions
+from dataprep.errors import ImagingError
+from dataprep.imaging.codec import CODECS, codec_versions
 from dataprep.imaging.sniff import suspicion
 from dataprep.params import StageParams, param
-from dataprep.samples import Row
+from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
+from dataprep.types import Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,30 +15,30 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError, UsageError
-from dataprep.models.files import Model, save_model
-from dataprep.models.input import Input
+from dataprep.models.model_files import Model, save_model
+from dataprep.models.preprocessing import Input
 from dataprep.storage import Folder, file_sha256
-from dataprep.train import checkpoints
-from dataprep.train.augment import AUGMENTS, Augment
-from dataprep.train.distributed import World
-from dataprep.train.heads import Head, make_head
-from dataprep.train.loader import check_input
-from dataprep.train.losses import LOSSES
-from dataprep.train.network import make_model, place, wrap
+from dataprep.train import checkpoint as checkpoints
+from dataprep.train.backbone import make_model, place, wrap
+from dataprep.train.callback import Best
+from dataprep.train.config import TrainParams
+from dataprep.train.data.augment import AUGMENTS, Augment
+from dataprep.train.data.dataset import Source, open_source
+from dataprep.train.data.loader import check_input
+from dataprep.train.data.sampler import pk_order
+from dataprep.train.distributed.process_group import World
+from dataprep.train.losses.factory import Head, make_head
+from dataprep.train.losses.options import LOSSES
 from dataprep.train.optim import (
     Average,
     average_buffers,
     check_optimizer,
+    check_schedule,
     full_slots,
     load_slots,
     make_optimizer,
 )
-from dataprep.train.params import TrainParams
-from dataprep.train.pk import pk_order
-from dataprep.train.schedule import check_schedule
-from dataprep.train.source import Source, open_source
 from dataprep.train.step import Stepper, choose_precision
-from dataprep.train.validation import Best
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError
-from dataprep.train.distributed import World
+from dataprep.train.config import TrainParams
+from dataprep.train.distributed.process_group import World
 from dataprep.train.optim import clip_gradients, gradient_norm, share_overflow
-from dataprep.train.params import TrainParams
 
 
 def choose_precision(params: TrainParams, device: torch.device) -> torch.dtype | None:

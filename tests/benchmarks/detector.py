@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
-from dataprep.imaging.faces import RULES, Faces, Target  # noqa: E402
-from dataprep.imaging.mtcnn import _mtcnn  # noqa: E402
-from dataprep.imaging.mtcnn.c_backend import LEVELS, CDetector  # noqa: E402
-from dataprep.sources.synth.photos import draw  # noqa: E402
+from dataprep.detection import _mtcnn  # noqa: E402
+from dataprep.detection.base import RULES, Faces, Target  # noqa: E402
+from dataprep.detection.mtcnn_c import LEVELS, CDetector  # noqa: E402
+from dataprep.synth.photos import draw  # noqa: E402
 
 SIZES = [(250, 250, 48), (512, 512, 32), (1024, 768, 16)]  # width, height, photos
 BATCH = 16

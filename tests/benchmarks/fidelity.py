@@ -31,15 +31,15 @@ SHARED = ROOT.parent / "shared" / "data"
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from aiohttp import web  # noqa: E402
+from helpers.webserver import serving  # noqa: E402
 from peers import facenet_faces  # noqa: E402
-from webserver import serving  # noqa: E402
 
-from dataprep.evaluate.embed import OnnxEmbedder  # noqa: E402
-from dataprep.evaluate.verification import ACCURACY_THRESHOLDS, distances, fold_accuracy  # noqa: E402
-from dataprep.imaging.faces import Faces, choose  # noqa: E402
+from dataprep.detection.base import Faces, choose  # noqa: E402
+from dataprep.embeddings.embedder import OnnxEmbedder  # noqa: E402
+from dataprep.evaluate.verification.kfold import ACCURACY_THRESHOLDS, distances, fold_accuracy  # noqa: E402
+from dataprep.imaging.codec import decode, encode_jpeg  # noqa: E402
 from dataprep.imaging.geometry import similarity, template, warp  # noqa: E402
-from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
-from dataprep.records.pairs import make_pairs  # noqa: E402
+from dataprep.packs.pair_sampling import make_pairs  # noqa: E402
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 ALLOWED = 0.05  # points that dataprep may be below

@@ -27,18 +27,18 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.imaging.photo import decode, encode_jpeg
+from dataprep.imaging.codec import decode, encode_jpeg
 from dataprep.models.registry import build
-from dataprep.records.faces import Face
-from dataprep.records.pack import Pack
-from dataprep.records.rec import write_insightface
-from dataprep.sources.synth.photos import draw
-from dataprep.train.distributed import World
-from dataprep.train.feed import feed
-from dataprep.train.heads import make_head
-from dataprep.train.losses import LossParams
-from dataprep.train.params import TrainParams
+from dataprep.packs.base import Face
+from dataprep.packs.rec_reader import Pack
+from dataprep.packs.rec_writer import write_insightface
+from dataprep.synth.photos import draw
+from dataprep.train.config import TrainParams
+from dataprep.train.distributed.process_group import World
+from dataprep.train.losses.factory import make_head
+from dataprep.train.losses.options import LossParams
 from dataprep.train.session import make_session
+from dataprep.train.trainer import feed
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 

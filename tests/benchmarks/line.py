@@ -42,14 +42,14 @@ SHARED = ROOT.parent / "shared" / "data"
 PEER = Path(__file__).with_name("peer_line.py")
 sys.path.insert(0, str(ROOT))
 
-from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
-from dataprep.manifest.workspace import Workspace  # noqa: E402
-from dataprep.records.pack import Pack  # noqa: E402
-from dataprep.run.chain import Chain  # noqa: E402
-from dataprep.run.progress import PlainDisplay  # noqa: E402
-from dataprep.run.runner import run  # noqa: E402
+from dataprep.imaging.codec import decode, encode_jpeg  # noqa: E402
+from dataprep.packs.rec_reader import Pack  # noqa: E402
+from dataprep.pipeline.pipeline import Chain  # noqa: E402
+from dataprep.pipeline.progress import PlainDisplay  # noqa: E402
+from dataprep.pipeline.runner import run  # noqa: E402
 from dataprep.sources.folder import PhotoFolder  # noqa: E402
-from dataprep.sources.synth.photos import draw_folder  # noqa: E402
+from dataprep.synth.photos import draw_folder  # noqa: E402
+from dataprep.workspace.workspace import Workspace  # noqa: E402
 
 CORES = 2
 GOALS = {"lfw": 8.0, "photos": 12.0, "synth": 12.0}
@@ -58,12 +58,12 @@ GROWING = {"detection", "all else", "pack", "the shards", "lst and pack"}
 # what the profile's parts are the time of, (file, function) with all that it calls
 PARTS = {
     "read": [("stages/base.py", "local_photo")],
-    "decode": [("imaging/photo.py", "decode")],
+    "decode": [("imaging/codec.py", "decode")],
     "detect": [("mtcnn/c_backend.py", "detect"), ("mtcnn/torch_backend.py", "detect")],
     "warp": [("imaging/geometry.py", "similarity"), ("imaging/geometry.py", "warp")],
-    "encode": [("imaging/photo.py", "encode_jpeg")],
-    "commit": [("manifest/stagedir.py", "commit")],
-    "lst, pack": [("run/runner.py", "_run_merges")],
+    "encode": [("imaging/codec.py", "encode_jpeg")],
+    "commit": [("workspace/stage_store.py", "commit")],
+    "lst, pack": [("pipeline/runner.py", "_run_merges")],
 }
 
 

@@ -35,16 +35,19 @@ SHARED = ROOT.parent / "shared" / "data"
 PEER = Path(__file__).with_name("peer_loader.py")
 sys.path.insert(0, str(ROOT))
 
-from dataprep.imaging.aligned import decode_face  # noqa: E402
+from dataprep.imaging.codec import (  # noqa: E402
+    decode,
+    decode_face,
+    encode_jpeg,
+)
 from dataprep.imaging.geometry import similarity, template, warp  # noqa: E402
-from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
-from dataprep.models.input import Input  # noqa: E402
-from dataprep.records.faces import Face  # noqa: E402
-from dataprep.records.pack import Pack  # noqa: E402
-from dataprep.records.rec import write_flat, write_insightface  # noqa: E402
-from dataprep.sources.synth.photos import draw  # noqa: E402
-from dataprep.train.loader import batches, dismiss, normalise  # noqa: E402
-from dataprep.train.source import Source, open_source  # noqa: E402
+from dataprep.models.preprocessing import Input  # noqa: E402
+from dataprep.packs.base import Face  # noqa: E402
+from dataprep.packs.rec_reader import Pack  # noqa: E402
+from dataprep.packs.rec_writer import write_flat, write_insightface  # noqa: E402
+from dataprep.synth.photos import draw  # noqa: E402
+from dataprep.train.data.dataset import Source, open_source  # noqa: E402
+from dataprep.train.data.loader import batches, dismiss, normalise  # noqa: E402
 
 BATCH = 128
 CORES = 2

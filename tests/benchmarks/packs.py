@@ -29,8 +29,8 @@ if not hasattr(np, "bool"):
 
 from mxnet import recordio
 
-from dataprep.records.index import format_index
-from dataprep.records.recordio import MAGIC, RecordReader, RecordWriter, image_head
+from dataprep.packs.record_index import format_index
+from dataprep.packs.recordio import MAGIC, RecordReader, RecordWriter, image_head
 from dataprep.storage import HashedFile
 
 Timed = Callable[[], float]

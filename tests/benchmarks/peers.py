@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.imaging.faces import Faces
+from dataprep.detection.base import Faces
 
 _DETECT = """
 import json, sys

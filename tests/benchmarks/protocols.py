@@ -22,12 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.evaluate.features import Features, read_features, unit_rows
-from dataprep.evaluate.identification import identify
-from dataprep.evaluate.ijb import Faces, Subjects, read_faces, read_template_pairs
-from dataprep.evaluate.one_to_many import search_templates
-from dataprep.evaluate.one_to_one import verify_templates
-from dataprep.evaluate.templates import Pooling, pool
+from dataprep.embeddings.files import Features, read_features, unit_rows
+from dataprep.evaluate.identification.ijb import Faces, Subjects, read_faces, read_template_pairs
+from dataprep.evaluate.identification.megaface import identify
+from dataprep.evaluate.identification.one_to_many import search_templates
+from dataprep.evaluate.identification.one_to_one import verify_templates
+from dataprep.evaluate.identification.templates import Pooling, pool
 
 PROTOCOLS = ("ijb-files", "ijb-1:1", "ijb-1:N", "megaface")
 
@@ -92,7 +92,7 @@ def run_files(given: argparse.Namespace, folder: Path) -> None:
 
 
 def run_one_to_one(given: argparse.Namespace, folder: Path) -> None:
-    from dataprep.evaluate.ijb import TemplatePairs
+    from dataprep.evaluate.identification.ijb import TemplatePairs
 
     faces, left, right, same = drawn_meta(given)
     features = read_features(folder / "faces.npy")

@@ -25,11 +25,11 @@ sys.path.insert(0, str(ROOT))
 
 from peers import facenet_faces  # noqa: E402
 
-from dataprep.imaging.faces import Faces  # noqa: E402
+from dataprep.detection.base import Faces  # noqa: E402
+from dataprep.detection.mtcnn import make_detector  # noqa: E402
+from dataprep.imaging.codec import decode  # noqa: E402
 from dataprep.imaging.geometry import overlap  # noqa: E402
-from dataprep.imaging.mtcnn import make_detector  # noqa: E402
-from dataprep.imaging.photo import decode  # noqa: E402
-from dataprep.samples import Box  # noqa: E402
+from dataprep.types import Box  # noqa: E402
 
 OVERLAP = 0.5
 SMALLEST = 20  # pixels; the detectors look for no smaller ones

@@ -94,7 +94,7 @@ def write_lists(folder: Path, samples: int) -> None:
 
 
 def plan(folder: Path) -> None:
-    from dataprep.cli.sources import add_source
+    from dataprep.cli._sources import add_source
     from dataprep.sources.vggface import VggFace
 
     add_source(str(folder / "ws"), VggFace(folder / "lists"))
@@ -102,7 +102,7 @@ def plan(folder: Path) -> None:
 
 def plan_grown(folder: Path) -> None:
     """The same lists with one more line in a hundred, in a copy of the plan."""
-    from dataprep.cli.sources import add_source
+    from dataprep.cli._sources import add_source
     from dataprep.sources.vggface import VggFace
 
     add_source(str(folder / "ws-grown"), VggFace(folder / "lists-grown"))
@@ -121,10 +121,10 @@ def grow(folder: Path) -> None:
 
 def start(folder: Path) -> None:
     """A run up to the moment in which requests could go out: the first 20 shards are open."""
-    from dataprep.manifest.workspace import Workspace
-    from dataprep.run import runner
-    from dataprep.run.chain import Chain
+    from dataprep.pipeline import runner
+    from dataprep.pipeline.pipeline import Chain
     from dataprep.stages.download import Download
+    from dataprep.workspace.workspace import Workspace
 
     async def open_some(self: Download, shards: Iterator[Any], hooks: Any, stop: Any) -> None:
         for shard in list(itertools.islice(shards, 20)):
@@ -141,10 +141,10 @@ def commit_all(folder: Path) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from dataprep.errors import Reason
-    from dataprep.manifest import ledger
-    from dataprep.manifest.workspace import Workspace
-    from dataprep.run.chain import Chain
+    from dataprep.pipeline.pipeline import Chain
+    from dataprep.reasons import Reason
+    from dataprep.workspace import ledger
+    from dataprep.workspace.workspace import Workspace
 
     workspace = Workspace(folder / "ws")
     chain = Chain(workspace, {})

@@ -14,13 +14,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.evaluate.report import colour_accuracy, pixel_accuracy
-from dataprep.imaging.faces import choose
+from dataprep.detection.base import choose
+from dataprep.detection.mtcnn import make_detector
+from dataprep.evaluate.verification.baselines import colour_accuracy, pixel_accuracy
+from dataprep.imaging.codec import decode, encode_jpeg
 from dataprep.imaging.geometry import overlap, similarity, template, warp
-from dataprep.imaging.mtcnn import make_detector
-from dataprep.imaging.photo import decode, encode_jpeg
-from dataprep.records.pairs import level, make_pairs
-from dataprep.sources.synth.photos import draw
+from dataprep.packs.pair_sampling import level, make_pairs
+from dataprep.synth.photos import draw
 
 
 def main() -> None:

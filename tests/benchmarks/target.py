@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
-from dataprep.imaging.faces import RULES, Faces, Target  # noqa: E402
+from dataprep.detection.base import RULES, Faces, Target  # noqa: E402
+from dataprep.detection.mtcnn_c import CDetector  # noqa: E402
+from dataprep.imaging.codec import Pixels, decode  # noqa: E402
 from dataprep.imaging.geometry import overlap, similarity, template  # noqa: E402
-from dataprep.imaging.mtcnn.c_backend import CDetector  # noqa: E402
-from dataprep.imaging.photo import Pixels, decode  # noqa: E402
-from dataprep.samples import Box  # noqa: E402
-from dataprep.sources.synth.photos import draw  # noqa: E402
+from dataprep.synth.photos import draw  # noqa: E402
+from dataprep.types import Box  # noqa: E402
 
 MIN_OVERLAP = 0.1  # the detect stage's default
 

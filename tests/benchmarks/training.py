@@ -25,18 +25,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.evaluate.curves import roc, tar_at
-from dataprep.evaluate.embed import TorchEmbedder, embed_batch
-from dataprep.evaluate.validation import Validator
+from dataprep.embeddings.embedder import TorchEmbedder, embed_batch
+from dataprep.evaluate.metrics import roc, tar_at
+from dataprep.evaluate.verification.callback import Validator
+from dataprep.imaging.codec import Pixels, encode_jpeg
 from dataprep.imaging.geometry import similarity, template, warp
-from dataprep.imaging.photo import Pixels, encode_jpeg
-from dataprep.models.files import Model, load_model, untrained
+from dataprep.models.model_files import Model, load_model, untrained
 from dataprep.models.pretrained import load_pretrained
-from dataprep.records.faces import Face
-from dataprep.records.rec import write_insightface
-from dataprep.sources.synth.photos import draw
-from dataprep.train.loop import train
-from dataprep.train.params import TrainParams
+from dataprep.packs.base import Face
+from dataprep.packs.rec_writer import write_insightface
+from dataprep.synth.photos import draw
+from dataprep.train.config import TrainParams
+from dataprep.train.trainer import train
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("softmax", "sphereface", "cosface", "arcface", "combined")

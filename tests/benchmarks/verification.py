@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 sys.path[:0] = [str(ROOT)]
 
-from dataprep.evaluate.embed import OnnxEmbedder, embed_images  # noqa: E402
-from dataprep.evaluate.leaks import fingerprint, near_pairs  # noqa: E402
-from dataprep.evaluate.protocols import score_pairs  # noqa: E402
-from dataprep.imaging.photo import decode, encode_jpeg  # noqa: E402
-from dataprep.records.pairs import consecutive_folds, level, make_pairs  # noqa: E402
+from dataprep.embeddings.embedder import OnnxEmbedder, embed_images  # noqa: E402
+from dataprep.evaluate.verification.leakage import fingerprint, near_pairs  # noqa: E402
+from dataprep.evaluate.verification.protocols import score_pairs  # noqa: E402
+from dataprep.imaging.codec import decode, encode_jpeg  # noqa: E402
+from dataprep.packs.pair_sampling import consecutive_folds, level, make_pairs  # noqa: E402
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 

@@ -111,8 +111,8 @@ def test_a_recipe_runs_the_whole_line(dataprep: Run, tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipes_are_sound() -> None:
-    from dataprep.cli.recipes import load_recipe
-    from dataprep.stages.registry import BY_NAME
+    from dataprep.cli.run import load_recipe
+    from dataprep.stages.order import BY_NAME
 
     for path in sorted((ROOT / "pipelines").glob("*.yaml")):
         loaded = load_recipe(path.stem)

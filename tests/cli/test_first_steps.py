@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from dataprep.imaging.photo import encode_jpeg
-from dataprep.sources.synth.photos import draw
+from dataprep.imaging.codec import encode_jpeg
+from dataprep.synth.photos import draw
 
 # photos per person of LFW's 5,749 people: 4,069 have one, 779 two, 291 three, ... and one has 530
 LFW = [1] * 43 + [2] * 8 + [3] * 3 + [4] * 2 + [5, 7, 12, 40]

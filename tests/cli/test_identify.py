@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from dataprep.evaluate.dumps import write_features, write_vector
-from dataprep.evaluate.features import read_vector
-from dataprep.evaluate.identify import _version, gallery_folder, ijb_folder, megaface_folder
-from dataprep.evaluate.templates import Pooling
+from dataprep.embeddings.dumps import write_features, write_vector
+from dataprep.embeddings.files import read_vector
+from dataprep.evaluate.identification.benchmark import _version, gallery_folder, ijb_folder, megaface_folder
+from dataprep.evaluate.identification.templates import Pooling
 
 POINTS = "1 2 3 4 5 6 7 8 9 10"
 

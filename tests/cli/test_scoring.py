@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dataprep.cli.main import main
-from dataprep.imaging.photo import encode_jpeg
-from dataprep.models.files import save_model
-from dataprep.models.input import Input
+from dataprep.imaging.codec import encode_jpeg
+from dataprep.models.model_files import save_model
+from dataprep.models.preprocessing import Input
 from dataprep.models.registry import build
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from dataprep.manifest.locks import locked
-from dataprep.manifest.workspace import Workspace
+from dataprep.storage import locked
+from dataprep.workspace.workspace import Workspace
 
 
 def photos(root: Path, *names: str) -> Path:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import Run
 
-from dataprep.imaging.photo import encode_png
-from dataprep.models.files import save_model
-from dataprep.models.input import Input
+from dataprep.imaging.codec import encode_png
+from dataprep.models.model_files import save_model
+from dataprep.models.preprocessing import Input
 from dataprep.models.registry import build
-from dataprep.records.pairs import write_bin
+from dataprep.packs.verification_bin import write_bin
 
 
 @pytest.fixture

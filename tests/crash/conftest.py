@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from downloads import PHOTO
+from helpers.downloads import PHOTO
 
 
 @pytest.fixture

@@ -28,12 +28,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conftest import environment, pack_bytes  # noqa: E402
 from crash.oldweb import WAITING, OldWeb  # noqa: E402
-from processes import workers_of  # noqa: E402
-from webserver import serving  # noqa: E402
+from helpers.processes import workers_of  # noqa: E402
+from helpers.webserver import serving  # noqa: E402
 
-from dataprep.manifest.workspace import Workspace  # noqa: E402
-from dataprep.run.board import Board  # noqa: E402
-from dataprep.run.chain import WHOLE, Chain, State  # noqa: E402
+from dataprep.pipeline.pipeline import WHOLE, Chain, State  # noqa: E402
+from dataprep.pipeline.worker import Board  # noqa: E402
+from dataprep.workspace.workspace import Workspace  # noqa: E402
 
 CONNECTIONS = 16
 FETCH = {

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from dataprep.imaging.photo import encode_jpeg
-from dataprep.sources.synth.faults import HTML
-from dataprep.sources.synth.photos import draw
+from dataprep.imaging.codec import encode_jpeg
+from dataprep.synth.faults import HTML
+from dataprep.synth.photos import draw
 
 # how many of a thousand URLs; what must come of them is what comes of them in a quiet run
 KINDS = {
     "plain": 500, "slow": 40, "moved": 40, "sick": 20, "placeholder": 40, "to_placeholder": 10, "gone": 100,
-    "403": 20, "404": 40, "500": 10, "loop": 10, "html": 40, "cut": 20, "empty": 10, "short": 10, "stalled": 3, "hanging": 24,
-    "refused": 40, "down": 30, "strange": 17,
+    "403": 20, "404": 40, "500": 10, "loop": 10, "html": 40, "cut": 20, "empty": 10, "short": 10, "stalled": 3,
+    "hanging": 24, "refused": 40, "down": 30, "strange": 17,
 }  # fmt: skip
 # asked for again, or sent on to a host with many others: may wait for that while nothing is in flight
 WAITING = ("sick", "500", "short", "stalled", "hanging", "moved", "to_placeholder", "loop")

@@ -23,11 +23,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from aiohttp import web  # noqa: E402
 from conftest import environment  # noqa: E402
-from downloads import PHOTO  # noqa: E402
-from webserver import serving  # noqa: E402
+from helpers.downloads import PHOTO  # noqa: E402
+from helpers.webserver import serving  # noqa: E402
 
-from dataprep.manifest.workspace import Workspace  # noqa: E402
-from dataprep.run.chain import Chain  # noqa: E402
+from dataprep.pipeline.pipeline import Chain  # noqa: E402
+from dataprep.workspace.workspace import Workspace  # noqa: E402
 
 URLS, HOSTS, CUT_AFTER, SECONDS = 300, 25, 80, 10.0
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP

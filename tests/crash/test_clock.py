@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from conftest import Run, command, environment
-from downloads import PHOTO
-from webserver import serving
+from helpers.downloads import PHOTO
+from helpers.webserver import serving
 
 DAY, TEN_YEARS = 86_400, 315_576_000
 

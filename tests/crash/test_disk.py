@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from conftest import Run, command, environment
-from downloads import PHOTO
-from webserver import serving
+from helpers.downloads import PHOTO
+from helpers.webserver import serving
 
 
 def mounted(script: str) -> str:
@@ -96,7 +96,7 @@ def test_a_full_disk_has_no_room_for_the_board_either(tmp_path: Path) -> None:
     board = "; ".join(
         [
             "from pathlib import Path",
-            "from dataprep.run.board import Board",
+            "from dataprep.pipeline.worker import Board",
             "board = Board(Path('board'), 4000)",
             "[board.set(slot, 1) for slot in range(0, 4000, 500)]",
         ]

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from conftest import Run, command, environment
-from downloads import PHOTO
+from helpers.downloads import PHOTO
+from helpers.processes import workers_of
+from helpers.webserver import serving
 from PIL import Image
-from processes import workers_of
-from webserver import serving
 
 from dataprep.errors import ImagingError
-from dataprep.imaging.photo import decode
+from dataprep.imaging.codec import decode
 
 
 def start(workspace: Path, *arguments: object) -> subprocess.Popen[str]:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataprep.detection.base import choose
+from dataprep.detection.mtcnn import make_detector
+from dataprep.imaging.codec import decode
 from dataprep.imaging.crops import Crop, extended_crop, fit_scale, fitted, margin_crop, output_margin
-from dataprep.imaging.faces import choose
 from dataprep.imaging.geometry import overlap
-from dataprep.imaging.mtcnn import make_detector
-from dataprep.imaging.photo import decode
-from dataprep.samples import Box
+from dataprep.types import Box
 
 sides = st.floats(5, 400, width=32)
 places = st.floats(-80, 500, width=32)

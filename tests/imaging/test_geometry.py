@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform
 
+from dataprep.imaging.codec import turn_pixels
 from dataprep.imaging.geometry import (
     ARCFACE_TEMPLATE,
     clamp,
@@ -16,8 +17,7 @@ from dataprep.imaging.geometry import (
     turn_points,
     warp,
 )
-from dataprep.imaging.photo import turn_pixels
-from dataprep.samples import Box
+from dataprep.types import Box
 
 MOVED = np.add(ARCFACE_TEMPLATE * 1.5, [40, 60])
 edges = st.floats(-500, 1500, allow_nan=False, width=32)

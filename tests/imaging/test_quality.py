@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataprep.detection.mtcnn import make_detector
+from dataprep.imaging.codec import decode
 from dataprep.imaging.geometry import ARCFACE_TEMPLATE, similarity
-from dataprep.imaging.mtcnn import make_detector
-from dataprep.imaging.photo import decode
 from dataprep.imaging.quality import residual, roll, sharpness, yaw
-from dataprep.sources.synth.photos import draw
+from dataprep.synth.photos import draw
 
 # right, down and towards the camera, in millimetres: pupils, tip of the nose, corners of the mouth
 HEAD = np.array([[-31.5, -34, 0], [31.5, -34, 0], [0, 0, 26], [-25, 30, 0], [25, 30, 0]], float)

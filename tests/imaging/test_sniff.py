@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataprep.errors import ImagingError, Reason
-from dataprep.imaging.headers import outline
-from dataprep.imaging.photo import read_header
-from dataprep.imaging.sniff import identify, suspicion
-from dataprep.sources.synth.photos import draw
+from dataprep.errors import ImagingError
+from dataprep.imaging.codec import read_header
+from dataprep.imaging.sniff import identify, outline, suspicion
+from dataprep.reasons import Reason
+from dataprep.synth.photos import draw
 
 PIXELS = draw(0, 0).pixels
 FRAMES = [Image.fromarray(np.ascontiguousarray(PIXELS[:: 2 + i, ::2])).resize((60, 50)) for i in range(3)]

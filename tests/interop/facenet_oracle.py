@@ -18,11 +18,11 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-FACTS = ROOT / "tests" / "imaging" / "facenet_facts.json"
+FACTS = ROOT / "tests" / "detection" / "facenet_facts.json"
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
-from dataprep.sources.synth.photos import draw  # noqa: E402
+from dataprep.synth.photos import draw  # noqa: E402
 
 
 def facts_of(mtcnn: MTCNN, pixels: np.ndarray) -> dict:

@@ -28,11 +28,11 @@ from hypothesis import given, seed, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mxnet import image, recordio  # noqa: E402
 
-from dataprep.records.faces import Face  # noqa: E402
-from dataprep.records.index import format_index, read_index  # noqa: E402
-from dataprep.records.pack import Pack  # noqa: E402
-from dataprep.records.rec import write_flat, write_insightface  # noqa: E402
-from dataprep.records.recordio import (  # noqa: E402
+from dataprep.packs.base import Face  # noqa: E402
+from dataprep.packs.rec_reader import Pack  # noqa: E402
+from dataprep.packs.rec_writer import write_flat, write_insightface  # noqa: E402
+from dataprep.packs.record_index import format_index, read_index  # noqa: E402
+from dataprep.packs.recordio import (  # noqa: E402
     MAGIC,
     RecordReader,
     RecordWriter,

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dataprep.cli.main import main
+from dataprep.embeddings.embedder import OnnxEmbedder, open_model
 from dataprep.errors import ModelError
-from dataprep.evaluate.embed import OnnxEmbedder, open_model
 from dataprep.models import export
-from dataprep.models.files import save_model
-from dataprep.models.input import Input
+from dataprep.models.model_files import save_model
+from dataprep.models.preprocessing import Input
 from dataprep.models.pretrained import load_pretrained
 from dataprep.models.registry import build
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError
-from dataprep.models.dialects import find_dialect
-from dataprep.models.files import load_model, save_model
-from dataprep.models.input import Input
+from dataprep.models.model_files import load_model, save_model
+from dataprep.models.preprocessing import Input
 from dataprep.models.pretrained import load_pretrained
 from dataprep.models.registry import build, outline
+from dataprep.models.state_dicts import find_dialect
 
 State = dict[str, Tensor]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.webserver import serving_raw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from webserver import serving_raw
 
 from dataprep.errors import SourceError
 from dataprep.sources import archive

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.errors import Reason, SourceError
+from dataprep.errors import SourceError
+from dataprep.reasons import Reason
 from dataprep.sources.casia import Casia
 from dataprep.sources.lfw import Lfw
 

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataprep.errors import DataprepError, Reason, SourceError
-from dataprep.samples import Box
+from dataprep.errors import DataprepError, SourceError
+from dataprep.reasons import Reason
 from dataprep.sources.lst import ImageList
+from dataprep.types import Box
 
 POINTS = "\t".join(map(str, [30, 70, 50, 35, 65, 52, 51, 72, 92, 93]))
 

@@ -5,12 +5,12 @@ import unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.errors import Reason
-from dataprep.manifest.columns import samples_of, table_of
-from dataprep.manifest.fresh import Planned, fresh, places_of
-from dataprep.samples import Sample
+from dataprep.names import folded, is_safe, plain
+from dataprep.reasons import Reason
 from dataprep.sources.base import bad_line, is_identity, named_sample
-from dataprep.storage import folded, is_safe, plain
+from dataprep.types import Sample
+from dataprep.workspace.plan_merge import Planned, fresh, places_of
+from dataprep.workspace.plan_table import samples_of, table_of
 
 # what names are made of that do harm, beside any text
 NASTY = st.sampled_from(

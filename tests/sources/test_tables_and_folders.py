@@ -5,11 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.errors import Reason, SourceError
-from dataprep.samples import Box
+from dataprep.errors import SourceError
+from dataprep.names import is_safe
+from dataprep.reasons import Reason
 from dataprep.sources.folder import PhotoFolder
 from dataprep.sources.urls import Urls
-from dataprep.storage import is_safe
+from dataprep.types import Box
 
 ROWS = [
     {"url": "http://x/1.jpg", "identity": "Ann", "left": 1.0, "top": 2.0, "right": 3.0, "bottom": 4.5, "key": "first"},

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.errors import DataprepError, Reason, SourceError
-from dataprep.manifest.plan import Plan
-from dataprep.samples import Box, Sample
+from dataprep.errors import DataprepError, SourceError
+from dataprep.reasons import Reason
+from dataprep.sources.catalog import open_source
 from dataprep.sources.facescrub import FaceScrub
-from dataprep.sources.kinds import open_source
 from dataprep.sources.urls import Columns, Urls
 from dataprep.sources.vggface import VggFace
 from dataprep.storage import Folder
+from dataprep.types import Box, Sample
+from dataprep.workspace.plan import Plan
 
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ROWS = [

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.errors import Reason, SourceError
-from dataprep.manifest.columns import samples_of, tables
-from dataprep.manifest.plan import Plan
-from dataprep.samples import Box
+from dataprep.errors import SourceError
+from dataprep.reasons import Reason
 from dataprep.sources.base import listed
 from dataprep.sources.selection import Identities
 from dataprep.sources.vggface import VggFace, parse_list, parse_table
 from dataprep.storage import Folder
+from dataprep.types import Box
+from dataprep.workspace.plan import Plan
+from dataprep.workspace.plan_table import samples_of, tables
 
 LINE = "00000001 http://x.net/a.jpg 119.19 99.49 295.47 275.78 3.00 2.31 1\n"
 

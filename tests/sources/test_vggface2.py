@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dataprep.errors import SourceError
-from dataprep.samples import Box
+from dataprep.names import is_safe
 from dataprep.sources.folder import usable_names
 from dataprep.sources.vggface2 import VggFace2
 from dataprep.sources.vggface2_tables import Coordinates, read_names
-from dataprep.storage import is_safe
+from dataprep.types import Box
 
 HEAD = "NAME_ID," + ",".join(f"P{i}{axis}" for i in range(1, 6) for axis in "XY")
 POINTS = "75.81,110.2,103.1,104.9,90,128,82.5,143,105,139"

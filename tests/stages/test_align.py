@@ -8,14 +8,15 @@ import pytest
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from dataprep.errors import Reason, UsageError
+from dataprep.errors import UsageError
+from dataprep.imaging.codec import encode_png
 from dataprep.imaging.geometry import template
-from dataprep.imaging.photo import encode_png
 from dataprep.imaging.quality import sharpness
-from dataprep.samples import Row, Sample
-from dataprep.sources.synth.photos import draw
+from dataprep.reasons import Reason
 from dataprep.stages.align import Align, AlignParams
 from dataprep.stages.base import Item, Photo
+from dataprep.synth.photos import draw
+from dataprep.types import Row, Sample
 
 DRAWN = draw(1, 0)
 

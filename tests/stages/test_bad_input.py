@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep.manifest.workspace import Workspace
-from dataprep.run.chain import Chain
-from dataprep.run.runner import run
+from dataprep.pipeline.pipeline import Chain
+from dataprep.pipeline.runner import run
 from dataprep.sources.base import Source
 from dataprep.sources.folder import PhotoFolder
 from dataprep.sources.lst import ImageList
-from dataprep.sources.synth.photos import draw
 from dataprep.sources.vggface2 import VggFace2
+from dataprep.synth.photos import draw
+from dataprep.workspace.workspace import Workspace
 
 DRAWN = draw(3, 0)
 GRAY = np.asarray(Image.fromarray(DRAWN.pixels).convert("L"))

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataprep.errors import Reason
-from dataprep.imaging.mtcnn import resolve_backend
-from dataprep.imaging.photo import encode_png
-from dataprep.samples import Box, Row, Sample
-from dataprep.sources.synth.photos import draw
+from dataprep.detection.mtcnn import resolve_backend
+from dataprep.imaging.codec import encode_png
+from dataprep.reasons import Reason
 from dataprep.stages.base import Item, Photo
 from dataprep.stages.detect import Detect, DetectParams
+from dataprep.synth.photos import draw
+from dataprep.types import Box, Row, Sample
 
 LEFT, RIGHT = draw(1, 0), draw(2, 0, width=180, height=180)
 

@@ -18,12 +18,12 @@ FACTS = Path(__file__).with_name("golden.json")
 
 def observe(folder: Path) -> dict[str, Any]:
     """Versions of the stages, and what their ledgers (and the aligned faces, coarsely) hold."""
-    from dataprep.imaging.photo import decode, encode_png
-    from dataprep.manifest.workspace import Workspace
-    from dataprep.run.chain import Chain
-    from dataprep.run.runner import run
-    from dataprep.samples import Sample
-    from dataprep.sources.synth.photos import draw
+    from dataprep.imaging.codec import decode, encode_png
+    from dataprep.pipeline.pipeline import Chain
+    from dataprep.pipeline.runner import run
+    from dataprep.synth.photos import draw
+    from dataprep.types import Sample
+    from dataprep.workspace.workspace import Workspace
 
     samples = []
     for number in range(4):

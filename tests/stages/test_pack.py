@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import Run, command, environment, pack_bytes
 
-from dataprep.packs.convert import convert
-from dataprep.packs.verify import verify
-from dataprep.records.faces import Form
-from dataprep.records.formats import open_pack
+from dataprep.packs.base import Form
+from dataprep.packs.io import open_pack
+from dataprep.packs.tools.convert import convert
+from dataprep.packs.tools.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,21 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError, UsageError
-from dataprep.train.config import read_config
-from dataprep.train.distributed import World, choose_device
-from dataprep.train.heads import make_head
-from dataprep.train.optim import Average, check_optimizer, clip_gradients, gradient_norm, make_optimizer
-from dataprep.train.params import TrainParams
-from dataprep.train.schedule import check_schedule, learning_rate
+from dataprep.params import read_config
+from dataprep.train.callback import Best
+from dataprep.train.config import TrainParams
+from dataprep.train.distributed.process_group import World, choose_device
+from dataprep.train.losses.factory import make_head
+from dataprep.train.optim import (
+    Average,
+    check_optimizer,
+    check_schedule,
+    clip_gradients,
+    gradient_norm,
+    learning_rate,
+    make_optimizer,
+)
 from dataprep.train.step import Stepper, choose_precision
-from dataprep.train.validation import Best
 
 CPU = torch.device("cpu")
 

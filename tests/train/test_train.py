@@ -12,17 +12,17 @@ import torch
 from conftest import Run, command, environment
 
 from dataprep.errors import Interrupted, ModelError, RecordError, UsageError
+from dataprep.imaging.codec import encode_jpeg
 from dataprep.imaging.crops import resize
 from dataprep.imaging.geometry import similarity, template, warp
-from dataprep.imaging.photo import encode_jpeg
-from dataprep.models.files import load_model
-from dataprep.models.input import Input
-from dataprep.records.faces import Face
-from dataprep.records.rec import write_insightface
-from dataprep.sources.synth.photos import draw
-from dataprep.train.loop import Progress, train
-from dataprep.train.params import TrainParams
-from dataprep.train.source import open_source
+from dataprep.models.model_files import load_model
+from dataprep.models.preprocessing import Input
+from dataprep.packs.base import Face
+from dataprep.packs.rec_writer import write_insightface
+from dataprep.synth.photos import draw
+from dataprep.train.config import TrainParams
+from dataprep.train.data.dataset import open_source
+from dataprep.train.trainer import Progress, train
 
 SIDE = 56  # a quarter of the work of 112
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)

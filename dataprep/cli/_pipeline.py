@@ -1,0 +1,107 @@
+"""From a verb to a run: which stages it covers, with which parameters, and what is told at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from dataprep.pipeline.pipeline import Chain
+from dataprep.pipeline.runner import Report, plan_of_work, run
+from dataprep.reasons import Reason
+from dataprep.workspace.workspace import Workspace
+
+
+def run_stages(
+    workspace: str,
+    upto: str,
+    changes: Mapping[str, Mapping[str, Any]],
+    *,
+    jobs: int,
+    dry_run: bool,
+    strict: bool,
+    accept_versions: bool,
+) -> Report | None:
+    """Run all that `upto` needs, under the workspace's recipe with `changes`; None after a dry run.
+
+    Exits with 1 if shards could not be done and with 3 if `strict` and something could be saved by a retry.
+    """
+    opened = Workspace(workspace)
+    chain = Chain(opened, opened.recipe() | dict(changes), upto=upto)
+    work = plan_of_work(chain)
+    if dry_run:
+        _show_plan(work)
+        return None
+    announce = [(link.name, len(pending), pending[0].why) for link, pending in work if pending]
+    for name, shards, why in announce:
+        if name != upto:
+            click.echo(f"{name}: {_shards(shards)} first ({why})", err=True)
+        elif name == "download" and why != "never run":
+            click.echo(f"{name}: {_shards(shards)} asked of the web again ({why})", err=True)
+    report = run(chain, jobs=jobs, accept_versions=accept_versions)
+    if not announce:
+        click.echo(f"{upto}: nothing to do, all is done")
+    _show_account(report, upto)
+    if report.errors:
+        raise SystemExit(1)
+    if strict and transient_failures(report):
+        raise SystemExit(3)
+    return report
+
+
+def transient_failures(report: Report) -> dict[str, int]:
+    """How many samples failed, by reason, that a retry may save."""
+    found: dict[str, int] = {}
+    for account in report.accounts.values():
+        for code, count in account["failed"].items():
+            if Reason.from_code(code).transient:
+                found[code] = found.get(code, 0) + count
+    return found
+
+
+def account_line(name: str, account: Mapping[str, Any]) -> str:
+    """`align: 950 in = 941 ok + 9 dropped (no_face 9) + 0 failed`."""
+    parts = []
+    for kind in ("dropped", "failed"):
+        reasons = account[kind]
+        total = sum(reasons.values())
+        named = ", ".join(f"{code} {count}" for code, count in sorted(reasons.items(), key=lambda item: -item[1]))
+        parts.append(f"{total} {kind}" + (f" ({named})" if named else ""))
+    return f"{name}: {account['in']} in = {account['ok']} ok + {' + '.join(parts)}"
+
+
+def duplicates_line(found: Mapping[str, int]) -> str:
+    return (
+        f"faces that come again in the same photo: {found['within']} within a person, {found['across']} across people"
+    )
+
+
+def _show_plan(work: Any) -> None:
+    any_pending = False
+    for link, pending in work:
+        if pending:
+            any_pending = True
+            reasons: dict[str, int] = {}
+            for entry in pending:
+                reasons[entry.why] = reasons.get(entry.why, 0) + 1
+            why = "; ".join(f"{_shards(count)}: {reason}" for reason, count in reasons.items())
+            click.echo(f"{link.name} would run ({why})")
+    if not any_pending:
+        click.echo("nothing would run, all is done")
+
+
+def _show_account(report: Report, upto: str) -> None:
+    for name, account in report.accounts.items():
+        if name in report.committed or name == upto:
+            click.echo(account_line(name, account))
+    saveable = transient_failures(report)
+    if saveable:
+        total = sum(saveable.values())
+        click.echo(f"{total} failed in a way that may pass: dataprep retry --reason {','.join(sorted(saveable))}")
+    for shard, error in report.errors.items():
+        click.echo(f"shard {shard} is not done: {error.strip().splitlines()[-1]}", err=True)
+
+
+def _shards(count: int) -> str:
+    return "1 shard" if count == 1 else f"{count} shards"

@@ -1,0 +1,121 @@
+"""validate, crop, align, lst, pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli._options import given_params, is_given, params_options, run_options
+from dataprep.cli._pipeline import duplicates_line, run_stages
+from dataprep.stages.align import AlignParams
+from dataprep.stages.crop import CropParams
+from dataprep.stages.detect import DetectParams
+from dataprep.stages.lst import ListingParams
+from dataprep.stages.pack import PackParams
+from dataprep.stages.validate import ValidateParams
+
+_RUN = ("jobs", "dry_run", "strict", "accept_versions")
+
+
+def _split(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in _RUN}
+
+
+@click.command()
+@params_options(ValidateParams)
+@run_options
+@click.pass_obj
+def validate(workspace: str, /, **values: Any) -> None:
+    """Decode every photo in full, by content whatever its name; record what it is; drop what is no usable photo.
+
+    \b
+    Example: dataprep validate --min-side 64
+    """
+    (params,) = given_params(values, ValidateParams)
+    run_stages(workspace, "validate", {"validate": params}, **_split(values))
+
+
+@click.command()
+@params_options(CropParams)
+@click.option(
+    "--write", type=click.Path(path_type=Path), help="Also write the cropped boxes there, as identity/name.jpg."
+)
+@run_options
+@click.pass_obj
+def crop(workspace: str, /, write: Path | None, **values: Any) -> None:
+    """Clamp the published boxes to their photos; drop samples whose box lies outside.
+
+    \b
+    Example: dataprep crop --write crops/
+    """
+    (params,) = given_params(values, CropParams)
+    report = run_stages(workspace, "crop", {"crop": params}, **_split(values))
+    if write and report:
+        from dataprep.pipeline.image_export import export_crops
+
+        click.echo(f"{export_crops(workspace, write)} crops under {write}")
+
+
+@click.command()
+@params_options(AlignParams, DetectParams)
+@run_options
+@click.pass_obj
+def align(workspace: str, /, **values: Any) -> None:
+    """Find the face that is meant in every photo and align it to the field's five-point template.
+
+    \b
+    Example: dataprep align --size 112
+             dataprep align --size 224 --extend 0.3      # VGGFace2's crop, not aligned
+    """
+    aligning, detecting = given_params(values, AlignParams, DetectParams)
+    run_stages(workspace, "align", {"detect": detecting, "align": aligning}, **_split(values))
+
+
+@click.command()
+@params_options(ListingParams)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the list there, in insightface's dialect.")
+@run_options
+@click.pass_obj
+def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
+    """Choose what is packed: identities with enough images, labels from 0 without gaps, some held out if you like.
+
+    \b
+    Example: dataprep lst --min-images 10 --holdout 0.1
+    """
+    (params,) = given_params(values, ListingParams)
+    report = run_stages(workspace, "lst", {"lst": params}, **_split(values))
+    if report:
+        found = report.extras["lst"]
+        click.echo(f"{found['identities']} identities to train on, {found['held_out']} held out")
+        click.echo(duplicates_line(found["duplicates"]))
+        if out:
+            from dataprep.pipeline.image_export import export_lst
+
+            click.echo(f"{export_lst(workspace, out)} lines in {out}")
+
+
+@click.command()
+@params_options(PackParams, ListingParams)
+@run_options
+@click.pass_context
+def pack(ctx: click.Context, /, **values: Any) -> None:
+    """Pack the listed faces as insightface does: train.rec, .idx, .lst, property, and ours beside them.
+
+    Takes lst's options too; without any of them, lst's last ones stand.
+
+    \b
+    Example: dataprep pack --format rec --holdout 0.1
+    """
+    packing, listing = given_params(values, PackParams, ListingParams)
+    changes = {"pack": packing} | ({"lst": listing} if is_given(ctx, ListingParams) else {})
+    report = run_stages(ctx.obj, "pack", changes, **_split(values))
+    if report:
+        counts = report.extras["pack"]["counts"]
+        held = f", {counts['pairs']} held-out pairs in holdout.bin" if counts["pairs"] else ""
+        if 0 < counts["folds"] < 10:
+            held += f" ({counts['folds']} folds instead of 10: few people are held out)"
+        click.echo(
+            f"{counts['images']} images of {counts['identities']} identities in {ctx.obj}/packs/{packing['name']}{held}"
+        )

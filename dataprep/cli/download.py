@@ -1,0 +1,125 @@
+"""download: the photos of lists of URLs."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from dataprep.cli._options import given_params, params_options, run_options
+from dataprep.cli._pipeline import run_stages
+from dataprep.cli._sources import add_source, selection_options
+from dataprep.download.config import DownloadParams
+from dataprep.sources.base import listed
+from dataprep.storage import Folder
+from dataprep.workspace.plan import Plan
+
+_RUN = ("jobs", "dry_run", "strict", "accept_versions")
+
+
+@click.group(invoke_without_command=True)
+@run_options
+@click.pass_context
+def download(ctx: click.Context, /, **values: Any) -> None:
+    """Fetch the photos of a published list of URLs: resumable, polite, suspicious.
+
+    A list that has grown is given again: what is planned stays as it is, and only what is new is fetched. Without a
+    list, what is planned and not done, or to be tried again, is done with the options of last time.
+
+    \b
+    Example: dataprep download vggface --lists vgg_face_dataset.tar.gz --per-identity 50
+             dataprep download urls photos.csv
+             dataprep retry --reason timeout && dataprep download
+    """
+    if ctx.invoked_subcommand is None:
+        run_stages(ctx.obj, "download", {}, **values)
+    elif any(ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT for name in values):
+        raise click.UsageError(f"options go behind `{ctx.invoked_subcommand}`")
+
+
+@download.command()
+@click.option("--lists", type=click.Path(), help="Folder of lists, one person's .txt, or vgg_face_dataset.tar.gz.")
+@click.option("--curated-only", is_flag=True, help="Only the lines of the curated set (the last column is 1).")
+@click.option("--frontal-only", is_flag=True, help="Only faces seen from the front (a pose above 2).")
+@selection_options
+@params_options(DownloadParams)
+@run_options
+@click.pass_obj
+def vggface(workspace: str, /, **values: Any) -> None:
+    """VGG-Face: 2.6 million URLs of 2,622 people. Without --lists, the official archive of lists is fetched first.
+
+    \b
+    Example: dataprep download vggface --curated-only --identities 100
+    """
+    _download(workspace, "vggface", values)
+
+
+@download.command()
+@click.option(
+    "--lists", type=click.Path(), multiple=True, help="facescrub_actors.txt, facescrub_actresses.txt, or their folder."
+)
+@click.option("--ignore-hashes", is_flag=True, help="Also take photos whose bytes are not those of 2014 any more.")
+@selection_options
+@params_options(DownloadParams)
+@run_options
+@click.pass_obj
+def facescrub(workspace: str, /, **values: Any) -> None:
+    """FaceScrub: 106,863 faces of 530 actors and actresses. Its authors give the lists on request.
+
+    \b
+    Example: dataprep download facescrub --lists facescrub/
+    """
+    _download(workspace, "facescrub", values)
+
+
+@download.command()
+@click.argument("table")
+@click.option("--format", help="csv, tsv, txt, parquet, json or jsonl, if the name of TABLE does not say it.")
+@click.option("--url-column", help="The column of URLs; else url, image_url or img_url.")
+@click.option("--identity-column", help="The column that says who it is; else identity, person or name.")
+@click.option("--identity", help="All photos are of this one, so no column is needed.")
+@click.option("--key-column", help="The column of names for the photos of a person; else key, else a hash of the URL.")
+@click.option(
+    "--box-column", multiple=True,
+    help="One column with four numbers, or A,B,C,D; else left, top, right, bottom or x1, y1, x2, y2.",
+)  # fmt: skip
+@click.option(
+    "--box-format",
+    type=click.Choice(["ltrb", "ltwh"]),
+    help="What the numbers are: edges (default), or width and height.",
+)
+@click.option("--hash-column", help="A published hash of the photo, in hexadecimal digits: others are dropped.")
+@click.option("--hash-algorithm", help="md5, sha1, sha256, sha384 or sha512; else told by the length.")
+@selection_options
+@params_options(DownloadParams)
+@run_options
+@click.pass_obj
+def urls(workspace: str, /, **values: Any) -> None:
+    """A table of yours: .csv, .tsv, .json, .jsonl (also .gz), .parquet, .txt with a URL per line; a folder of them.
+
+    TABLE may be any fsspec URL. What img2dataset reads or writes is read as well: name the column of identities.
+
+    \b
+    Example: dataprep download urls photos.csv --per-host 8
+             dataprep download urls 00000.parquet --identity-column caption --hash-column sha256
+    """
+    _download(workspace, "urls", values)
+
+
+def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
+    from dataprep.sources.catalog import open_source
+
+    (params,) = given_params(values, DownloadParams)
+    run = {name: values.pop(name) for name in _RUN}
+    options = {name: value for name, value in values.items() if name not in {f.name for f in fields(DownloadParams)}}
+    source = open_source(kind, options, workspace)
+    if run["dry_run"]:
+        plan = Plan(Folder(workspace).folder("plan"))
+        count = sum(map(len, plan.fresh(listed(source))))
+        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are planned already")
+        if not plan.generations:
+            return
+    else:
+        add_source(workspace, source)
+    run_stages(workspace, "download", {"download": params}, **run)

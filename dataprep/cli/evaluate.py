@@ -1,0 +1,225 @@
+"""test, extract and compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from dataprep.cli._ticker import Ticker
+from dataprep.cli.train import default_pack
+from dataprep.errors import UsageError
+
+if TYPE_CHECKING:
+    from dataprep.evaluate.verification.scoring import TestResult
+    from dataprep.models.preprocessing import Input
+
+F = Callable[..., Any]
+
+
+def _model_options(function: F) -> F:
+    for option in (
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, ..."),
+        click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."),
+        click.option("--order", type=click.Choice(["RGB", "BGR"]), help="Of an .onnx file's channels; default RGB."),
+        click.option("--std", help="What an .onnx file's input is divided by; default 127.5. One number or R,G,B."),
+        click.option("--mean", help="What is taken from 0..255 for an .onnx file; default 127.5. One number or R,G,B."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
+@click.option("--name", default="default", show_default=True, help="The model under models/.")
+@click.option("--features", type=click.Path(path_type=Path), help="Score a .npy or .parquet of features, no model.")
+@click.option(
+    "--set", "pairs",
+    help="A .bin, pairs.txt, `left right 1|-1` list or CSV, or lfw, cfp_fp, cfp_ff, agedb_30, calfw, cplfw from the "
+    "workspace's bins/; default: holdout.bin of packs/train.",
+)  # fmt: skip
+@click.option("--images", type=click.Path(path_type=Path), help="Where a list's aligned faces are; default: beside it.")
+@click.option("--protocol", type=click.Choice(["insightface", "face_pytorch", "cosine"]), default="insightface",
+              show_default=True, help="Whose rules; their numbers differ.")  # fmt: skip
+@click.option("--flip", type=click.Choice(["sum", "concat", "none"]),
+              help="How the mirrored face's embedding is fused; default: as the protocol does.")  # fmt: skip
+@click.option("--skip-missing", is_flag=True, help="Leave out pairs of missing or unusable images, and report them.")
+@click.option("--baselines", is_flag=True, help="Also score mean colour, raw pixels and the untrained network.")
+@click.option("--plots", is_flag=True, help="Also draw DET, histograms of scores and the pairs that are most wrong.")
+@click.option("--leaks", type=click.Choice(["auto", "full", "off"]), default="auto", show_default=True,
+              help="Look for the set's people and photos in the training pack; auto hashes up to 100,000.")  # fmt: skip
+@click.option("--trained-on", type=click.Path(path_type=Path), help="The training pack of a model that does not say.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where results go; default: models/NAME/test/SET.")
+@_model_options
+@click.pass_obj
+def test(
+    workspace: str, /, model: Path | None, name: str, features: Path | None, pairs: str | None, images: Path | None,
+    protocol: str, flip: str | None, skip_missing: bool, baselines: bool, plots: bool, leaks: str,
+    trained_on: Path | None, out: Path | None, mean: str | None, std: str | None, order: str | None, batch: int,
+    device: str,
+) -> None:  # fmt: skip
+    """Score a model on a verification set: ten-fold accuracy, VAL, TAR at FAR, AUC and EER, with 95 % intervals.
+
+    \b
+    Example: dataprep test
+             dataprep test --set lfw --plots
+             dataprep test --model backbone.onnx --set pairs.txt --images lfw-112 --protocol face_pytorch
+             dataprep test --features lfw.parquet --set lfw.bin
+    """
+    from dataprep.evaluate.verification.pair_set import find_set, open_set
+    from dataprep.evaluate.verification.scoring import Scoring, check_target, score_features, score_model
+
+    if model is not None and features is not None:
+        raise UsageError("--model and --features exclude each other: features are scored without a model")
+    if features is not None:
+        _refuse("--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch")
+    path = default_pack(workspace) / "holdout.bin" if pairs is None else find_set(pairs, Path(workspace))
+    chosen = open_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
+    found = features or model or Path(workspace) / "models" / name / "model.pt"
+    label = "-".join(part for part in (path.stem, "" if protocol == "insightface" else protocol, flip) if part)
+    if name == "default" and (features or model):  # model.onnx says less than the folder it is in
+        name = found.absolute().parent.name if found.stem == "model" else found.stem
+    target = out or Path(workspace) / "models" / name / "test" / label
+    how = Scoring(
+        protocol=protocol, flip=flip, batch=batch, device=device, input=_input(mean, std, order),
+        skip_missing=skip_missing, baselines=baselines, plots=plots, leaks=leaks, trained_on=trained_on,
+    )  # fmt: skip
+    if out is None:
+        check_target(target, found, chosen, how)
+    if features is not None:
+        result = score_features(features, chosen, target, how)
+    else:
+        result = score_model(found, chosen, target, how, tick=Ticker())
+    _tell(path, result)
+    pictures = "roc.png, det.png, scores.png and wrong.png" if plots else "roc.png"
+    click.echo(f"  {target}/result.json, {pictures}")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A .parquet or .npy, or a folder.")
+@click.option("--form", type=click.Choice(["parquet", "npy", "npy-per-image", "megaface"]),
+              help="Default: by the suffix of --out; a folder gets a .npy for each image.")  # fmt: skip
+@click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="What a list's paths are relative to; default: its folder."
+)
+@click.option("--flip", type=click.Choice(["sum", "concat", "none"]), default="none", show_default=True,
+              help="How the mirrored face's embedding is fused.")  # fmt: skip
+@click.option("--algorithm", default="dataprep", show_default=True, help="What MegaFace's file names end in.")
+@click.option("--chunk", type=click.IntRange(1), default=1024, show_default=True, help="Images between commits.")
+@click.option("--fresh", is_flag=True, help="Start over, whatever is there.")
+@_model_options
+@click.pass_obj
+def extract(
+    workspace: str, /, source: Path, out: Path, form: str | None, model: Path | None, root: Path | None, flip: str,
+    algorithm: str, chunk: int, fresh: bool, mean: str | None, std: str | None, order: str | None, batch: int,
+    device: str,
+) -> None:  # fmt: skip
+    """Embed the images of SOURCE: a folder, a list of paths, a pack or a .bin. Typed again, it goes on where it was stopped.
+
+    \b
+    Example: dataprep extract faces/ --out faces.parquet
+             dataprep extract lfw.bin --model backbone.onnx --flip sum --out lfw.npy
+             dataprep extract probes.txt --root facescrub/ --out features/ --form megaface
+    """
+    from dataprep.embeddings.extract import extract, model_about
+    from dataprep.embeddings.images import open_source
+
+    found = model or Path(workspace) / "models" / "default" / "model.pt"
+    form = form or {".parquet": "parquet", ".npy": "npy"}.get(out.suffix, "npy-per-image")
+    images, (embedder, about) = open_source(source, root=root), model_about(found, device, _input(mean, std, order))
+    ticker = Ticker()
+
+    def tick(done: int, failed: int, total: int) -> None:
+        ticker(f"embed ({failed} failed)" if failed else "embed", done, total)
+
+    result = extract(
+        images, embedder, out, about=about, form=form, flip=flip, batch=batch, algorithm=algorithm, fresh=fresh,
+        chunk=chunk, tick=tick,
+    )  # fmt: skip
+    click.echo(f"{out}: {result.images} features of {result.width} numbers")
+    if result.failed:
+        click.echo(f"  {result.failed} images have none: {out}.failed.tsv says why")
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
+@click.option("--markdown", is_flag=True, help="As a table for a README.")
+def compare(runs: tuple[Path, ...], markdown: bool) -> None:
+    """Print the results of several models side by side; RUNS are result.json files or folders with some.
+
+    \b
+    Example: dataprep compare workspace/models workspace/identify
+             dataprep compare a/result.json b/result.json --markdown
+    """
+    from dataprep.evaluate.results import as_markdown, as_text, find_results, tabulate
+
+    table = tabulate(find_results(runs))
+    click.echo(as_markdown(table) if markdown else as_text(table))
+
+
+def _tell(path: Path, result: TestResult) -> None:
+    from dataprep.evaluate.verification.leakage import described
+
+    found = result.verification
+    spans = {name: f"{low:.2%} .. {high:.2%}" for name, (low, high) in found.intervals.items()}
+    click.echo(f"{path.name}: {found.pairs} pairs, {found.positives} of the same person")
+    if result.skipped_pairs:
+        click.echo(f"  {result.skipped_pairs} pairs left out for {len(result.skipped)} images: result.json names them")
+    click.echo(
+        f"  accuracy {found.accuracy:.2%} +- {found.accuracy_std:.2%}   [{spans['accuracy']}]   "
+        f"(folds' mean, threshold {found.threshold:.3f})"
+    )
+    if found.validation is not None:
+        click.echo(
+            f"  VAL {found.validation:.2%} at FAR {found.validation_far:.2e} (target 1e-3)   [{spans['validation']}]"
+        )
+    for far, tar in found.tar_at_far.items():
+        click.echo(f"  TAR {tar:.2%} at FAR {float(far):.0e}   [{spans[f'tar@{far}']}]")
+    if found.negatives_needed:
+        far, needed = next(iter(found.negatives_needed.items()))
+        click.echo(
+            f"  TAR at FAR {float(far):.0e} and below is not measurable: it takes {needed:,} negatives, "
+            f"{found.pairs - found.positives:,} are there"
+        )
+    click.echo(f"  AUC {found.auc:.5f}   [{found.intervals['auc'][0]:.5f} .. {found.intervals['auc'][1]:.5f}]")
+    click.echo(f"  EER {found.eer:.2%}   [{spans['eer']}]   (intervals: 95 %)")
+    for what, accuracy in result.baselines.items():
+        click.echo(f"  {what}: {accuracy:.2%}")
+    for line in described(result.leaks):
+        click.echo(f"  leaks: {line}")
+
+
+def _input(mean: str | None, std: str | None, order: str | None) -> Input | None:
+    if mean is None and std is None and order is None:
+        return None
+    from dataprep.models.preprocessing import Input
+
+    return Input(mean=_three(mean, "--mean"), std=_three(std, "--std"), order=order or "RGB")
+
+
+def _refuse(given: str, *options: str) -> None:
+    """UsageError for options that were typed and mean nothing beside `given`."""
+    context = click.get_current_context()
+    typed = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if typed:
+        raise UsageError(f"--{typed[0].replace('_', '-')} means nothing with {given}: leave it out")
+
+
+def _three(text: str | None, option: str) -> tuple[float, float, float]:
+    """One number for all channels, or three; 127.5 by default."""
+    try:
+        numbers = [float(part) for part in (text or "127.5").split(",")]
+        first, second, third = numbers * 3 if len(numbers) == 1 else numbers
+    except ValueError:
+        raise UsageError(f"{option} {text}: one number or three separated by commas are needed") from None
+    if not all(map(math.isfinite, (first, second, third))):
+        raise UsageError(f"{option} {text}: the numbers must be finite")
+    if option == "--std" and min(first, second, third) <= 0:
+        raise UsageError(f"{option} {text}: the numbers must be above 0")
+    return first, second, third

@@ -1,0 +1,131 @@
+"""import: photos that are on this disk already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli._sources import plan_source, selection_options
+
+
+@click.group("import")
+def import_() -> None:
+    """Take up photos that are on this disk already. They stay where they are.
+
+    \b
+    Example: dataprep import folder lfw/
+    """
+
+
+_ALIGNED = click.option("--aligned", is_flag=True, help="They are aligned faces: pack them as they are.")
+
+
+@import_.command()
+@click.argument("root", metavar="PHOTOS", type=click.Path())
+@_ALIGNED
+@selection_options
+@click.pass_obj
+def folder(workspace: str, /, **options: Any) -> None:
+    """A folder per identity with photos in it: your own, or any dataset that is laid out so.
+
+    \b
+    Example: dataprep import folder photos/ && dataprep align
+    """
+    plan_source(workspace, "folder", options)
+
+
+@import_.command()
+@click.argument("root", metavar="DIR", type=click.Path())
+@click.option("--pairs", type=click.Path(), help="pairs.txt, if not in DIR: all its photos must be there.")
+@_ALIGNED
+@selection_options
+@click.pass_obj
+def lfw(workspace: str, /, **options: Any) -> None:
+    """LFW as unpacked (lfw, lfw_funneled, lfw-deepfunneled, lfw-a): DIR/NAME/NAME_0001.jpg.
+
+    \b
+    Example: dataprep import lfw lfw-deepfunneled/ && dataprep align
+    """
+    plan_source(workspace, "lfw", options)
+
+
+@import_.command()
+@click.argument("root", metavar="DIR", type=click.Path())
+@click.option("--names", type=click.Path(), help="Lines `0000045 Name`: call people by name, not 0000045.")
+@_ALIGNED
+@selection_options
+@click.pass_obj
+def casia(workspace: str, /, **options: Any) -> None:
+    """CASIA-WebFace as unpacked: DIR/0000045/001.jpg.
+
+    \b
+    Example: dataprep import casia CASIA-WebFace/ --names names.txt && dataprep align
+    """
+    plan_source(workspace, "casia", options)
+
+
+@import_.command()
+@click.argument("pack", type=click.Path())
+@selection_options
+@click.pass_obj
+def rec(workspace: str, /, **options: Any) -> None:
+    """The faces of a .rec pack, anyone's, to clean and to pack again. Their bytes stay as they are.
+
+    \b
+    Example: dataprep import rec faces_emore/ && dataprep pack --holdout 0.05
+    """
+    plan_source(workspace, "rec", options)
+
+
+@import_.command()
+@click.argument("file", type=click.Path())
+@click.option("--root", type=click.Path(), help="Where relative paths start; else the list's folder.")
+@click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Whose list it is; else recognised.")
+@click.option("--aligned", is_flag=True, help="An im2rec list's images are aligned faces: pack them as they are.")
+@selection_options
+@click.pass_obj
+def lst(workspace: str, /, **options: Any) -> None:
+    """The images of a .lst: insightface's, with boxes and landmarks if it has them, or im2rec's.
+
+    People are told apart by the images' folders; by the labels if a folder holds more than one.
+
+    \b
+    Example: dataprep import lst faces.lst --root photos/ && dataprep align
+    """
+    plan_source(workspace, "lst", options)
+
+
+@import_.command()
+@click.argument("root", metavar="DIR", type=click.Path())
+@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help="Which.")
+@click.option("--boxes", type=click.Path(), multiple=True, help="loose_bb_*.csv, if not in DIR or meta/.")
+@click.option("--landmarks", type=click.Path(), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/.")
+@click.option("--names", type=click.Path(), help="identity_meta.csv: call people by name, not n000002.")
+@selection_options
+@click.pass_obj
+def vggface2(workspace: str, /, **options: Any) -> None:
+    """VGGFace2 as released: DIR/train/n000002/0001_01.jpg, with its tables of boxes and landmarks.
+
+    Its landmarks are taken as they are; align --landmarks detect finds them anew.
+
+    \b
+    Example: dataprep import vggface2 VGG-Face2/data && dataprep align --size 224 --extend 0.3
+    """
+    plan_source(workspace, "vggface2", options)
+
+
+@import_.command()
+@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
+@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos of each.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+@click.pass_obj
+def synth(workspace: str, /, identities: int, photos: int, seed: int) -> None:
+    """Drawn faces with their true boxes: to try everything without anybody's photo.
+
+    \b
+    Example: dataprep import synth && dataprep pack
+    """
+    root = Path(workspace) / "synth" / f"seed{seed}-{identities}x{photos}"
+    plan_source(workspace, "synth", {"root": root, "identities": identities, "photos": photos, "seed": seed})

@@ -1,0 +1,134 @@
+"""run: a recipe names a source, the stages' parameters, training and testing; one command does it all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli._options import run_options
+from dataprep.cli._pipeline import run_stages
+from dataprep.errors import UsageError
+
+_PARTS = ("about", "source", "stages", "train", "test")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--upto", help="Stop after this stage (download, validate, crop, detect, align, lst, pack) or train.")
+@click.option("--set", "settings", multiple=True, metavar="PART.NAME=VALUE", help="Change a value of the recipe.")
+@run_options
+@click.pass_context
+def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[str, ...], **values: Any) -> None:
+    """Run a whole recipe: a YAML file, or the name of one that comes with dataprep.
+
+    \b
+    Example: dataprep run vggface --set source.lists=lists/ --set stages.align.size=112
+             dataprep run pipelines/vggface.yaml --dry-run
+    """
+    from dataprep.cli import _sources as sources
+    from dataprep.cli import evaluate as scoring
+    from dataprep.cli import train as models
+    from dataprep.stages.order import BY_NAME
+
+    loaded = load_recipe(recipe)
+    for setting in settings:
+        _change(loaded, setting)
+    _check_mappings(recipe, loaded)
+    if upto and upto not in (*BY_NAME, "train"):
+        raise UsageError(f"--upto {upto}: one of {', '.join(BY_NAME)}, train")
+    stages = {name: dict(params or {}) for name, params in (loaded.get("stages") or {}).items()}
+    unknown = [name for name in stages if name not in BY_NAME]
+    if unknown:
+        raise UsageError(f"{recipe}: no stage {unknown[0]!r}; the stages are: {', '.join(BY_NAME)}")
+    changes = {name: BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
+    source = dict(loaded.get("source") or {})
+    if not values["dry_run"]:
+        sources.plan_source(ctx.obj, str(source.pop("kind", None)), source)
+    elif not (Path(ctx.obj) / "dataprep.json").exists():
+        click.echo(f"{source.get('kind')} would be planned, then every stage run")
+        return
+    last = upto if upto in BY_NAME else "pack"
+    if not run_stages(ctx.obj, last, changes, **values) or upto in BY_NAME:
+        return
+    if "train" in loaded:
+        _invoke(ctx, models.train, loaded["train"] or {})
+    if "test" in loaded and upto != "train":
+        _invoke(ctx, scoring.test, loaded["test"] or {})
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The recipe in a file, or the one of that name among those that come with dataprep. Raises UsageError."""
+    import yaml
+
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _shipped() / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in _shipped().glob("*.yaml")))
+        raise UsageError(f"no recipe {name!r}: give a .yaml file, or one of: {names}")
+    try:
+        loaded = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path}: a recipe is a mapping with {', '.join(_PARTS)}")
+    unknown = [part for part in loaded if part not in _PARTS]
+    if unknown:
+        raise UsageError(f"{path}: unknown part {unknown[0]!r}; a recipe has {', '.join(_PARTS)}")
+    return loaded
+
+
+def _check_mappings(recipe: str, loaded: dict[str, Any]) -> None:
+    stages = loaded.get("stages")
+    parts = {part: loaded.get(part) for part in _PARTS[1:]}
+    parts |= {f"stages.{name}": params for name, params in stages.items()} if isinstance(stages, dict) else {}
+    for part, value in parts.items():
+        if value is not None and not isinstance(value, dict):
+            raise UsageError(f"{recipe}: {part} is a mapping of options, not {value!r}")
+
+
+def _shipped() -> Path:
+    """The folder of recipes: inside the installed package, or beside it in a checkout."""
+    import dataprep
+
+    package = Path(dataprep.__file__).parent
+    inside = package / "pipelines"
+    return inside if inside.is_dir() else package.parent / "pipelines"
+
+
+def _change(loaded: dict[str, Any], setting: str) -> None:
+    import yaml
+
+    path, separator, value = setting.partition("=")
+    keys = path.split(".")
+    if not separator or keys[0] not in _PARTS:
+        raise UsageError(f"--set {setting}: expected PART.NAME=VALUE with PART one of {', '.join(_PARTS[1:])}")
+    place: Any = loaded
+    for key in keys[:-1]:
+        if place.get(key) is None:
+            place[key] = {}
+        place = place[key]
+        if not isinstance(place, dict):
+            raise UsageError(f"--set {setting}: {key} holds a value, not a mapping")
+    try:
+        place[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {setting}: {value!r} is not a YAML value") from None
+
+
+def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:
+    """Run a verb with the options of a recipe, as if they had been typed."""
+    arguments: list[str] = []
+    switches = {text for option in command.params for text in option.secondary_opts}
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(option)
+        elif value is False:
+            arguments += [no for no in switches if no == f"--no-{option[2:]}"]
+        elif value is not None:
+            arguments += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    with command.make_context(command.name, arguments, parent=ctx) as inner:
+        command.invoke(inner)

@@ -1,0 +1,140 @@
+"""train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataprep.cli._options import GroupedCommand, GroupedOption, given_params, params_options
+from dataprep.cli._ticker import Ticker
+from dataprep.cli._training import open_display
+from dataprep.errors import RecordError, UsageError
+from dataprep.train.config import TrainParams
+
+
+def _use_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """The file's values become the defaults of this call: what is typed comes first."""
+    if path is None:
+        return
+    from dataprep.params import read_config
+
+    options = {
+        option.opts[0].lstrip("-").replace("-", "_"): option for option in ctx.command.params if option.expose_value
+    }
+    several = [name for name, option in options.items() if getattr(option, "multiple", False)]
+    found = read_config(path, options, several=several)
+    ctx.default_map = {**(ctx.default_map or {}), **{str(options[name].name): value for name, value in found.items()}}
+
+
+def _list_networks(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked or ctx.resilient_parsing:
+        return
+    from dataprep.models.registry import format_networks, list_networks
+
+    click.echo(format_networks(list_networks()))
+    ctx.exit()
+
+
+_PATH = click.Path(path_type=Path)
+_DATA, _NETWORK, _CHECK = "Data", "Network", "Verification and checkpoints"
+
+
+@click.command(cls=GroupedCommand)
+@click.option("--pack", "packs", type=_PATH, multiple=True, cls=GroupedOption, group=_DATA,
+              help="A pack of any format; several are read as one. Default: packs/train of the workspace.")  # fmt: skip
+@click.option("--images", type=_PATH, cls=GroupedOption, group=_DATA,
+              help="Instead: a list of images, `path label` or `path` a line; a pack is made of them first.")  # fmt: skip
+@click.option("--root", type=_PATH, cls=GroupedOption, group=_DATA,
+              help="What the list's paths are relative to; default: its folder.")  # fmt: skip
+@click.option("--meta", type=_PATH, cls=GroupedOption, group=_DATA,
+              help="VGGFace2's identity_meta.csv: the list's people by name.")  # fmt: skip
+@click.option("--pretrained", type=_PATH, cls=GroupedOption, group=_NETWORK,
+              help="Start from these weights: of dataprep, .safetensors, or published ones.")  # fmt: skip
+@click.option("--validate", "sets", default="", cls=GroupedOption, group=_CHECK,
+              help="Sets to verify on, as --set of `dataprep test` takes them, separated by commas.")  # fmt: skip
+@params_options(TrainParams)
+@click.option("--name", default="default", show_default=True, help="The folder under models/.")
+@click.option("--config", type=_PATH, is_eager=True, expose_value=False, callback=_use_config,
+              help="YAML with any of these options; what is typed comes first.")  # fmt: skip
+@click.option("--log", type=_PATH, help="Also append the progress to this file, a line at a time.")
+@click.option("--fresh", is_flag=True, help="Start over, whatever is there.")
+@click.option("--list-networks", is_flag=True, is_eager=True, expose_value=False, callback=_list_networks,
+              help="Show the networks with parameters and GFLOPs, and end.")  # fmt: skip
+@click.pass_obj
+def train(
+    workspace: str, /, packs: Sequence[Path], images: Path | None, root: Path | None, meta: Path | None,
+    pretrained: Path | None, sets: str, name: str, log: Path | None, fresh: bool, **values: Any,
+) -> None:  # fmt: skip
+    """Train a recogniser on a pack. Typed again, it goes on where it was stopped, to the same losses.
+
+    \b
+    Example: dataprep train --epochs 4
+             dataprep train --pack faces_emore/ --network ir50 --device cuda --batch-size 512 --validate lfw,agedb_30
+             dataprep train --loss triplet --lr 0.005 --pretrained workspace/models/default/model.pt --name triplet
+             dataprep train --images train_list.txt --root VGGFace2/train --config my.yaml
+             torchrun --nproc-per-node 8 -m dataprep train --pack glint360k/ --network ir100 --sample-rate 0.1
+    """
+    if not Path(name).parts or ".." in Path(name).parts or Path(name).is_absolute():
+        raise UsageError(f"--name {name!r}: the name of a folder under models/ of the workspace")
+    if images is not None and packs:
+        raise UsageError("--pack and --images exclude each other: a pack is made of the list")
+    if images is None and (root or meta):
+        raise UsageError("--root and --meta belong to --images: a pack's people are named in its labels.tsv")
+    (params,) = given_params(values, TrainParams)
+    chosen = TrainParams.from_mapping(params)
+    from dataprep.train.trainer import train
+
+    target = Path(workspace) / "models" / name
+    validate = None
+    if sets:
+        from dataprep.evaluate.verification.callback import Validator
+
+        validate = Validator([text.strip() for text in sets.split(",") if text.strip()], Path(workspace))
+    with open_display(log) as display:
+        about = train(
+            _packs(workspace, packs) if images is None else _listed(images, root, meta, target, chosen, pretrained),
+            target, chosen, pretrained=pretrained, fresh=fresh, validate=validate, report=display.show,
+        )  # fmt: skip
+    if about is not None:
+        click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
+
+
+def _packs(workspace: str, given: Sequence[Path]) -> Sequence[Path]:
+    return given or [default_pack(workspace)]
+
+
+def _listed(
+    images: Path, root: Path | None, meta: Path | None, target: Path, params: TrainParams, pretrained: Path | None
+) -> Callable[[], Sequence[Path]]:
+    """What makes a pack of a list, of the size that the network takes."""
+
+    def make() -> Sequence[Path]:
+        from dataprep.packs.tools.from_list import pack_list
+        from dataprep.sources.vggface2_tables import read_names
+        from dataprep.train.backbone import image_size
+
+        height, width = image_size(params, pretrained)
+        ticker = Ticker()
+        made = pack_list(
+            images, root or images.parent, target / "images", height=height, width=width,
+            names=read_names(meta).of if meta else None, tick=lambda done, total: ticker("pack the list", done, total),
+        )  # fmt: skip
+        return [made]
+
+    return make
+
+
+def default_pack(workspace: str) -> Path:
+    """packs/train of the workspace, or the only pack that it has."""
+    folder = Path(workspace) / "packs"
+    packs = sorted(path.parent for path in folder.glob("*/pack.json"))
+    if folder / "train" in packs:
+        return folder / "train"
+    if len(packs) == 1:
+        return packs[0]
+    if not packs:
+        raise RecordError(f"{workspace} holds no pack yet: `dataprep pack` makes one, --pack or --set names another")
+    raise RecordError(f"{workspace} holds several packs ({', '.join(p.name for p in packs)}): choose one with --pack")

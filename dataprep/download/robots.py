@@ -1,0 +1,183 @@
+"""What a site says of robots like us: `X-Robots-Tag` on an answer, and robots.txt where the user wants it asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.parse
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import yarl
+
+TOKEN = "dataprep"  # our name in robots.txt and X-Robots-Tag
+LARGEST = 500 * 1024  # bytes of robots.txt that are read: RFC 9309 2.5
+
+_OPT_OUTS = frozenset({"noai", "noimageai"})
+# directives that have a value after a colon, which is no user agent's name before one
+_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_KEPT = 10_000  # sites whose rules are in memory
+_DAY = 86_400.0  # RFC 9309 2.4: not longer
+_MINUTE = 60.0
+
+
+def opt_out(tags: Iterable[str]) -> str | None:
+    """The first X-Robots-Tag that says noai or noimageai to everybody or to us, or None.
+
+    `otherbot: noai` speaks to another; a name holds for the directives after it, as crawlers read it.
+    """
+    for tag in tags:
+        for_us = True
+        for part in tag.lower().split(","):
+            name, colon, directive = part.partition(":")
+            if colon and name.strip() not in _WITH_VALUE:
+                for_us = name.strip() in ("*", TOKEN)
+                part = directive
+            if for_us and part.strip() in _OPT_OUTS:
+                return tag
+    return None
+
+
+class Unreachable(Exception):
+    """robots.txt could not be asked, so that nothing of its site may be."""
+
+
+@dataclass(slots=True)
+class _Site:
+    until: float
+    rules: Rules | None  # None: everything is allowed
+    trouble: str = ""
+
+
+class Robots:
+    """robots.txt of the sites that are visited, each asked for once, as RFC 9309 has it.
+
+    `ask` gives the status and the first bytes of a URL, redirects followed; it raises Unreachable. A 4xx allows all,
+    429 excepted; without an answer, or with a 5xx, nothing may be asked, and after a minute it is tried again. Whatever
+    else `ask` raises is raised, and nothing is remembered.
+    """
+
+    def __init__(self, ask: Callable[[yarl.URL], Awaitable[tuple[int, bytes]]]) -> None:
+        self._ask = ask
+        self._sites: OrderedDict[str, _Site] = OrderedDict()
+        self._coming: dict[str, asyncio.Task[_Site]] = {}
+
+    async def allows(self, url: yarl.URL) -> bool:
+        """Whether we may ask for a URL. Raises Unreachable."""
+        place = str(url.origin())
+        site = self._sites.get(place)
+        if site is None or site.until < time.monotonic():
+            coming = self._coming.get(place)
+            if coming is None:
+                coming = self._coming[place] = asyncio.create_task(self._learn(place))
+                coming.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may have gone
+            site = await asyncio.shield(coming)
+        else:
+            self._sites.move_to_end(place)
+        if site.trouble:
+            raise Unreachable(site.trouble)
+        return site.rules is None or site.rules.allow(url)
+
+    async def close(self) -> None:
+        for task in self._coming.values():
+            task.cancel()
+        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+
+    async def _learn(self, place: str) -> _Site:
+        try:
+            site = await self._read(yarl.URL(f"{place}/robots.txt", encoded=True))
+            self._sites[place] = site
+            if len(self._sites) > _KEPT:
+                self._sites.popitem(last=False)
+            return site
+        finally:
+            del self._coming[place]
+
+    async def _read(self, url: yarl.URL) -> _Site:
+        now = time.monotonic()
+        try:
+            status, body = await self._ask(url)
+        except Unreachable as error:
+            return _Site(now + _MINUTE, None, str(error))
+        if status == 429 or status >= 500:
+            return _Site(now + _MINUTE, None, f"robots.txt: HTTP {status}")
+        if status != 200:
+            return _Site(now + _DAY, None)
+        return _Site(now + _DAY, Rules(body.decode("utf-8-sig", "replace"), TOKEN))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pieces: tuple[str, ...]  # what stands between the stars
+    anchored: bool
+    weight: int
+    allows: bool
+
+    def matches(self, path: str) -> bool:
+        """Each piece is looked for once, from left to right: no pattern takes longer than a few passes over the path."""
+        first, *rest = self.pieces
+        if not path.startswith(first):
+            return False
+        at, end = len(first), len(path)
+        if self.anchored:
+            if not rest:
+                return at == end
+            last = rest.pop()
+            end -= len(last)
+            if end < at or not path.endswith(last):
+                return False
+        for piece in rest:
+            found = path.find(piece, at, end)
+            if found < 0:
+                return False
+            at = found + len(piece)
+        return True
+
+
+class Rules:
+    """What a robots.txt says to `token`: its own groups, or else those of everybody."""
+
+    def __init__(self, text: str, token: str) -> None:
+        ours: list[_Rule] = []
+        others: list[_Rule] = []
+        named = False  # any group names us
+        speaks: set[str] = set()
+        among_agents = False
+        for line in text.splitlines():
+            name, colon, value = line.partition("#")[0].partition(":")
+            name, value = name.strip().lower(), value.strip()
+            if not colon:
+                continue
+            if name == "user-agent":
+                if not among_agents:
+                    speaks = set()
+                among_agents = True
+                speaks.add(value.partition("/")[0].strip().lower())
+                named = named or token in speaks
+            elif name in ("allow", "disallow"):
+                among_agents = False
+                if value and token in speaks:
+                    ours.append(_rule(value, name == "allow"))
+                if value and "*" in speaks:
+                    others.append(_rule(value, name == "allow"))
+        chosen = ours if named else others
+        self._rules: Sequence[_Rule] = sorted(chosen, key=lambda rule: (-rule.weight, not rule.allows))
+
+    def allow(self, url: yarl.URL) -> bool:
+        """Whether a URL may be asked for."""
+        path = _normal(url.raw_path_qs or "/")
+        return next((rule.allows for rule in self._rules if rule.matches(path)), True)
+
+
+def _rule(value: str, allows: bool) -> _Rule:
+    anchored = value.endswith("$")
+    pieces = tuple(_normal(piece) for piece in value.removesuffix("$").split("*"))
+    return _Rule(pieces, anchored, len(value), allows)
+
+
+def _normal(text: str) -> str:
+    """The same text for all ways to escape it."""
+    return urllib.parse.quote(
+        urllib.parse.unquote(text, errors="surrogateescape"), safe="/?=&", errors="surrogateescape"
+    )

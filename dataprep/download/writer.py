@@ -1,0 +1,165 @@
+"""Judges and stores what came in, in a thread of its own: suspicion, hashes, placeholders, the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dataprep.download.placeholders import Sightings, detail
+from dataprep.errors import WorkspaceError
+from dataprep.imaging.sniff import suspicion
+from dataprep.reasons import Reason
+from dataprep.types import Row, Sample
+from dataprep.workspace.journal import Journal
+
+ALGORITHMS = ("md5", "sha1", "sha256")
+_GATHER = 0.01  # seconds that entries wait for others: to wake a thread costs both threads more than to store a photo
+_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(slots=True)
+class OpenShard:
+    """A shard that is being downloaded."""
+
+    id: str
+    upstream: str
+    samples: Sequence[Sample]
+    journal: Journal
+    left: int
+    started: float
+
+
+@dataclass(slots=True)
+class Entry:
+    """A sample's row on its way into its shard's journal, `stored` once it is there.
+
+    A row without a reason has the body as its payload, unjudged; the writer's verdict replaces `row`.
+    """
+
+    shard: OpenShard
+    sample: Sample
+    row: Row
+    stored: asyncio.Future[None] | None = field(default=None)
+
+
+class Writer:
+    """A thread that takes entries in batches: one hop and one flush for all that came in meanwhile.
+
+    Hot: suspicion, SHA-256 and the writing of a photo take some tens of microseconds here, beside the event loop.
+    `stored` is called in the loop with each batch, `failed` with what ended the thread: a disk that is full, say.
+    """
+
+    def __init__(
+        self,
+        *,
+        placeholders: int,
+        max_pixels: int,
+        stored: Callable[[Sequence[Entry]], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._sightings, self._max_pixels = Sightings(placeholders), max_pixels
+        self._stored, self._failed = stored, failed
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[Entry] = []
+        self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="dataprep-writer")
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """To be called in the loop."""
+        if not self._gathered:
+            self._loop.call_later(_GATHER, self._hand_over)
+        self._gathered.append(entry)
+
+    def close(self) -> None:
+        """Store what was put so far, and end."""
+        self._hand_over()
+        self._queue.put(None)
+        self._thread.join()
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
+    def _run(self) -> None:
+        while (entries := self._queue.get()) is not None:
+            try:
+                self._store(entries)
+            except BaseException as error:
+                self._tell(self._failed, explained(error, entries[0].shard.journal))
+                return
+            self._tell(self._stored, entries)
+
+    def _tell(self, function: Callable[[Any], None], value: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody needs to know any more
+            self._loop.call_soon_threadsafe(function, value)
+
+    def _store(self, entries: Sequence[Entry]) -> None:
+        by_shard: dict[str, list[Entry]] = {}
+        for entry in entries:
+            entry.row = self._judged(entry)
+            by_shard.setdefault(entry.shard.id, []).append(entry)
+        for group in by_shard.values():
+            group[0].shard.journal.record(*(entry.row for entry in group))
+
+    def _judged(self, entry: Entry) -> Row:
+        row = entry.row
+        if row.payload is None or row.reason is not None:
+            return row
+        sha256 = hashlib.sha256(row.payload).hexdigest()
+        doubt = (
+            suspicion(row.payload, max_pixels=self._max_pixels)
+            or _mismatch(entry.sample.hash, row.payload, sha256)
+            or self._placeholder(row, sha256)
+        )
+        if doubt is None:
+            return replace(row, values={**row.values, "sha256": sha256})
+        return replace(
+            row, reason=doubt[0], detail=doubt[1], payload=None, values={**row.values, "body_sha256": sha256}
+        )
+
+    def _placeholder(self, row: Row, sha256: str) -> tuple[Reason, str] | None:
+        url, final_url = str(row.values["url"]), str(row.values["final_url"])
+        if self._sightings.is_placeholder(sha256, url=url, final_url=final_url, identity=row.identity):
+            return Reason.PLACEHOLDER, detail(sha256)
+        return None
+
+
+def known_hash(published: str) -> bool:
+    """Whether a published hash is one that can be compared: `algorithm:hex`, or none at all."""
+    algorithm, colon, digits = published.partition(":")
+    if not published:
+        return True
+    if not colon or algorithm.lower() not in ALGORITHMS:
+        return False
+    size = 2 * hashlib.new(algorithm.lower(), usedforsecurity=False).digest_size
+    return len(digits) == size and all(c in "0123456789abcdefABCDEF" for c in digits)
+
+
+def _mismatch(published: str, body: bytes, sha256: str) -> tuple[Reason, str] | None:
+    if not published:
+        return None
+    algorithm, _, digits = published.lower().partition(":")
+    found = sha256 if algorithm == "sha256" else hashlib.new(algorithm, body, usedforsecurity=False).hexdigest()
+    return None if found == digits else (Reason.HASH_MISMATCH, f"{algorithm} is {found}, not {digits}")
+
+
+def explained(error: BaseException, journal: Journal) -> BaseException:
+    """An error of the disk with the folder's name and what to do; any other as it is."""
+    if not isinstance(error, OSError):
+        return error
+    remedy = "choose another place with -w, or mend this one"
+    if error.errno in _SPACE:
+        remedy = "free some space"
+    return WorkspaceError(
+        f"{journal.folder} cannot be written: {error.strerror or error}; {remedy}, and type the same command again: what "
+        "was committed stays, and what came in so far too"
+    )

@@ -1,0 +1,245 @@
+"""Models as functions from aligned faces to embeddings: ours, and ONNX files of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import ImagingError, ModelError, RecordError, UsageError
+from dataprep.imaging.codec import Pixels, decode
+
+if TYPE_CHECKING:
+    from dataprep.models.model_files import Model
+    from dataprep.models.preprocessing import Input
+
+
+Embeddings = npt.NDArray[np.float32]
+
+FLIPS = ("sum", "concat", "none")
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".pkl")
+
+
+class Embedder(Protocol):
+    """(n, height, width, 3) RGB bytes to (n, d) embeddings, not normalised."""
+
+    height: int
+    width: int
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Embeddings: ...
+
+
+class TorchEmbedder:
+    """A network of ours on a device (`auto` takes CUDA where there is one)."""
+
+    def __init__(self, model: Model, *, device: str = "auto") -> None:
+        import torch
+
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            self._module = model.module.to(name)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"--device {device}: {str(error).splitlines()[0]}") from None
+        self.model, self._device = model, name
+        self.height, self.width = model.input.height, model.input.width
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Embeddings:
+        import torch
+
+        with torch.inference_mode():
+            batch = self.model.input.normalise(images).to(self._device)
+            return np.asarray(self._module(batch).float().cpu().numpy(), np.float32)
+
+
+class OnnxEmbedder:
+    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` are of values 0..255, by channel in `order`; a file of
+    `export-model` says them itself, and what it says holds."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mean: Sequence[float] = (127.5,) * 3,
+        std: Sequence[float] = (127.5,) * 3,
+        order: str = "RGB",
+        device: str = "auto",
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ModelError("ONNX models need onnxruntime: pip install 'face-dataprep[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        providers = _providers(device, onnxruntime.get_available_providers())
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            raise ModelError(f"{path}: not a readable ONNX model ({str(error)[:200]})") from None
+        described = self._session.get_inputs()[0]
+        if len(described.shape) != 4:
+            raise ModelError(
+                f"{path} takes an input of shape {described.shape}; images (n, 3, height, width) are needed"
+            )
+        self._name = described.name
+        # exported with a fixed batch, it takes no other
+        self._fixed = described.shape[0] if isinstance(described.shape[0], int) else None
+        self.height, self.width = (side if isinstance(side, int) else 112 for side in described.shape[2:4])
+        self.described = _described(self._session.get_modelmeta().custom_metadata_map, path)
+        if self.described is not None:
+            mean, std, order = self.described.mean, self.described.std, self.described.order
+        self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
+        self._turned = order == "BGR"
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Embeddings:
+        pixels = images[..., ::-1] if self._turned else images
+        batch = ((pixels.astype(np.float32) - self._mean) / self._std).transpose(0, 3, 1, 2)
+        size = self._fixed or len(batch)
+        out = []
+        for start in range(0, len(batch), size):
+            chunk = batch[start : start + size]
+            padding = np.zeros((size - len(chunk), *chunk.shape[1:]), np.float32)
+            full = np.concatenate([chunk, padding]) if len(padding) else chunk
+            embedded = self._session.run(None, {self._name: full})[0][: len(chunk)]
+            out.append(np.asarray(embedded, np.float32).reshape(len(chunk), -1))
+        return np.concatenate(out)
+
+
+def _described(metadata: Mapping[str, str], path: Path) -> Input | None:
+    """What a file of `export-model` says of its input."""
+    from dataprep.models.card import KEY
+    from dataprep.models.preprocessing import Input
+
+    try:
+        return Input.from_mapping(json.loads(metadata[KEY])["input"]) if KEY in metadata else None
+    except (ModelError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: what it says of its input is damaged ({error}); export it again") from None
+
+
+def _providers(device: str, available: Sequence[str]) -> list[str]:
+    cuda = "CUDAExecutionProvider" in available
+    if device.startswith("cuda") and not cuda:
+        raise ModelError(f"--device {device}: this onnxruntime has no CUDA (onnxruntime-gpu has); --device cpu works")
+    return (["CUDAExecutionProvider"] if cuda and device != "cpu" else []) + ["CPUExecutionProvider"]
+
+
+def open_model(path: Path, device: str = "auto", *, input: Input | None = None) -> Embedder:
+    """An embedder for a model file: ONNX, or whatever `load_pretrained` opens. `input` describes what the network takes
+    where the file does not; files of ours do."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such model: `dataprep train` makes one, --model names another")
+    from dataprep.models.preprocessing import Input
+    from dataprep.models.pretrained import load_pretrained
+
+    if path.suffix == ".onnx":
+        given = input or Input()
+        embedder = OnnxEmbedder(path, mean=given.mean, std=given.std, order=given.order, device=device)
+        if input is not None and embedder.described is not None:
+            raise ModelError(f"{path} says itself what its input looks like; --mean, --std and --order are for others")
+        return embedder
+    if path.suffix not in _WEIGHTS:
+        raise ModelError(f"{path}: a model is .onnx, or weights: {', '.join(_WEIGHTS)}")
+    return TorchEmbedder(load_pretrained(path, input=input), device=device)
+
+
+def embed_batch(embedder: Embedder, faces: npt.NDArray[np.uint8], flip: str = "sum") -> Embeddings:
+    """(n, d) embeddings of (n, height, width, 3) faces, not normalised; `flip` fuses them with those of the mirrored
+    faces by `sum`, or `concat` (then 2d wide), or not at all (`none`)."""
+    if flip not in FLIPS:
+        raise UsageError(f"unknown flip {flip!r}: one of {', '.join(FLIPS)}")
+    embedded = embedder(faces)
+    if flip == "none":
+        return embedded
+    mirrored = embedder(np.ascontiguousarray(faces[:, :, ::-1]))
+    return embedded + mirrored if flip == "sum" else np.concatenate([embedded, mirrored], axis=1)
+
+
+def embed_images(
+    embedder: Embedder,
+    images: Sequence[bytes],
+    *,
+    flip: str = "sum",
+    batch: int = 64,
+    tick: Callable[[int], None] = lambda done: None,
+) -> tuple[Embeddings, dict[int, str]]:
+    """Fused embeddings of encoded faces, and by position why an image has none (its row is NaN): it cannot be decoded, has
+    another size than the model takes, or embeds to something that has no direction."""
+    out: list[Embeddings] = []
+    bad: dict[int, str] = {}
+    for start in range(0, len(images), batch):
+        faces = np.zeros((min(batch, len(images) - start), embedder.height, embedder.width, 3), np.uint8)
+        for i in range(len(faces)):
+            try:
+                faces[i] = fitting_face(images[start + i], embedder)
+            except RecordError as error:
+                bad[start + i] = str(error)
+        embedded = np.array(embed_batch(embedder, faces, flip), np.float32)
+        usable = np.isfinite(embedded).all(axis=1) & embedded.any(axis=1)
+        for row in np.flatnonzero(~usable):
+            bad.setdefault(start + int(row), "its embedding is zero or not finite")
+        embedded[[i - start for i in bad if i >= start]] = np.nan
+        out.append(embedded)
+        tick(start + len(faces))
+    return np.concatenate(out) if out else np.zeros((0, 0), np.float32), bad
+
+
+def embed_pairs(
+    embedder: Embedder,
+    images: Sequence[bytes],
+    *,
+    flip: bool = True,
+    batch: int = 64,
+    tick: Callable[[int], None] = lambda done: None,
+) -> Embeddings:
+    """Unit embeddings of encoded faces, that of the mirrored face added before normalising (insightface's way).
+
+    Equal images are embedded once. Raises RecordError for an image that `embed_images` has no embedding of.
+    """
+    unique = list(dict.fromkeys(images))
+    found, bad = embed_images(embedder, unique, flip="sum" if flip else "none", batch=batch, tick=tick)
+    for i, reason in bad.items():
+        raise RecordError(f"image {i} of the set {reason}")
+    position = {data: i for i, data in enumerate(unique)}
+    norms = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray((found / norms)[[position[data] for data in images]], np.float32)
+
+
+def fitting_face(data: bytes, embedder: Embedder) -> Pixels:
+    """The pixels of an encoded face of the size that the model takes. Raises RecordError, without naming the image."""
+    pixels = _decoded(data)
+    if pixels.shape[:2] != (embedder.height, embedder.width):
+        raise RecordError(
+            f"is {pixels.shape[1]}x{pixels.shape[0]}, the model takes {embedder.width}x{embedder.height}: "
+            "align the faces to that size"
+        )
+    return pixels
+
+
+def decode_faces(images: Sequence[bytes]) -> list[Pixels]:
+    """The pixels of encoded faces."""
+    out = []
+    for i, data in enumerate(images):
+        try:
+            out.append(_decoded(data))
+        except RecordError as error:
+            raise RecordError(f"image {i} of the set {error}") from None
+    return out
+
+
+def _decoded(data: bytes) -> Pixels:
+    try:
+        return decode(data)[0]
+    except ImagingError as error:
+        raise RecordError(f"cannot be read: {error}") from None
+
+
+def unusable(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """The rows that hold NaN or infinity, or only zeros."""
+    out = np.empty(len(features), bool)
+    for start in range(0, len(features), 8192):
+        rows = slice(start, start + 8192)
+        out[rows] = ~np.isfinite(features[rows]).all(axis=1) | ~features[rows].any(axis=1)
+    return out

@@ -1,0 +1,315 @@
+"""extract: a folder, a list, a pack or a .bin to one file of features, or to a file for each image.
+
+The images are embedded in chunks, and each chunk is committed as a part file by one rename; a run that was killed goes on
+after the last one, and the output is put together from the parts in the order of the source. What cannot be embedded is
+left out, counted, and listed with its reason in a .failed.tsv beside the output.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dataprep import __version__
+from dataprep.embeddings.dumps import write_npy, write_parquet, write_vector
+from dataprep.embeddings.embedder import Embedder, embed_batch, fitting_face, open_model, unusable
+from dataprep.embeddings.files import Matrix
+from dataprep.embeddings.images import Source
+from dataprep.errors import ModelError, RecordError, UsageError
+from dataprep.imaging.codec import Pixels
+from dataprep.storage import Folder, file_sha256, locked
+
+if TYPE_CHECKING:
+    from dataprep.models.preprocessing import Input
+
+_FILES = ("npy-per-image", "megaface")
+FORMS = ("parquet", "npy", *_FILES)
+_LIST = ".files.txt"  # beside a folder of files: which of them are the extraction's
+
+Tick = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """How many images have a feature of `width` numbers, and how many have none. `fresh` is what this run embedded."""
+
+    images: int
+    failed: int
+    width: int
+    fresh: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    rows: list[int]
+    features: Matrix
+    reasons: dict[int, str]
+
+
+def extract(
+    source: Source,
+    embedder: Embedder,
+    out: Path,
+    *,
+    about: dict[str, Any],
+    form: str = "parquet",
+    flip: str = "none",
+    batch: int = 64,
+    algorithm: str = "dataprep",
+    fresh: bool = False,
+    chunk: int = 1024,
+    tick: Tick = lambda done, failed, total: None,
+) -> Extracted:
+    """Embed every image of `source` into `out`; `about` says what with (the model's sha256, its input).
+
+    `form` is parquet or npy (names in <out>.names.txt), or, with `out` as a folder, npy-per-image (VGGFace2-pytorch's
+    `<name>.npy`) or megaface (`<name with suffix>_<algorithm>.bin`). A kill costs at most `chunk` images. Raises
+    ModelError if `out` or its parts are of another extraction, unless `fresh`; RecordError if no image can be embedded, or
+    if names cannot be placed under `out`.
+    """
+    _check_form(out, form)
+    if form in _FILES:
+        _placed(source.names, form, algorithm)  # before anything is embedded
+    # What the parts are made with. The batch is not among it: another one changes rounding alone, and a run that ended for
+    # want of memory must be able to go on with a smaller one.
+    made = {"source": source.digest, "images": len(source), "flip": flip, "chunk": chunk, **about}
+    identity = {**made, "form": form, "algorithm": algorithm}
+    parts = Folder(out.parent / f".{out.name}.parts")
+    if not fresh and (done := _finished(out, parts, identity)) is not None:
+        return done
+    with locked(parts.path, "the output"):
+        _begin(out, parts, made, fresh=fresh)
+        embedded = _embed_all(source, embedder, parts, flip, batch, chunk, tick)
+        return _finish(out, parts, source, identity, form, algorithm, embedded)
+
+
+def model_about(path: Path, device: str, input: Input | None) -> tuple[Embedder, dict[str, Any]]:
+    """The opened model, and what tells its features from those of another."""
+    embedder = open_model(path, device, input=input)
+    return embedder, {"model_sha256": file_sha256(path), "input": None if input is None else asdict(input)}
+
+
+def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> Extracted | None:
+    """What is there already of this very extraction. Raises ModelError if `out` is of another."""
+    finished = Folder(out.parent).get_json(f"{out.name}.json")
+    if finished is not None and out.exists():
+        _check_same(out, finished["identity"], identity)
+        gone = [name for name in _listed(out) if not (out / name).is_file()]
+        if gone:
+            raise ModelError(f"{out / gone[0]} is gone, one of {len(gone)} of this extraction: --fresh makes them anew")
+        return Extracted(images=finished["images"], failed=finished["failed"], width=finished["width"], fresh=0)
+    if out.exists() and parts.get_json("extraction.json") is None:
+        raise ModelError(f"{out} is there already and is not of this extraction: --fresh overwrites it")
+    return None
+
+
+def _begin(out: Path, parts: Folder, made: dict[str, Any], *, fresh: bool) -> None:
+    begun = None if fresh else parts.get_json("extraction.json")
+    if begun is not None:
+        _check_same(parts.path, begun, made)
+        return
+    if fresh:  # what says that `out` is finished goes first, so that a run which is killed can be gone on with
+        (out.parent / f"{out.name}.json").unlink(missing_ok=True)
+        for name in _listed(out):
+            (out / name).unlink(missing_ok=True)
+        (out.parent / f"{out.name}{_LIST}").unlink(missing_ok=True)
+    for name in parts.names("*.npz"):
+        (parts / name).unlink()
+    parts.put_json("extraction.json", made)
+
+
+def _embed_all(source: Source, embedder: Embedder, parts: Folder, flip: str, batch: int, chunk: int, tick: Tick) -> int:
+    """Make the parts that are not there; returns how many images that took."""
+    failed = embedded = 0
+    with ThreadPoolExecutor(4) as decoders:
+        for number, start in enumerate(range(0, len(source), chunk)):
+            stop = min(start + chunk, len(source))
+            name = f"{number:06d}.npz"
+            if (parts / name).exists():
+                failed += len(_part(parts, name).reasons)
+                tick(stop, failed, len(source))
+                continue
+
+            def within(done: int, lost: int, start: int = start, before: int = failed) -> None:
+                tick(start + done, before + lost, len(source))
+
+            rows, features, reasons = _embed(source, range(start, stop), embedder, flip, batch, decoders, within)
+            with parts.writing(name) as stream:
+                np.savez(stream, rows=rows, features=features, reasons=np.array(json.dumps(reasons)))
+            embedded += stop - start
+            failed += len(reasons)
+    return embedded
+
+
+def _check_same(where: Path, found: dict[str, Any], identity: dict[str, Any]) -> None:
+    changed = [name for name in sorted({*found, *identity}) if found.get(name) != identity.get(name)]
+    if changed:
+        raise ModelError(
+            f"{where} is of an extraction with another {' and '.join(changed)}: --fresh starts over, "
+            "another --out keeps both"
+        )
+
+
+def _embed(
+    source: Source,
+    positions: range,
+    embedder: Embedder,
+    flip: str,
+    batch: int,
+    decoders: ThreadPoolExecutor,
+    tick: Callable[[int, int], None],
+) -> tuple[np.typing.NDArray[np.int64], Matrix, dict[int, str]]:
+    """(positions, their features, and why the others have none). The next batch is decoded while one is embedded."""
+    reasons: dict[int, str] = {}
+    rows: list[int] = []
+    features: list[Matrix] = []
+
+    def submit(members: range) -> list[Future[Pixels | str]]:
+        return [decoders.submit(_face, _read(source, position), embedder) for position in members]
+
+    batches = [positions[i : i + batch] for i in range(0, len(positions), batch)]
+    waiting = submit(batches[0])
+    for number, members in enumerate(batches):
+        faces = [one.result() for one in waiting]
+        waiting = submit(batches[number + 1]) if number + 1 < len(batches) else []
+        reasons.update({p: one for p, one in zip(members, faces, strict=True) if isinstance(one, str)})
+        good = [(p, one) for p, one in zip(members, faces, strict=True) if not isinstance(one, str)]
+        if not good:
+            continue
+        embedded = np.asarray(embed_batch(embedder, np.stack([one for _, one in good]), flip), np.float32)
+        usable = ~unusable(embedded)
+        reasons.update(
+            {p: "its embedding is zero or not finite" for (p, _), ok in zip(good, usable, strict=True) if not ok}
+        )
+        rows += [p for (p, _), ok in zip(good, usable, strict=True) if ok]
+        features.append(embedded[usable])
+        tick(members[-1] + 1 - positions[0], len(reasons))
+    joined = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
+    return np.array(rows, np.int64), joined, dict(sorted(reasons.items()))
+
+
+def _read(source: Source, position: int) -> bytes | str:
+    """The bytes, or why there are none. In one thread: a pack is one file with one position."""
+    try:
+        return source.read(position)
+    except RecordError as error:
+        return str(error)
+
+
+def _face(data: bytes | str, embedder: Embedder) -> Pixels | str:
+    if isinstance(data, str):
+        return data
+    try:
+        return fitting_face(data, embedder)
+    except RecordError as error:
+        return str(error)
+
+
+def _part(parts: Folder, name: str) -> _Part:
+    try:
+        with np.load(parts / name, allow_pickle=False) as found:
+            reasons = {int(position): reason for position, reason in json.loads(str(found["reasons"])).items()}
+            return _Part(rows=found["rows"].tolist(), features=found["features"], reasons=reasons)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{parts / name} is damaged ({error}); remove it and type the same command again") from None
+
+
+def _finish(
+    out: Path, parts: Folder, source: Source, identity: dict[str, Any], form: str, algorithm: str, embedded: int
+) -> Extracted:
+    names = parts.names("*.npz")
+    rows = width = 0
+    failures: dict[int, str] = {}
+    for name in names:
+        part = _part(parts, name)
+        rows, width = rows + len(part.rows), max(width, part.features.shape[1])
+        failures.update(part.reasons)
+    if not rows:
+        first = next(iter(failures.items()), None)
+        said = f": {source.names[first[0]]} {first[1]}" if first else ""
+        raise RecordError(f"none of the {len(source)} images of {source.path} could be embedded{said}")
+
+    def chunks() -> Iterator[tuple[Sequence[str], Matrix]]:
+        for name in names:
+            part = _part(parts, name)
+            if part.rows:
+                yield [source.names[i] for i in part.rows], part.features
+
+    if form == "parquet":
+        write_parquet(out, chunks(), width)
+    elif form == "npy":
+        write_npy(out, chunks(), rows, width)
+    else:
+        placed = _placed([source.names[p] for p in range(len(source)) if p not in failures], form, algorithm)
+        Folder(out.parent).put(f"{out.name}{_LIST}", "".join(f"{target}\n" for target in placed.values()).encode())
+        _write_files(out, chunks(), placed)
+    beside = Folder(out.parent)
+    table = "".join(f"{source.names[p]}\t{reason}\n" for p, reason in sorted(failures.items()))
+    if table:
+        beside.put(f"{out.name}.failed.tsv", table.encode())
+    else:
+        (beside / f"{out.name}.failed.tsv").unlink(missing_ok=True)
+    result = Extracted(images=rows, failed=len(failures), width=width, fresh=embedded)
+    summary = {"images": rows, "failed": len(failures), "width": width, "made_by": f"dataprep {__version__}"}
+    beside.put_json(f"{out.name}.json", {"identity": identity, **summary})
+    shutil.rmtree(parts.path)
+    return result
+
+
+def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], placed: dict[str, str]) -> None:
+    """A file for each image. Each appears whole; the .json beside the folder says that all are there."""
+    for names, features in chunks:
+        for name, feature in zip(names, features, strict=True):
+            target = out / placed[name]
+            if target.suffix == ".npy":
+                with Folder(target.parent).writing(target.name) as stream:
+                    np.save(stream, feature)
+            else:
+                write_vector(target, feature)
+
+
+def _check_form(out: Path, form: str) -> None:
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
+    suffix = out.suffix.removeprefix(".")
+    if (form not in _FILES and suffix != form) or (form in _FILES and suffix in FORMS):
+        wanted = "a folder" if form in _FILES else f"a .{form}"
+        raise UsageError(f"--out {out}: the form {form} is {wanted}; readers go by the suffix")
+    if out.exists() and out.is_dir() != (form in _FILES):
+        raise UsageError(f"--out {out} is there and is {'a folder' if out.is_dir() else 'a file'}: name another")
+
+
+def _placed(names: Sequence[str], form: str, algorithm: str) -> dict[str, str]:
+    """The file under the output of each image. RecordError for a name that leads out of it, or two that meet."""
+    placed: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise RecordError(f"{name}: a name outside of the source's folder cannot be placed under the output")
+        target = str(
+            path.with_suffix(".npy") if form == "npy-per-image" else path.with_name(f"{path.name}_{algorithm}.bin")
+        )
+        if taken.setdefault(target, name) != name or name in placed:
+            raise RecordError(
+                f"{taken[target]} and {name} would both become {target}: rename one, or take --form parquet"
+            )
+        placed[name] = target
+    return placed
+
+
+def _listed(out: Path) -> list[str]:
+    """The files under `out` that an earlier extraction wrote."""
+    try:
+        names = (out.parent / f"{out.name}{_LIST}").read_text("utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name and not name.startswith("/") and ".." not in PurePosixPath(name).parts]

@@ -1,0 +1,93 @@
+"""Where `extract` takes images from: a folder, a list of paths, a pack or a .bin, always in one fixed order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataprep.errors import RecordError
+from dataprep.imaging.sniff import SUFFIXES
+from dataprep.packs.rec_reader import Pack
+from dataprep.packs.verification_bin import image_names, is_bin, read_bin
+from dataprep.storage import file_sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Images by position; `names` as the output gives them. `digest` changes when the images may have."""
+
+    path: Path
+    names: Sequence[str]
+    digest: str
+    read: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def open_source(path: Path, *, root: Path | None = None) -> Source:
+    """A .rec, or a folder with one, is a pack, any other a folder of images, sorted by path; a pickle is a .bin; a text file
+    lists paths, one a line, relative to `root` (default: the list's folder). Raises RecordError."""
+    if path.suffix == ".rec" or (path.is_dir() and any(path.glob("*.rec"))):
+        return _pack(path)
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise RecordError(f"{path}: no such folder, list, pack or .bin")
+    return _bin(path) if is_bin(path) else _list(path, root or path.parent)
+
+
+def _folder(path: Path) -> Source:
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    if not files:
+        raise RecordError(f"{path} holds no images ({', '.join(SUFFIXES)}) and no .rec")
+    return _files(path, files, [file.relative_to(path).as_posix() for file in files])
+
+
+def _list(path: Path, root: Path) -> Source:
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise RecordError(f"{path}: neither a .bin nor a list of paths in UTF-8") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise RecordError(f"{path} lists no images")
+    return _files(path, [root / name for name in names], names)
+
+
+def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> Source:
+    """The digest covers names, sizes and times of change: reading every image twice would double the work."""
+    for name in names:
+        if not name.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in name):
+            raise RecordError(f"{name!a}: the name is no UTF-8, which feature files keep names in; rename the file")
+        if any(ord(c) < 32 for c in name):
+            raise RecordError(f"{name!a}: the name holds a control character; rename the file")
+    digest = hashlib.sha256()
+    for file, name in zip(files, names, strict=True):
+        try:
+            found = file.stat()
+            digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{name}\0missing\n".encode())
+
+    def read(position: int) -> bytes:
+        try:
+            return files[position].read_bytes()
+        except OSError as error:
+            raise RecordError(f"cannot be read: {error.strerror}") from None
+
+    return Source(path=path, names=names, digest=digest.hexdigest(), read=read)
+
+
+def _pack(path: Path) -> Source:
+    """Named as the pack's lists name them, else by label and key: a .rec itself keeps no names."""
+    pack = Pack(path)
+    names = [pack.name(position, label) for position, label in enumerate(pack.labels().tolist())]
+    return Source(path=path, names=names, digest=pack.index.digest(), read=lambda position: pack[position][0])
+
+
+def _bin(path: Path) -> Source:
+    images, _ = read_bin(path)
+    return Source(path=path, names=image_names(len(images)), digest=file_sha256(path), read=images.__getitem__)

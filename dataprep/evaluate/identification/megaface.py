@@ -1,0 +1,135 @@
+"""MegaFace without its devkit: identification among distractors, and verification against all of them.
+
+As the devkit does, every ordered pair of photos of one person is a search: one photo is planted among the distractors,
+the other is the probe, and the rank is one more than the number of distractors that score as high as the planted photo
+or higher (a tie counts against the probe). Verification: the positives are the pairs of photos of one person, the
+negatives every probe with every distractor; TAR is that of the lowest threshold at which FPR is at most the named one.
+
+The devkit compares unit vectors by L2 distance; that is the order of cosines, which are used here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataprep.embeddings.files import Bools, FeatureRows, Ints, Matrix
+from dataprep.embeddings.search import exact_scores, nearest
+from dataprep.errors import RecordError
+
+RANKS = (1, 10, 100)
+FPRS = (1e-6, 1e-5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identification:
+    """`rank[r]`: the share of searches in which at most r - 1 distractors score as high as the planted photo.
+    `tar_at_fpr` leaves out rates that too few negatives are there for."""
+
+    rank: dict[str, float]
+    tar_at_fpr: dict[str, float]
+    probes: int
+    identities: int
+    searches: int
+    positives: int
+    negatives: int
+    distractors: int
+    distractors_pushed_away: int
+    distractors_excluded: int
+    probes_excluded: int
+
+
+def identify(
+    probes: Matrix,
+    identities: Sequence[str],
+    distractors: FeatureRows,
+    *,
+    size: int | None = None,
+    pushed_away: Bools | None = None,
+    present: Bools | None = None,
+    exclude_missing: bool = False,
+    device: str = "cpu",
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Identification:
+    """Search every probe (rows of length one) among the first `size` distractors.
+
+    `pushed_away` marks distractors that can match nothing but count as negatives (the refined protocol); `present`
+    probes that have a feature at all. Raises RecordError if no person has two photos, or for zero or NaN features.
+    """
+    total = len(distractors) if size is None else size
+    if not 0 < total <= len(distractors):
+        raise RecordError(
+            f"{distractors.path} holds {len(distractors)} distractors, not {total}: --size takes up to that"
+        )
+    dropped = 0
+    if present is not None and not present.all():
+        dropped = int((~present).sum())
+        probes, identities = probes[present], [name for name, kept in zip(identities, present, strict=True) if kept]
+    left, right, people = same_person(identities)
+    if not len(left):
+        raise RecordError("no person has two probe photos: there is nothing to search for")
+    own = exact_scores(probes, probes, left, right)
+    possible = len(probes) * total
+    found = nearest(
+        probes,
+        distractors,
+        keep=max(RANKS),
+        highest=max((_allowed(fpr, possible) + 1 for fpr in FPRS if _allowed(fpr, possible)), default=0),
+        stop=total,
+        excluded=pushed_away,
+        exclude_zeros=exclude_missing,
+        device=device,
+        tick=tick,
+    )
+    pushed = 0 if pushed_away is None else int(pushed_away[:total].sum())
+    negatives = len(probes) * (found.compared + pushed)
+    ahead = np.concatenate([_ahead(found.scores, left, own), _ahead(found.scores, right, own)])
+    tar = {}
+    for fpr in FPRS:
+        allowed = _allowed(fpr, negatives)
+        if allowed:
+            threshold = found.highest[allowed] if allowed < len(found.highest) else -np.inf
+            tar[f"{fpr:g}"] = float((own > threshold).mean())
+    return Identification(
+        rank={str(rank): float((ahead < rank).mean()) for rank in RANKS},
+        tar_at_fpr=tar,
+        probes=len(probes),
+        identities=people,
+        searches=len(ahead),
+        positives=len(own),
+        negatives=negatives,
+        distractors=found.compared + pushed,
+        distractors_pushed_away=pushed,
+        distractors_excluded=found.zeros,
+        probes_excluded=dropped,
+    )
+
+
+def same_person(identities: Sequence[str]) -> tuple[Ints, Ints, int]:
+    """Every pair of rows of one person, once (left < right), and how many people there are."""
+    _, person, counts = np.unique(np.asarray(identities), return_inverse=True, return_counts=True)
+    order = np.argsort(person, kind="stable")
+    left, right, begin = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for count in map(int, counts):
+        one, other = np.triu_indices(count, 1)
+        left.append(order[begin + one])
+        right.append(order[begin + other])
+        begin += count
+    return np.concatenate(left), np.concatenate(right), len(counts)
+
+
+def _ahead(scores: Matrix, probe: Ints, own: Matrix) -> Ints:
+    """How many of a probe's best distractors score as high as `own`: exact below the number that is kept."""
+    ahead = np.empty(len(probe), np.int64)
+    for begin in range(0, len(probe), 1 << 16):
+        some = slice(begin, begin + (1 << 16))
+        ahead[some] = (scores[probe[some]] >= own[some, None]).sum(axis=1)
+    return ahead
+
+
+def _allowed(fpr: float, negatives: int) -> int:
+    """How many negatives may be accepted; the slack is for the rounding of the product, at any number of negatives."""
+    return math.floor(fpr * negatives * (1 + 1e-12))

@@ -1,0 +1,224 @@
+"""MegaFace's lists, and the refined protocol (@R) that takes out the noise insightface found in them.
+
+insightface's remove_noises.py edits the feature files before the devkit reads them: every feature gets one more value, 0;
+a noisy probe (a photo in FaceScrub of someone else) becomes its person's centre, the sum of the clean features plus
+uniform noise of +-0.001, made length one; a noisy distractor (a photo in MegaFace of a FaceScrub person) keeps its feature
+and gets 100.0 as the last value, which puts it at an L2 distance of 100 from everything. `refined_probes` and `extended`
+write the same. To score, the plain equivalent is used: noisy probes are replaced likewise, and noisy distractors match
+nothing while they count as negatives; the ranks and rates are the same, without the additional value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.embeddings.dumps import write_vector
+from dataprep.embeddings.files import Bools, FeatureFolder, FeatureRows, Features, Matrix, read_features, unit_rows
+from dataprep.errors import RecordError
+from dataprep.evaluate.identification import megaface_lists as megaface
+from dataprep.names import is_safe
+
+FAR_AWAY = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """Features by name; `identities[i]` is who `names[i]` shows."""
+
+    names: tuple[str, ...]
+    identities: tuple[str, ...]
+
+
+def read_list(path: Path, *, people: bool = False) -> Listed:
+    """A list of the devkit's (`{"path": [...], "id": [...]}`), a JSON array of paths, or one relative path a line.
+
+    Without `id` the identity is the folder that the file is in, as the devkit takes it. Raises RecordError for lists
+    that are none and, with `people`, for one whose files all lie in one folder.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not a readable list ({error})") from None
+    if not text.lstrip().startswith(("{", "[")):
+        names = [line.strip() for line in text.split("\n") if line.strip()]
+        found: dict[str, Any] = {"path": names}
+    else:
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}: not JSON ({error})") from None
+        found = parsed if isinstance(parsed, dict) else {"path": parsed}
+    names = found.get("path", [])
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise RecordError(f'{path}: "path" must be a list of names, and not empty')
+    identities = found.get("id", [own_folder(name) for name in names])
+    if not isinstance(identities, list) or len(identities) != len(names):
+        raise RecordError(f'{path}: "id" must name one identity for each of the {len(names)} paths')
+    if people and "id" not in found and len(names) > 1 and len(set(identities)) == 1:
+        raise RecordError(
+            f"{path}: all {len(names)} files lie in a folder {identities[0]!r}, so that they would show one person: "
+            'name people with "id", or keep each in a folder of their own'
+        )
+    if len(set(names)) != len(names):
+        raise RecordError(f"{path}: {len(names) - len(set(names))} names stand there more than once")
+    return Listed(names=tuple(names), identities=tuple(map(str, identities)))
+
+
+def read_noises(path: Path) -> frozenset[str]:
+    """Names, one a line, `#` before comments; of lines with tabs the second column, as remove_noises.py reads them."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not a readable noise list ({error})") from None
+    columns = [line.strip().split("\t") for line in lines if line.strip() and not line.startswith("#")]
+    names = frozenset(c[1] if len(c) > 1 else c[0] for c in columns)
+    if not names:
+        raise RecordError(f"{path}: no names are listed; a noise list has one a line")
+    return names
+
+
+def noisy(names: Sequence[str], noises: frozenset[str], *, parts: int) -> Bools:
+    """Which names are noise, by their last `parts` parts: 1 for FaceScrub (file), 3 for MegaFace (folder/folder/file).
+    A short list of distractors may hold none; the number that was found is part of the result.
+    """
+    return np.array(["/".join(name.split("/")[-parts:]) in noises for name in names], np.bool_)
+
+
+def refined_probes(
+    probes: Matrix, listed: Listed, noise: Bools, *, present: Bools | None = None, seed: int = 0
+) -> Matrix:
+    """Noisy probes replaced by their person's disturbed centre. RecordError for a person with no clean photo."""
+    generator = np.random.default_rng(seed)
+    clean = ~noise if present is None else ~noise & present
+    _, person = np.unique(listed.identities, return_inverse=True)
+    centres = np.zeros((person.max() + 1, probes.shape[1]), np.float32)
+    np.add.at(centres, person[clean], probes[clean])
+    out = probes.copy()
+    for row in np.flatnonzero(noise):
+        if not (clean & (person == person[row])).any():
+            raise RecordError(
+                f"all photos of {listed.identities[row]} are noise; there is no centre to put in their place"
+            )
+        centre = centres[person[row]] + np.float32(generator.uniform(-0.001, 0.001, probes.shape[1]))
+        out[row] = centre / np.linalg.norm(centre)
+    return out
+
+
+def extended(matrix: Matrix, noise: Bools | None = None) -> Matrix:
+    """(n, d + 1): features as remove_noises.py writes them for the devkit; of distractors, `noise` marks the noisy."""
+    last = np.zeros((len(matrix), 1), np.float32)
+    if noise is not None:
+        last[noise] = FAR_AWAY
+    return np.concatenate([matrix, last], axis=1)
+
+
+def own_folder(name: str) -> str:
+    """The identity of a photo: the folder it is in; without a folder, the photo itself."""
+    return name.strip("/").split("/")[-2:][0]
+
+
+_BLOCK = 1024  # distractors in memory together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """Probes (n, d), of length one or zero, and the distractors to find them among.
+
+    `pushed_away` marks the noisy distractors of the refined protocol, whose noisy probes are replaced already.
+    """
+
+    listed: megaface.Listed
+    probes: Matrix
+    distractors: FeatureRows
+    pushed_away: Bools | None
+    noisy_probes: int
+
+
+def open_contest(
+    probes: Path,
+    probe_list: Path,
+    distractors: Path,
+    *,
+    distractor_list: Path | None = None,
+    noises: tuple[Path, Path] | None = None,
+    suffix: str = ".bin",
+    seed: int = 0,
+    zeros: bool = False,
+    dim: int | None = None,
+) -> Contest:
+    """Open what MegaFace compares, refined where the noise lists (FaceScrub's, MegaFace's) are given.
+
+    Features are files, or folders of one file a name with this `suffix`; a file without names is in the order of its
+    list. Raises RecordError for what does not fit together and, unless `zeros`, for probes that are all zero.
+    """
+    listed = megaface.read_list(probe_list, people=True)
+    others = megaface.read_list(distractor_list) if distractor_list is not None else None
+    searched = _rows(distractors, others.names if others else None, suffix, dim)
+    opened = _rows(probes, listed.names, suffix, dim)
+    if opened.dim != searched.dim:
+        raise RecordError(f"{probes} holds features of {opened.dim} values, {distractors} of {searched.dim}")
+    units = unit_rows(opened, np.arange(len(opened)), zeros=zeros)
+    if noises is None:
+        return Contest(listed=listed, probes=units.rows, distractors=searched, pushed_away=None, noisy_probes=0)
+    noise = megaface.noisy(listed.names, megaface.read_noises(noises[0]), parts=1)
+    if not noise.any():
+        raise RecordError(f"{noises[0]} names none of the photos of {probe_list}: it is of another data set")
+    if searched.names is None:
+        raise RecordError(f"{distractors} holds no names, so that the noise cannot be found: give --distractor-list")
+    return Contest(
+        listed=listed,
+        probes=megaface.refined_probes(units.rows, listed, noise, present=units.present, seed=seed),
+        distractors=searched,
+        pushed_away=megaface.noisy(searched.names, megaface.read_noises(noises[1]), parts=3),
+        noisy_probes=int(noise.sum()),
+    )
+
+
+def write_for_devkit(
+    contest: Contest, target: Path, *, algorithm: str, tick: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """The features as insightface's remove_noises.py writes them: TARGET/facescrub/NAME_ALGORITHM.bin and
+    TARGET/megaface/NAME_ALGORITHM.bin, of one value more than the features that were read."""
+    names = contest.distractors.names
+    if names is None:
+        raise RecordError(f"{contest.distractors.path} holds no names to write files under: give --distractor-list")
+    total = len(contest.probes) + len(names)
+    _write(target / "facescrub", contest.listed.names, megaface.extended(contest.probes), algorithm)
+    tick(len(contest.probes), total)
+    for first in range(0, len(names), _BLOCK):
+        rows = np.arange(first, min(first + _BLOCK, len(names)))
+        block = unit_rows(contest.distractors, rows, zeros=True).rows
+        noise = None if contest.pushed_away is None else contest.pushed_away[rows]
+        _write(target / "megaface", names[first : first + _BLOCK], megaface.extended(block, noise), algorithm)
+        contest.distractors.release()
+        tick(len(contest.probes) + int(rows[-1]) + 1, total)
+
+
+def _write(folder: Path, names: Sequence[str], vectors: Matrix, algorithm: str) -> None:
+    for name, vector in zip(names, vectors, strict=True):
+        own = f"{name.lstrip('/')}_{algorithm}.bin"
+        if not all(map(is_safe, own.split("/"))):
+            raise RecordError(f"{own!r} names no file that may be written under {folder}")
+        write_vector(folder / own, vector)
+
+
+def _rows(path: Path, names: Sequence[str] | None, suffix: str, dim: int | None) -> FeatureRows:
+    """The features of these names, in their order; all of a file if no names are given."""
+    if path.is_dir():
+        if names is None:
+            raise RecordError(f"{path} is a folder: give --distractor-list, which names its features")
+        return FeatureFolder(path, names, suffix)
+    found: Features = read_features(path, dim)
+    if names is None:
+        return found
+    if found.names is not None:
+        return found.select(names)
+    if len(found) != len(names):
+        raise RecordError(f"{path} holds {len(found)} features without names, its list {len(names)} names")
+    return Features(path, found.matrix, names, mapped=found.mapped)

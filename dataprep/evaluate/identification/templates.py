@@ -1,0 +1,229 @@
+"""Templates: one vector for all the faces of a person that a benchmark groups together.
+
+insightface (ijb_11.py): a face counts with its detector score (switch D), its length is kept (N1) or taken away (N0), the
+mirrored face is added (F); faces of one media (a photo, or all frames of a video) are averaged, media are summed.
+ijb_evals.py of the same repository calls the same two states N0 and N1, the other way round; here it is `normalise_faces`.
+
+VGGFace2 (ijb_evaluation.py): faces are normalised, those of one media summed and normalised, media summed; no scores.
+Both end with a vector of length one, so that the product of two is their cosine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dataprep.embeddings.files import Bools, FeatureRows, Floats, Ints, Matrix, checked_norms
+from dataprep.errors import RecordError, UsageError
+from dataprep.evaluate.identification.ijb import Faces, Ints32
+
+_CHUNK = 8192  # faces; 32 MB of 1024 float32, and as much again while they are added up
+_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooling:
+    """How faces become templates. `halves`: a row holds the embedding of the face and of the mirrored face, side by side."""
+
+    kind: Literal["insightface", "vggface2"] = "insightface"
+    halves: bool = False
+    flip: bool = True
+    detector_score: bool = True
+    normalise_faces: bool = False
+
+    @classmethod
+    def of(cls, kind: str, **switches: bool) -> Pooling:
+        """The switches as typed. UsageError for those that the kind does not have."""
+        if kind == "vggface2":
+            if not switches.get("detector_score", True) or switches.get("normalise_faces", False):
+                raise UsageError("vggface2 pooling always normalises faces and has no detector scores: leave those out")
+            return cls(kind="vggface2", halves=switches.get("halves", False), flip=switches.get("flip", True))
+        if kind != "insightface":
+            raise UsageError(f"{kind!r} is no pooling: insightface or vggface2")
+        return cls(kind="insightface", **switches)
+
+    @property
+    def description(self) -> str:
+        flip = ("flip added" if self.flip else "flip left out") if self.halves else "one embedding a face"
+        if self.kind == "vggface2":
+            return f"vggface2: {flip}, faces and media normalised, media summed"
+        norm = "faces normalised" if self.normalise_faces else "face norms kept"
+        score = "detector scores as weights" if self.detector_score else "no detector scores"
+        return f"insightface: {flip}, {norm}, {score}, media averaged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Templates:
+    """`vectors[i]`, of length one, is template `number[i]` (rising); those that are not `present` have no usable face."""
+
+    number: Ints32
+    vectors: Floats
+    present: Bools
+    faces: int
+    zero_faces: int
+
+    def rows(self, numbers: Ints32) -> Ints:
+        """Where these templates are; -1 for those without a usable face."""
+        first = int(self.number[0])
+        if int(self.number[-1]) - first >= 1 << 24:  # no table for numbers this far apart
+            near = np.minimum(np.searchsorted(self.number, numbers), len(self.number) - 1)
+            return np.where((self.number[near] == numbers) & self.present[near], near, -1)
+        place = np.full(int(self.number[-1]) - first + 2, -1, np.int64)
+        place[self.number[self.present] - first] = np.flatnonzero(self.present)
+        outside = (numbers < first) | (numbers > self.number[-1])
+        return np.asarray(place[np.where(outside, len(place) - 1, numbers - first)])
+
+
+class FaceFeatures:
+    """The features of a benchmark's faces, in its order, out of a file in another; zeros for faces that it lacks."""
+
+    def __init__(self, features: FeatureRows, images: Sequence[str], rows: Ints) -> None:
+        self.path, self.dim, self.names = features.path, features.dim, images
+        self._features, self._rows = features, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: Ints) -> Matrix:
+        chosen = self._rows[rows]
+        found = self._features.take(np.maximum(chosen, 0))
+        return found if (chosen >= 0).all() else np.where(chosen[:, None] < 0, np.float32(0), found)
+
+    def release(self) -> None:
+        self._features.release()
+
+
+def by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: bool = False) -> FeatureRows:
+    """Row i is the feature of `images[i]`, found by its name; features without names are in that order already.
+
+    Names are compared without the image's suffix, and without folders if the file has others than the benchmark. Raises
+    RecordError for a name that stands there twice and, unless `exclude_missing`, for images without a feature.
+    """
+    if features.names is None:
+        return features
+    rows: Ints | None = None
+    for key in (_stem, lambda name: _stem(name.rpartition("/")[2])):
+        place = {key(name): row for row, name in enumerate(features.names)}
+        if len(place) == len(features.names) and len({key(image) for image in images}) == len(set(images)):
+            rows = np.array([place.get(key(image), -1) for image in images], np.int64)
+            if (rows >= 0).all():
+                break
+    if rows is None:
+        raise RecordError(f"{features.path}: a name stands there twice; features of faces are found by name")
+    missing = int((rows < 0).sum())
+    if missing == len(rows) or (missing and not exclude_missing):
+        remedy = "--exclude-missing leaves such faces out, and counts them"
+        raise RecordError(
+            f"{features.path} has no feature for {missing} of the {len(rows)} faces of the benchmark, the first is "
+            f"{images[int((rows < 0).argmax())]!r}; {'it is of other images' if missing == len(rows) else remedy}"
+        )
+    return FaceFeatures(features, images, rows)
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name)
+
+
+def pool(
+    features: FeatureRows,
+    faces: Faces,
+    pooling: Pooling,
+    *,
+    exclude_missing: bool = False,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Templates:
+    """The templates of a benchmark; row i of `features` is face i.
+
+    Raises RecordError for features that are not one a face or not finite and, unless `exclude_missing`, for faces
+    whose feature is zero and templates that sum up to nothing. Excluded faces count in no average.
+    """
+    if len(features) != len(faces):
+        raise RecordError(f"{features.path} holds {len(features)} features for the {len(faces)} faces of the benchmark")
+    if pooling.halves and features.dim % 2:
+        raise RecordError(f"{features.path}: {features.dim} values a row are no two halves")
+    if not pooling.flip and not pooling.halves:
+        raise UsageError(
+            "--no-flip takes the first half of each row: say --halves if that is how the features are kept"
+        )
+    order = np.lexsort((faces.media, faces.template))
+    template, media = faces.template[order], faces.media[order]
+    new_template = np.concatenate([[True], np.diff(template) != 0])
+    new_media = new_template | np.concatenate([[True], np.diff(media) != 0])
+    starts = np.flatnonzero(new_template)
+    vectors = np.zeros((len(starts), features.dim // 2 if pooling.halves else features.dim))
+    zero, done = 0, 0
+    for first, last in _chunks(starts, len(order)):
+        begin, end = starts[first], starts[last] if last < len(starts) else len(order)
+        rows = order[begin:end]
+        found, present = _prepared(features, rows, faces.score[rows], pooling, zeros=exclude_missing)
+        media_starts = np.flatnonzero(new_media[begin:end])
+        sums = _sums(found, media_starts)
+        if pooling.kind == "vggface2":
+            sums = _normalised(sums)
+        else:
+            sums /= np.maximum(np.add.reduceat(present.astype(np.int64), media_starts), 1)[:, None]
+        template_starts = np.flatnonzero(new_template[begin:end][media_starts])
+        vectors[first:last] = _sums(sums, template_starts)
+        zero += int((~present).sum())
+        done += len(rows)
+        features.release()
+        tick(done, len(order))
+    full: Bools = (vectors != 0).any(axis=1)
+    if not exclude_missing and not full.all():
+        raise RecordError(
+            f"{features.path}: the faces of template {template[starts][~full][0]} add up to nothing, and so do those of "
+            f"{int((~full).sum()) - 1} others; --exclude-missing leaves them out, and counts them"
+        )
+    return Templates(
+        number=template[starts], vectors=_normalised(vectors), present=full, faces=len(faces), zero_faces=zero
+    )
+
+
+def _prepared(
+    features: FeatureRows, rows: Ints, score: Matrix, pooling: Pooling, *, zeros: bool
+) -> tuple[Matrix, Bools]:
+    """Faces as they are added up, in float32 as theirs, and which of them are not zero."""
+    found = features.take(rows)
+    if pooling.halves:
+        half = features.dim // 2
+        found = found[:, :half] + found[:, half:] if pooling.flip else found[:, :half]
+    norms = checked_norms(features, rows, found, zeros=zeros)
+    present = norms > 0
+    if pooling.kind == "vggface2" or pooling.normalise_faces:
+        found = found / np.where(present, norms, 1).astype(np.float32)[:, None]
+    if pooling.kind == "insightface" and pooling.detector_score:
+        found = found * score[:, None]
+    return found, present
+
+
+def _sums(rows: Matrix | Floats, starts: Ints) -> Floats:
+    """The sums of stretches of rows, in float64: all first rows, then all second ones; five times faster than reduceat."""
+    counts = np.diff(starts, append=len(rows))
+    out = rows[starts].astype(np.float64)
+    longer = np.arange(len(starts))
+    for place in range(1, int(counts.max())):
+        longer = longer[counts[longer] > place]
+        out[longer] += rows[starts[longer] + place]
+    return out
+
+
+def _chunks(starts: Ints, faces: int) -> Iterator[tuple[int, int]]:
+    """(first, last) templates, whole ones, of about _CHUNK faces together."""
+    first = 0
+    while first < len(starts):
+        last = int(np.searchsorted(starts, starts[first] + _CHUNK, side="right")) - 1
+        if starts[first] + _CHUNK >= faces:
+            last = len(starts)
+        last = max(last, first + 1)
+        yield first, last
+        first = last
+
+
+def _normalised(vectors: Floats) -> Floats:
+    """Rows of length one; zeros stay."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(norms > 0, norms, 1))

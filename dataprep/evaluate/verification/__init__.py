@@ -1,0 +1,1 @@
+"""Pairs of faces: same person or not. `scoring.score_model` and `score_features` are the face."""

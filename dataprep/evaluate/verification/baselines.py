@@ -1,0 +1,37 @@
+"""What simpler looks at the same pairs would score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dataprep.embeddings.embedder import Embeddings, decode_faces
+from dataprep.evaluate.metrics import Bools, Floats
+from dataprep.evaluate.verification.kfold import distances, fold_accuracy
+from dataprep.packs.pair_sampling import consecutive_folds
+
+
+def colour_accuracy(images: Sequence[bytes], same: Bools) -> float:
+    """Ten-fold accuracy of the mean colour alone: a set on which this is good says little about faces."""
+    colours = np.stack([face.reshape(-1, 3).mean(axis=0) for face in decode_faces(images)])
+    return _accuracy(np.linalg.norm(colours[0::2] - colours[1::2], axis=1), same)
+
+
+def pixel_accuracy(images: Sequence[bytes], same: Bools) -> float:
+    """Ten-fold accuracy of the cosine of raw pixels, centred on 127.5."""
+    vectors = np.stack([face.ravel().astype(np.float32) - 127.5 for face in decode_faces(images)])
+    return embedding_accuracy(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6), same)
+
+
+def embedding_accuracy(embedded: Embeddings, same: Bools) -> float:
+    """Ten-fold accuracy of unit vectors, in pairs."""
+    return _accuracy(distances(embedded[0::2], embedded[1::2]), same)
+
+
+def _accuracy(distance: Floats, same: Bools) -> float:
+    thresholds = np.quantile(distance, np.linspace(0, 1, 401))
+    accuracy, _ = fold_accuracy(
+        distance, same, consecutive_folds(len(same), max(2, min(10, len(same) // 4))), thresholds
+    )
+    return float(accuracy.mean())

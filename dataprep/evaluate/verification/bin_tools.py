@@ -1,0 +1,110 @@
+"""Verification sets as .bin: built from pairs and faces, unpacked to images and a list, and looked into."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dataprep.errors import ImagingError, RecordError
+from dataprep.evaluate.verification.pair_set import VerificationSet
+from dataprep.imaging.codec import read_header
+from dataprep.imaging.sniff import identify
+from dataprep.packs.pair_lists import format_list
+from dataprep.packs.pair_sampling import Pairs, consecutive_folds
+from dataprep.packs.verification_bin import bin_elements, image_names, read_bin, write_bin
+from dataprep.storage import file_sha256, publish_directory
+
+_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinReport:
+    """What a .bin holds: how images are kept (bytes or ndarray), their forms as `112x112 jpeg`, and folds of one kind.
+    `refolded` pairs come into another fold than the list they were built from has them in."""
+
+    pairs: int
+    positives: int
+    distinct: int
+    elements: dict[str, int]
+    forms: dict[str, int]
+    one_kind: list[int]
+    sha256: str
+    refolded: int = 0
+
+
+def build_bin(chosen: VerificationSet, out: Path) -> BinReport:
+    """insightface's lfw2pack and its siblings: the files' bytes as they are, in the order of the pairs, fold by fold.
+
+    A .bin keeps no folds, its readers take ten consecutive stretches: pairs that this moves are counted.
+    Raises RecordError for a file that is no image, or for none at all.
+    """
+    if not len(chosen):
+        raise RecordError(f"{chosen.path}: no pairs are left")
+    order = np.argsort(chosen.fold, kind="stable")
+    refolded = int((chosen.fold[order] != consecutive_folds(len(chosen))).sum())
+    sides = np.stack([chosen.left[order], chosen.right[order]], axis=1).ravel().tolist()
+    read: dict[int, bytes] = {}
+    for i in sides:
+        if i not in read:
+            read[i] = chosen.images[i]
+            if identify(read[i]) not in _SUFFIXES:
+                raise RecordError(f"{chosen.path}: {chosen.names[i]} is no image; --skip-missing does not hide that")
+    write_bin(out, [read[i] for i in sides], chosen.same[order].tolist())
+    return replace(show_bin(out), refolded=refolded)
+
+
+def unpack_bin(path: Path, out: Path) -> Path:
+    """Images as 00001.jpg and on, nothing re-encoded, with `L R 1|-1` lines in <name>_pair.txt, whose path is returned.
+
+    Source: Face_Pytorch utils/load_images_from_bin.py. Suffixes follow the content. Raises RecordError if `out` exists.
+    """
+    if out.exists():
+        raise RecordError(f"{out} is there already: unpack into another folder, or remove it")
+    images, same = read_bin(path)
+    names = []
+    for name, image in zip(image_names(len(images)), images, strict=True):
+        suffix = _SUFFIXES.get(identify(image))
+        if suffix is None:
+            raise RecordError(f"{path}: image {name} is {identify(image)}, not an image that can be named")
+        names.append(name + suffix)
+    staged = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        for name, image in zip(names, images, strict=True):
+            (staged / name).write_bytes(image)
+        pairs = Pairs(left=tuple(names[0::2]), right=tuple(names[1::2]), same=same, fold=consecutive_folds(len(same)))
+        listed = f"{path.stem}_pair.txt"
+        (staged / listed).write_text(format_list(pairs))
+        publish_directory(staged, out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return out / listed
+
+
+def show_bin(path: Path) -> BinReport:
+    """Look into a .bin. Raises RecordError for one that cannot be read; damaged images in it are counted."""
+    images, same = read_bin(path)
+    forms: Counter[str] = Counter()
+    for image in images:
+        try:
+            header = read_header(image, max_pixels=178_956_970)
+            forms[f"{header.width}x{header.height} {header.format}"] += 1
+        except ImagingError as error:
+            forms[f"unreadable ({error.reason.code})"] += 1
+    folds = consecutive_folds(len(same))
+    kinds = [same[folds == fold] for fold in range(10)]
+    return BinReport(
+        pairs=len(same),
+        positives=int(same.sum()),
+        distinct=len(set(images)),
+        elements=bin_elements(path),
+        forms=dict(forms.most_common()),
+        one_kind=[i + 1 for i, kind in enumerate(kinds) if len(kind) and (kind.all() or not kind.any())],
+        sha256=file_sha256(path),
+    )

@@ -1,0 +1,67 @@
+"""Verification sets scored while a network trains, by insightface's protocol: accuracies only, the images embedded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataprep.embeddings.embedder import TorchEmbedder, decode_faces, embed_images
+from dataprep.errors import RecordError, UsageError
+from dataprep.evaluate.verification.kfold import check_pairs, distances, fold_by_distance
+from dataprep.evaluate.verification.pair_set import VerificationSet, find_set, open_set
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dataprep.models.preprocessing import Input
+
+
+class Validator:
+    """Called with a network and what its input looks like, it gives the ten-fold accuracy of each set, in order.
+
+    `texts` are files or names of sets, as `--set` of `dataprep test` takes them; they are opened by `check`.
+    """
+
+    def __init__(self, texts: Sequence[str], workspace: Path, *, batch: int = 64) -> None:
+        self._texts, self._workspace, self._batch = texts, workspace, batch
+        self._sets: list[VerificationSet] = []
+
+    def check(self, input: Input) -> None:
+        """Raises RecordError for sets that cannot be opened or scored, or whose images are of another size than the network
+        takes: better now than after the first thousand steps."""
+        if not self._texts:
+            raise UsageError("--validate names no set: leave it out, or name some as lfw,agedb_30")
+        self._sets = [open_set(find_set(text, self._workspace)) for text in self._texts]
+        names = [chosen.name for chosen in self._sets]
+        for chosen in self._sets:
+            if names.count(chosen.name) > 1:
+                raise RecordError(f"two sets are called {chosen.name}: rename one, the curves go by their names")
+            try:
+                check_pairs(np.zeros(len(chosen)), chosen.same, chosen.fold)
+            except RecordError as error:
+                raise RecordError(f"{chosen.path}: {error}") from None
+            height, width = decode_faces(chosen.images[:1])[0].shape[:2]
+            if (height, width) != (input.height, input.width):
+                raise RecordError(
+                    f"{chosen.path} holds faces of {width}x{height}, the network takes {input.width}x{input.height}: align "
+                    "them to that size"
+                )
+
+    def __call__(self, module: nn.Module, input: Input) -> Mapping[str, float]:
+        from dataprep.models.model_files import Model
+
+        device = str(next(module.parameters()).device)
+        embedder = TorchEmbedder(Model(module=module, input=input, network="", embedding=0, about={}), device=device)
+        return {chosen.name: self._accuracy(embedder, chosen) for chosen in self._sets}
+
+    def _accuracy(self, embedder: TorchEmbedder, chosen: VerificationSet) -> float:
+        embedded, bad = embed_images(embedder, chosen.images, batch=self._batch)
+        if bad:
+            first, reason = min(bad.items())
+            raise RecordError(f"{chosen.path}: {chosen.names[first]} {reason}")
+        unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
+        folded = fold_by_distance(distances(unit[chosen.left], unit[chosen.right]), chosen.same, chosen.fold)
+        return float(folded.accuracy.mean())

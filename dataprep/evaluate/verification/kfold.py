@@ -1,0 +1,186 @@
+"""Verification scores of pairs: ten folds, the threshold chosen on nine, the accuracy taken on the tenth.
+
+How the threshold is chosen is the protocol's (protocols.py); by default insightface's, on squared Euclidean
+distances between unit vectors, 0 to 4, a pair counting as the same person below the threshold.
+Source: insightface recognition/arcface_torch/eval/verification.py (after davidsandberg/facenet).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+from dataprep.evaluate.confidence import Interval, auc_interval, eer_interval, tar_interval, wilson
+from dataprep.evaluate.metrics import Bools, Floats, Ints, area, equal_error, roc, tar_at
+from dataprep.packs.pair_sampling import consecutive_folds
+
+__all__ = ["Bools", "Floats", "Ints", "consecutive_folds", "roc", "tar_at"]
+
+ACCURACY_THRESHOLDS: Floats = np.arange(0, 4, 0.01)
+VALIDATION_THRESHOLDS: Floats = np.arange(0, 4, 0.001)
+VALIDATION_FAR = 1e-3
+FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """`accuracy` and its deviation over the folds; `validation` is VAL at FAR 1e-3, averaged over the folds too;
+    `tar_at_far`, `auc` and `eer` are read off the ROC of all pairs, TAR for the rates that enough negatives are there
+    for: `negatives_needed` says how many the others would take. `intervals` are 95 % (evaluate/confidence.py).
+    `validation` is None where a protocol of exact thresholds has too few negatives for it."""
+
+    accuracy: float
+    accuracy_std: float
+    threshold: float
+    validation: float | None
+    validation_std: float | None
+    validation_far: float | None
+    tar_at_far: dict[str, float]
+    negatives_needed: dict[str, int] = field(default_factory=dict)
+    auc: float
+    eer: float
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    pairs: int
+    positives: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """What a protocol finds fold by fold: accuracies, thresholds, VAL and FAR at them (None where not measurable)."""
+
+    accuracy: Floats
+    thresholds: Floats
+    validation: Floats | None
+    rates: Floats | None
+
+
+def distances(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Floats:
+    """Squared Euclidean distances of rows, in float64; row blocks keep the memory small."""
+    out = np.empty(len(left))
+    for start in range(0, len(left), 8192):
+        rows = slice(start, start + 8192)
+        out[rows] = ((left[rows].astype(np.float64) - right[rows].astype(np.float64)) ** 2).sum(axis=1)
+    return out
+
+
+def verify(distance: Floats, same: Bools, folds: Ints | None = None) -> Verification:
+    """Score pairs by their squared distances as insightface does. `folds` default to ten consecutive ones.
+
+    Raises RecordError if the pairs cannot be folded: fewer than two per fold, or a fold of one kind only.
+    """
+    folds = consecutive_folds(len(same)) if folds is None else folds
+    return summarise(fold_by_distance(distance, same, folds), distance, same)
+
+
+def fold_by_distance(distance: Floats, same: Bools, folds: Ints) -> Folded:
+    """insightface's ten folds. Raises RecordError as `verify` does."""
+    check_pairs(distance, same, folds)
+    accuracy, thresholds = fold_accuracy(distance, same, folds, ACCURACY_THRESHOLDS)
+    validation, rates = _validation(distance, same, folds, VALIDATION_FAR)
+    return Folded(accuracy=accuracy, thresholds=thresholds, validation=validation, rates=rates)
+
+
+def summarise(folded: Folded, distance: Floats, same: Bools) -> Verification:
+    """What is reported of the folds and of the ROC over all pairs, with intervals."""
+    fpr, tpr = roc(distance, same)
+    positives, negatives = int(same.sum()), int((~same).sum())
+    accuracy, auc, eer = float(folded.accuracy.mean()), area(fpr, tpr), equal_error(fpr, tpr)
+    tars = {f"{far:g}": tar_at(fpr, tpr, far) for far in FAR_TARGETS if _measurable(far, negatives)}
+    intervals = {
+        "accuracy": wilson(accuracy, len(same)),
+        "auc": auc_interval(distance, same, auc),
+        "eer": eer_interval(distance, same, eer),
+        **{f"tar@{far}": tar_interval(distance, same, float(far)) for far in tars},
+    }
+    validation = None if folded.validation is None else float(folded.validation.mean())
+    if validation is not None:
+        intervals["validation"] = wilson(validation, positives)
+    return Verification(
+        accuracy=accuracy,
+        accuracy_std=float(folded.accuracy.std()),
+        threshold=float(folded.thresholds.mean()),
+        validation=validation,
+        validation_std=None if folded.validation is None else float(folded.validation.std()),
+        validation_far=None if folded.rates is None else float(folded.rates.mean()),
+        tar_at_far=tars,
+        negatives_needed={f"{far:g}": round(1 / far) for far in FAR_TARGETS if not _measurable(far, negatives)},
+        auc=auc,
+        eer=eer,
+        intervals=intervals,
+        pairs=len(same),
+        positives=positives,
+    )
+
+
+def fold_accuracy(distance: Floats, same: Bools, folds: Ints, thresholds: Floats) -> tuple[Floats, Floats]:
+    """Accuracy of each fold at the threshold that is best on the others, and those thresholds."""
+    right = _right_answers(distance, same, folds, thresholds)
+    sizes = np.bincount(folds).astype(np.float64)
+    others = right.sum(axis=0) - right
+    best = others.argmax(axis=1)
+    return right[np.arange(len(right)), best] / sizes, thresholds[best]
+
+
+def check_pairs(distance: Floats, same: Bools, folds: Ints) -> None:
+    """Raises RecordError for pairs that cannot be scored in folds."""
+    if not np.isfinite(distance).all():
+        raise RecordError("some distances are not finite; the embeddings hold NaN or infinity")
+    count = int(folds.max(initial=-1)) + 1
+    if count == 1 and len(same) > 1:
+        raise RecordError("all pairs are in one fold; a fold is scored at the threshold that the others choose")
+    if len(same) < 2 * count or count < 2:
+        raise RecordError(f"{len(same)} pairs are too few for {max(count, 2)} folds; a verification set has hundreds")
+    for fold in range(count):
+        positives = int(same[folds == fold].sum())
+        if positives in (0, int((folds == fold).sum())):
+            raise RecordError(
+                f"fold {fold + 1} of {count} holds pairs of one kind only; positives and negatives must be interleaved"
+            )
+
+
+def _measurable(far: float, negatives: int) -> bool:
+    return round(far * negatives, 9) >= 1
+
+
+def _right_answers(distance: Floats, same: Bools, folds: Ints, thresholds: Floats) -> Floats:
+    """(folds, thresholds): how many pairs of a fold a threshold gets right."""
+    out = np.empty((int(folds.max()) + 1, len(thresholds)))
+    for fold in range(len(out)):
+        positives, negatives = (np.sort(distance[(folds == fold) & kind]) for kind in (same, ~same))
+        accepted = np.searchsorted(positives, thresholds, side="left")  # those strictly below
+        refused = len(negatives) - np.searchsorted(negatives, thresholds, side="left")
+        out[fold] = accepted + refused
+    return out
+
+
+def _validation(distance: Floats, same: Bools, folds: Ints, target: float) -> tuple[Floats, Floats]:
+    """VAL and FAR of each fold at the threshold whose FAR on the other folds is `target`, interpolated as theirs."""
+    below = _negatives_below(distance, same, folds)
+    validation, rates = [], []
+    for fold in range(len(below)):
+        here = folds == fold
+        far = (below.sum(axis=0) - below[fold]) / int(((folds != fold) & ~same).sum())
+        threshold = 0.0
+        above = int(np.searchsorted(far, target, side="right"))
+        if above == len(far):
+            threshold = float(VALIDATION_THRESHOLDS[-1]) if far[-1] == target else 0.0
+        elif above > 0:
+            # theirs: scipy's interp1d(far, thresholds, kind="slinear"), a spline of degree 1; among thresholds whose FAR is
+            # the target exactly it takes the last
+            share = (target - far[above - 1]) / (far[above] - far[above - 1])
+            threshold = VALIDATION_THRESHOLDS[above - 1] + share * float(np.diff(VALIDATION_THRESHOLDS)[above - 1])
+        validation.append(float((distance[here & same] < threshold).mean()))
+        rates.append(float((distance[here & ~same] < threshold).mean()))
+    return np.array(validation), np.array(rates)
+
+
+def _negatives_below(distance: Floats, same: Bools, folds: Ints) -> Ints:
+    """(folds, thresholds): how many negatives of a fold lie strictly below a threshold."""
+    out = np.empty((int(folds.max()) + 1, len(VALIDATION_THRESHOLDS)), np.int64)
+    for fold in range(len(out)):
+        negatives = np.sort(distance[(folds == fold) & ~same])
+        out[fold] = np.searchsorted(negatives, VALIDATION_THRESHOLDS, side="left")
+    return out

@@ -1,0 +1,242 @@
+"""Verification sets in all their forms as one: a .bin, pairs.txt with a folder of faces, lists and CSVs of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import overload
+
+import numpy as np
+
+from dataprep.embeddings.files import Features, Matrix
+from dataprep.errors import RecordError
+from dataprep.evaluate.verification.kfold import Bools, Ints
+from dataprep.imaging.sniff import SUFFIXES
+from dataprep.packs.base import read_manifest
+from dataprep.packs.pair_lists import read_pairs
+from dataprep.packs.pair_sampling import consecutive_folds
+from dataprep.packs.verification_bin import image_names, is_bin, read_bin
+from dataprep.storage import file_sha256
+
+NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
+_SHOWN = 5  # how many missing files a message names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationSet:
+    """Distinct images, and pairs of them by position.
+
+    `names[i]` is image i's path in the list, or its number in the .bin as `bins unpack` counts (00001 ...);
+    `identities[i]` whose face it is, where the form of the set tells. `folds` is how many the whole set has, whatever was
+    left out since. `skipped` names what was left out and why.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    images: Sequence[bytes]
+    names: tuple[str, ...]
+    identities: tuple[str, ...] | None
+    left: Ints
+    right: Ints
+    same: Bools
+    fold: Ints
+    folds: int
+    skipped: tuple[str, ...] = ()
+    skipped_pairs: int = 0
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    def without(self, bad: dict[int, str]) -> VerificationSet:
+        """The set without the pairs of some images, given by position with the reason; the other pairs keep their fold."""
+        keep = ~(np.isin(self.left, list(bad)) | np.isin(self.right, list(bad)))
+        return self.only(keep, bad)
+
+    def only(self, keep: Bools, bad: dict[int, str]) -> VerificationSet:
+        """The set with some of its pairs; `bad` says of which images, and why, the others were left out."""
+        return replace(
+            self,
+            left=self.left[keep],
+            right=self.right[keep],
+            same=self.same[keep],
+            fold=self.fold[keep],
+            skipped=(*self.skipped, *(f"{self.names[i]}: {reason}" for i, reason in sorted(bad.items()))),
+            skipped_pairs=self.skipped_pairs + int((~keep).sum()),
+        )
+
+    def check_folds(self) -> None:
+        """Raises RecordError if pairs were left out and a fold has none of a kind any more: that is another score."""
+        for fold in range(self.folds if self.skipped_pairs else 0):
+            kinds = self.same[self.fold == fold]
+            if not len(kinds) or kinds.all() or not kinds.any():
+                left = "no pairs" if not len(kinds) else f"no {'negative' if kinds.all() else 'positive'} pairs"
+                raise RecordError(
+                    f"fold {fold + 1} of {self.folds} has {left} left: {self.skipped_pairs} were left out for "
+                    f"{len(self.skipped)} images, {self.skipped[0]} first; bring those back"
+                )
+
+
+class FileImages(Sequence[bytes]):
+    """Images in files, read when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        try:
+            return self._paths[index].read_bytes()
+        except OSError as error:
+            raise RecordError(f"{self._paths[index]}: {error.strerror}") from None
+
+
+def open_set(
+    path: Path, *, images: Path | None = None, skip_missing: bool = False, look: bool = True
+) -> VerificationSet:
+    """Open a set of any form; `images` is the folder that the names of a list are relative to (default: the list's own).
+
+    A name may lack its suffix. Files that are not there raise RecordError, or with `skip_missing` cost their pairs,
+    which is recorded; without `look` nobody looks, since features may be scored where no images are.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: no such verification set")
+    if is_bin(path):
+        return _open_bin(path)
+    pairs = read_pairs(path)
+    names = tuple(dict.fromkeys([*pairs.left, *pairs.right]))
+    place = {name: i for i, name in enumerate(names)}
+    found = [_find(images or path.parent, name) for name in names]
+    missing = [name for name, file in zip(names, found, strict=True) if file is None and look]
+    if missing and not skip_missing:
+        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise RecordError(
+            f"{path}: {len(missing)} of {len(names)} images are not under {images or path.parent}: {shown}; --images names "
+            "another folder, --skip-missing leaves their pairs out and says so"
+        )
+    people = tuple(str(Path(name).parent) for name in names)
+    chosen = VerificationSet(
+        name=path.stem,
+        path=path,
+        sha256=file_sha256(path),
+        images=FileImages([file or (images or path.parent) / name for name, file in zip(names, found, strict=True)]),
+        names=names,
+        identities=people if all(person != "." for person in people) else None,
+        left=np.array([place[name] for name in pairs.left], np.int64),
+        right=np.array([place[name] for name in pairs.right], np.int64),
+        same=pairs.same,
+        fold=pairs.fold,
+        folds=int(pairs.fold.max(initial=-1)) + 1,
+    )
+    return chosen.without({place[name]: "no such file" for name in missing}) if missing else chosen
+
+
+def find_set(text: str, workspace: Path) -> Path:
+    """The path that `--set` means: a file, or one of the field's names (lfw, cfp_fp, ...) looked up in the workspace."""
+    if Path(text).is_file():
+        return Path(text)
+    name = text.lower().replace("-", "_")
+    name = {"agedb30": "agedb_30", "agedb": "agedb_30"}.get(name, name)
+    if name not in NAMES:
+        raise RecordError(
+            f"{text}: no such verification set: `dataprep pack --holdout 0.1` makes one, --set names another; by name there "
+            f"are {', '.join(NAMES)}"
+        )
+    places = [workspace / "bins" / f"{name}.bin", workspace / f"{name}.bin"]
+    places += sorted(workspace.glob(f"packs/*/{name}.bin"))
+    for place in places:
+        if place.is_file():
+            return place
+    raise RecordError(
+        f"{name} is at none of {', '.join(map(str, places))}, nor at packs/*/{name}.bin: put the .bin there"
+    )
+
+
+def _open_bin(path: Path) -> VerificationSet:
+    images, same = read_bin(path)
+    if not images:
+        raise RecordError(f"{path} holds no pairs")
+    first: dict[bytes, int] = {}
+    names = []
+    for name, image in zip(image_names(len(images)), images, strict=True):
+        if image not in first:
+            first[image] = len(first)
+            names.append(name)
+    position = np.array([first[image] for image in images], np.int64)
+    folds = consecutive_folds(len(same), _folds_of(path))
+    return VerificationSet(
+        name=path.stem,
+        path=path,
+        sha256=file_sha256(path),
+        images=list(first),
+        names=tuple(names),
+        identities=None,
+        left=position[0::2],
+        right=position[1::2],
+        same=same,
+        fold=folds,
+        folds=int(folds.max()) + 1,
+    )
+
+
+def _folds_of(path: Path) -> int:
+    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside it says."""
+    manifest = read_manifest(path.parent)
+    folds = manifest.get("folds")
+    return folds if path.name == "holdout.bin" and isinstance(folds, int) and 2 <= folds <= 10 else 10
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    path = folder / name
+    if path.is_file():
+        return path
+    beside = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    if Path(name).suffix in SUFFIXES:
+        beside += [path.with_suffix(suffix) for suffix in SUFFIXES]
+    return next((file for file in beside if file.is_file()), None)
+
+
+def features_of_pairs(
+    features: Features, chosen: VerificationSet, *, skip_missing: bool = False
+) -> tuple[Matrix, Matrix, VerificationSet]:
+    """The features of the pairs' two sides, and the set as far as it can be scored.
+
+    By name if the file has names (suffixes of images do not count), else rows 2i and 2i + 1 are pair i. Raises
+    RecordError for rows that do not fit the set, and for images without a feature unless `skip_missing`.
+    """
+    if features.names is None:
+        if len(features) != 2 * len(chosen):
+            raise RecordError(
+                f"{features.path}: {len(features)} rows without names; the {len(chosen)} pairs of {chosen.path} take "
+                f"{2 * len(chosen)} in the order of the pairs, or a {features.path.name}.names.txt with a name a line"
+            )
+        return features.matrix[0::2], features.matrix[1::2], chosen
+    place: dict[str, int] = {}
+    for i, name in enumerate(features.names):
+        if place.setdefault(_bare(name), i) != i:
+            raise RecordError(f"{features.path}: {name} stands there twice")
+    used = sorted({*chosen.left.tolist(), *chosen.right.tolist()})
+    missing = {i: "no feature" for i in used if _bare(chosen.names[i]) not in place}
+    if missing and not skip_missing:
+        first = ", ".join(chosen.names[i] for i in list(missing)[:5])
+        raise RecordError(
+            f"{features.path}: {len(missing)} of {len(used)} images of {chosen.path} have no feature there: {first}"
+            f"{', ...' if len(missing) > 5 else ''}; --skip-missing leaves their pairs out and says so"
+        )
+    kept = chosen.without(missing) if missing else chosen
+    row = np.array([place.get(_bare(name), -1) for name in chosen.names], np.int64)
+    return features.matrix[row[kept.left]], features.matrix[row[kept.right]], kept
+
+
+def _bare(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix in SUFFIXES else str(path)

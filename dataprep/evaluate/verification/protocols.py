@@ -1,0 +1,186 @@
+"""The protocols by which pairs of features are scored. They differ, and so do their numbers.
+
+insightface   unit vectors, squared distance, thresholds 0, 0.01, ... 4: the first best one; VAL by interpolation
+              (recognition/arcface_torch/eval/verification.py). Flip: the two embeddings are added.
+face_pytorch  the mean of the nine folds is subtracted; cosine; thresholds -1, -0.9999, ... 1: the mean of all best ones; a
+              pair exactly at the threshold is wrong (eval_lfw.py). Flip: the two embeddings are concatenated.
+cosine        cosine of the vectors as they are; the exact best threshold, midway between two scores.
+Nothing is rounded to float32 on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.embeddings.embedder import unusable
+from dataprep.errors import RecordError, UsageError
+from dataprep.evaluate.metrics import Bools, Floats, Ints
+from dataprep.evaluate.verification.kfold import (
+    VALIDATION_FAR,
+    Folded,
+    Verification,
+    check_pairs,
+    fold_by_distance,
+    summarise,
+)
+
+Features = npt.NDArray[np.floating]
+FLIPS = {"insightface": "sum", "face_pytorch": "concat", "cosine": "sum"}
+TITLES = {
+    "insightface": "insightface ten-fold, squared L2 of unit embeddings",
+    "face_pytorch": "Face_Pytorch ten-fold, cosine after subtracting the mean of the nine folds",
+    "cosine": "ten-fold, plain cosine, exact thresholds",
+}
+_FACE_PYTORCH_THRESHOLDS: Floats = np.arange(-10000, 10001) * 1.0 / 10000
+_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """`distance[i]` of pair i (with `cosine`, minus its cosine), as it was when its own fold was tested; `wrong[i]`
+    whether the threshold of the other folds gets it wrong."""
+
+    verification: Verification
+    distance: Floats
+    wrong: Bools
+    cosine: bool
+
+
+def score_pairs(left: Features, right: Features, same: Bools, folds: Ints, protocol: str = "insightface") -> Scored:
+    """Score rows of `left` against rows of `right`, (n, d) and not normalised. Raises RecordError and UsageError."""
+    if protocol not in TITLES:
+        raise UsageError(f"unknown protocol {protocol!r}: one of {', '.join(TITLES)}")
+    check_features(left, right)
+    if protocol == "insightface":
+        distance = _unit_distances(left, right)
+        folded = fold_by_distance(distance, same, folds)
+        return Scored(
+            verification=summarise(folded, distance, same),
+            distance=distance,
+            wrong=(distance < folded.thresholds[folds]) != same,
+            cosine=False,
+        )
+    count = int(folds.max(initial=-1)) + 1
+    check_pairs(np.zeros(len(same)), same, folds)
+    if protocol == "face_pytorch":
+        cosines = _centred_cosines(left, right, folds)
+    else:
+        cosines = np.broadcast_to(_cosines(left, right), (count, len(same)))
+    folded = _fold_by_cosine(cosines, same, folds, strict=protocol == "face_pytorch")
+    own = cosines[folds, np.arange(len(same))]
+    threshold = folded.thresholds[folds]
+    return Scored(
+        verification=summarise(folded, -own, same),
+        distance=-own,
+        wrong=~np.where(same, own > threshold, own < threshold),
+        cosine=True,
+    )
+
+
+def check_features(left: Features, right: Features) -> None:
+    """Raises RecordError for features that have no direction, or of two sizes."""
+    if left.shape != right.shape or left.ndim != 2:
+        raise RecordError(f"features of {left.shape} cannot be paired with features of {right.shape}")
+    bad = unusable(left) | unusable(right)
+    if bad.any():
+        raise RecordError(
+            f"{int(bad.sum())} of {len(bad)} pairs, pair {int(np.argmax(bad)) + 1} first, have a feature that is zero or "
+            "not finite and cannot be scored; --skip-missing leaves such pairs out and says so"
+        )
+
+
+def _fold_by_cosine(cosines: Floats, same: Bools, folds: Ints, *, strict: bool) -> Folded:
+    """`cosines` (folds, pairs): those that fold i is scored with. `strict` is Face_Pytorch's rule."""
+    choose = _face_pytorch_threshold if strict else _best_threshold
+    accuracy, thresholds, validation, rates = [], [], [], []
+    for fold, cosine in enumerate(cosines):
+        here, rest = folds == fold, folds != fold
+        threshold = choose(cosine[rest], same[rest])
+        right = np.where(same[here], cosine[here] > threshold, cosine[here] < threshold)
+        accuracy.append(float(right.mean()))
+        thresholds.append(threshold)
+        others = np.sort(cosine[rest & ~same])[::-1]
+        allowed = int(round(VALIDATION_FAR * len(others), 9))
+        if allowed:  # accepted is what lies above the first negative that may not be
+            validation.append(float((cosine[here & same] > others[allowed]).mean()))
+            rates.append(float((cosine[here & ~same] > others[allowed]).mean()))
+    measured = len(validation) == len(cosines)
+    return Folded(
+        accuracy=np.array(accuracy),
+        thresholds=np.array(thresholds),
+        validation=np.array(validation) if measured else None,
+        rates=np.array(rates) if measured else None,
+    )
+
+
+def _face_pytorch_threshold(cosine: Floats, same: Bools) -> float:
+    positives, negatives = np.sort(cosine[same]), np.sort(cosine[~same])
+    accepted = len(positives) - np.searchsorted(positives, _FACE_PYTORCH_THRESHOLDS, side="right")
+    right = accepted + np.searchsorted(negatives, _FACE_PYTORCH_THRESHOLDS, side="left")
+    return float(np.mean(_FACE_PYTORCH_THRESHOLDS[right == right.max()]))
+
+
+def _best_threshold(cosine: Floats, same: Bools) -> float:
+    """Midway between the two neighbouring scores where most pairs are right; the highest such place."""
+    order = np.argsort(-cosine, kind="stable")
+    ordered = cosine[order]
+    gain = np.concatenate([[0], np.cumsum(np.where(same[order], 1, -1))])
+    between = np.concatenate([[True], np.diff(ordered) != 0, [True]])
+    best = int(np.argmax(np.where(between, gain, -len(gain) - 1)))
+    if best in (0, len(ordered)):
+        return float(ordered[0] if best == 0 else ordered[-1] - 1.0)
+    return float((ordered[best - 1] + ordered[best]) / 2)
+
+
+def _unit_distances(left: Features, right: Features) -> Floats:
+    out = np.empty(len(left))
+    for rows in _blocks(len(left)):
+        one, other = (side[rows].astype(np.float64) for side in (left, right))
+        one /= np.linalg.norm(one, axis=1, keepdims=True)
+        other /= np.linalg.norm(other, axis=1, keepdims=True)
+        out[rows] = ((one - other) ** 2).sum(axis=1)
+    return out
+
+
+def _cosines(left: Features, right: Features) -> Floats:
+    out = np.empty(len(left))
+    for rows in _blocks(len(left)):
+        one, other = (side[rows].astype(np.float64) for side in (left, right))
+        out[rows] = (one * other).sum(axis=1) / np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return out
+
+
+def _centred_cosines(left: Features, right: Features, folds: Ints) -> Floats:
+    """(folds, pairs): the cosines after the mean of all features outside a fold is subtracted.
+
+    With m_i that mean, (l - m_i).(r - m_i) is l.r - l.m_i - r.m_i + m_i.m_i: one pass for all folds. The features are
+    centred on their common mean first, so that the m_i are small and nothing cancels.
+    """
+    count, width = int(folds.max()) + 1, left.shape[1]
+    sums = np.zeros((count, width))
+    for rows in _blocks(len(left)):
+        both = left[rows].astype(np.float64) + right[rows]
+        for fold in np.unique(folds[rows]):
+            sums[fold] += both[folds[rows] == fold].sum(axis=0)
+    sizes = 2 * np.bincount(folds, minlength=count)[:, None]
+    mean = sums.sum(axis=0) / sizes.sum()
+    means = (sums.sum(axis=0) - sums) / (sizes.sum() - sizes) - mean
+    square = (means**2).sum(axis=1)[:, None]
+    out = np.empty((count, len(left)))
+    for rows in _blocks(len(left)):
+        one, other = left[rows] - mean, right[rows] - mean
+        one_mean, other_mean = means @ one.T, means @ other.T
+        lengths = (one**2).sum(axis=1) - 2 * one_mean + square, (other**2).sum(axis=1) - 2 * other_mean + square
+        if min(float(length.min()) for length in lengths) <= 0:
+            raise RecordError("a feature equals the mean of the others and has no direction; is the model untrained?")
+        dot = (one * other).sum(axis=1) - one_mean - other_mean + square
+        out[:, rows] = dot / np.sqrt(lengths[0] * lengths[1])
+    return out
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))

@@ -1,0 +1,261 @@
+"""Photo files to pixels and back.
+
+Pixels are always (height, width, 3) uint8 arrays in RGB order, turned upright as EXIF asks. Nothing here rewrites a
+photo: what is on disk stays as it came.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import ImagingError
+from dataprep.reasons import Reason
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+
+Pixels = npt.NDArray[np.uint8]
+
+CODECS = ("pillow", "opencv")
+_READABLE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+_ORIENTATION_TAG = 0x0112
+_BLOCK = 2_000_000  # pixels, in 8 MB; Pillow's blocks have 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a photo file says of itself. `width` and `height` are those of the upright photo, in pixels."""
+
+    format: str
+    mode: str
+    orientation: int
+    width: int
+    height: int
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) of the pixel grid as the file stores it, before the EXIF turn."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(data: bytes, *, max_pixels: int) -> Header:
+    """Format, colour mode, EXIF orientation and size, without decoding.
+
+    Raises ImagingError: not an image, a type this field does not use, animated, or more than `max_pixels` pixels.
+    """
+    with _Opened(data) as image:
+        return _header(image, max_pixels)
+
+
+def decode(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow") -> tuple[Pixels, Header]:
+    """Decode in full: the upright RGB pixels and the header.
+
+    CMYK, grayscale, 16-bit and palette images become RGB; transparency is laid over white. The default of
+    `max_pixels` is Pillow's own limit for decompression bombs (twice its warning level).
+    Raises ImagingError with the reason for the ledger.
+    """
+    with _Opened(data) as image:
+        header = _header(image, max_pixels)
+        if header.format == "png":
+            _check_sums(data)
+        if codec == "opencv" and header.format == "jpeg":
+            pixels = _decode_opencv(data)
+        else:
+            pixels = _decode_pillow(image)
+    return turn_pixels(pixels, header.orientation), header
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this machine had too little memory, in whatever words OpenCV (StsNoMem, -4) and Pillow put it."""
+    return isinstance(error, MemoryError) or getattr(error, "code", None) == -4 or "out of memory" in str(error)
+
+
+def turn_pixels(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation (1 to 8, Exif 2.32 tag 0x0112) to stored pixels."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    # after the transposition of 5 to 8, what is left are mirrors
+    across = orientation in (2, 3, 6, 7)
+    down = orientation in (3, 4, 7, 8)
+    pixels = pixels[:: -1 if down else 1, :: -1 if across else 1]
+    return np.ascontiguousarray(pixels)
+
+
+def encode_jpeg(pixels: Pixels, *, quality: int = 95, codec: str = "pillow") -> bytes:
+    """Baseline JPEG of RGB pixels, 4:2:0 chroma, as `cv2.imencode` and insightface's packer write it."""
+    if codec == "opencv":
+        import cv2
+
+        ok, buffer = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise ImagingError(Reason.CORRUPT, "OpenCV could not encode")
+        return bytes(buffer)
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
+    return stream.getvalue()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def codec_versions(codec: str) -> dict[str, str]:
+    """The libraries whose version can change a decoded or an encoded byte."""
+    if codec == "opencv":
+        import cv2
+
+        return {"opencv": cv2.__version__}
+    import PIL
+    from PIL import features
+
+    return {"pillow": PIL.__version__, "libjpeg": str(features.version("jpg") or features.version("libjpeg_turbo"))}
+
+
+class _Opened:
+    """A Pillow image over bytes, with every way in which opening or decoding fails turned into an ImagingError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> PILImage.Image:
+        from PIL import Image, UnidentifiedImageError
+
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None  # the limit is ours: `max_pixels`
+        try:
+            self._image = Image.open(io.BytesIO(self._data), formats=_READABLE)
+        except UnidentifiedImageError:
+            self._warnings.__exit__(None, None, None)
+            from dataprep.imaging.sniff import suspicion
+
+            raise ImagingError(*(suspicion(self._data) or (Reason.CORRUPT, "unreadable header"))) from None
+        except Exception as error:
+            self._warnings.__exit__(None, None, None)
+            if is_out_of_memory(error):
+                raise MemoryError(_short(error)) from None
+            raise ImagingError(Reason.CORRUPT, _short(error)) from None
+        return self._image
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._image.close()
+        self._warnings.__exit__(None, None, None)
+        if error is None or isinstance(error, (ImagingError, KeyboardInterrupt, MemoryError)):
+            return
+        if is_out_of_memory(error):  # that says nothing about the photo
+            raise MemoryError(_short(error)) from None
+        text = _short(error)
+        cut = isinstance(error, OSError) and "truncated" in text
+        raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None
+
+
+def _header(image: PILImage.Image, max_pixels: int) -> Header:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImagingError(Reason.BOMB, f"{width}x{height}")
+    name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+    if name != "jpeg" and getattr(image, "is_animated", False):
+        raise ImagingError(Reason.ANIMATED, f"{name} of {getattr(image, 'n_frames', 2)} frames")
+    orientation = _orientation(image)
+    if orientation >= 5:
+        width, height = height, width
+    return Header(format=name, mode=image.mode, orientation=orientation, width=width, height=height)
+
+
+def _orientation(image: PILImage.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decode_pillow(image: PILImage.Image) -> Pixels:
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        gray = np.clip(wide >> 8 if wide.max(initial=0) > 255 else wide, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return _packed(Image.alpha_composite(white, rgba).convert("RGB"))
+    return _packed(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _packed(image: PILImage.Image) -> Pixels:
+    """The pixels of an RGB image, as `numpy.array` gives them. Pillow keeps four bytes for each, in rows that it shows to
+    Arrow if they lie in one block of memory; OpenCV packs those in a fraction of the time that Pillow takes."""
+    image.load()
+    if not (hasattr(image, "__arrow_c_array__") and importlib.util.find_spec("pyarrow")):
+        return np.array(image)  # Pillow before 11.2; an environment for mxnet, which has only what reads packs
+    import cv2
+    import pyarrow as pa
+
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    step = max(1, _BLOCK // width)
+    for top in range(0, height, step):
+        rows = min(step, height - top)
+        part = image if rows == height else image.crop((0, top, width, top + rows))
+        try:
+            loose = pa.array(part).values.to_numpy().reshape(rows, width, 4)
+        except ValueError:  # several blocks after all
+            return np.array(image)
+        cv2.cvtColor(loose, cv2.COLOR_RGBA2RGB, dst=pixels[top : top + rows])
+    return pixels
+
+
+def _check_sums(data: bytes) -> None:
+    """A PNG whose check sums are wrong is damaged, though it may decode."""
+    with _Opened(data) as image:
+        image.verify()
+
+
+def _decode_opencv(data: bytes) -> Pixels:
+    import cv2
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ImagingError(Reason.CORRUPT, "OpenCV cannot decode it")
+    return np.asarray(pixels[:, :, ::-1], np.uint8)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(f"{error}".split())[:200] or type(error).__name__
+
+
+_SOI, _EOI = b"\xff\xd8\xff", b"\xff\xd9"
+
+
+def decode_face(data: bytes, *, order: str = "RGB") -> Pixels:
+    """(height, width, 3) in `order` (RGB or BGR), to the bit what `decode` gives.
+
+    OpenCV and Pillow decode JPEGs by the same libjpeg-turbo, but OpenCV begins sooner. What it would treat otherwise (a
+    JPEG that is cut off, or perhaps CMYK; any other format) goes to `decode`. Raises ImagingError.
+    """
+    if data.startswith(_SOI) and data.endswith(_EOI) and b"Adobe" not in data:
+        import cv2
+
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if found is not None:
+            return np.asarray(found if order == "BGR" else cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+    pixels, _ = decode(data)
+    return pixels if order == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])

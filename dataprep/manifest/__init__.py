@@ -1,1 +1,0 @@
-"""What is done, and why the rest is not."""

@@ -1,0 +1,89 @@
+"""A model in one file: weights, which network they belong to, and what its input has to look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dataprep.errors import ModelError
+from dataprep.models.preprocessing import Input
+from dataprep.models.registry import build
+from dataprep.storage import Folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A network in evaluation mode, with what its file says of it. `head` is None for that of the network's authors."""
+
+    module: nn.Module
+    input: Input
+    network: str
+    embedding: int
+    about: Mapping[str, Any]
+    head: str | None = None
+
+
+def save_model(
+    path: Path,
+    module: nn.Module,
+    *,
+    network: str,
+    embedding: int,
+    input: Input,
+    about: Mapping[str, Any],
+    head: str | None = None,
+) -> None:
+    """Write atomically; only plain values and tensors, so that the file opens without running code."""
+    content = {
+        "network": network,
+        "embedding": embedding,
+        "input": asdict(input),
+        "about": dict(about),
+        "weights": {name: tensor.cpu() for name, tensor in module.state_dict().items()},
+    }
+    if head is not None:
+        content["head"] = head
+    with Folder(path.parent).writing(path.name) as stream:
+        torch.save(content, stream)
+
+
+def load_model(path: Path) -> Model:
+    """Open a model's file; no code in it is run. Raises ModelError."""
+    try:
+        return described_model(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model; `dataprep train` makes one") from None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    except Exception as error:  # torch.load raises nearly anything for a damaged or foreign file
+        words = str(error).splitlines()[0][:200]
+        raise ModelError(f"{path}: not a model of dataprep ({type(error).__name__}: {words})") from None
+
+
+def described_model(content: Mapping[str, Any]) -> Model:
+    """The model of what `save_model` wrote."""
+    input = Input.from_mapping(content["input"])
+    network, embedding, head = content["network"], content["embedding"], content.get("head")
+    module = build(network, embedding, input_size=(input.height, input.width), head=head)
+    module.load_state_dict(content["weights"])
+    return Model(
+        module=module.eval(),
+        input=input,
+        network=network,
+        embedding=embedding,
+        about=dict(content["about"]),
+        head=head,
+    )
+
+
+def untrained(model: Model, *, seed: int = 0) -> Model:
+    """The same network with fresh weights: what the architecture alone can tell."""
+    torch.manual_seed(seed)
+    size = (model.input.height, model.input.width)
+    module = build(model.network, model.embedding, input_size=size, head=model.head)
+    return replace(model, module=module.eval(), about={})

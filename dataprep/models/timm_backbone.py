@@ -1,0 +1,60 @@
+"""`timm:NAME`: any backbone of timm (pip install 'face-dataprep[zoo]') under an embedding head of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dataprep.errors import ModelError
+from dataprep.models.heads import make_head, output_shape
+
+PREFIX = "timm:"
+
+
+class ZooNetwork(nn.Module):
+    """(n, 3, h, w) to (n, embedding). By default convolutional networks end in option E on their last map, and the others,
+    transformers, in an FC and BN on what they have pooled ("pool")."""
+
+    def __init__(
+        self, name: str, embedding: int = 512, *, size: tuple[int, int] = (112, 112), head: str | None = None
+    ) -> None:
+        super().__init__()
+        model = _create(name, size)
+        maps = len(output_shape(_Map(model), size)) == 3 and getattr(model, "output_fmt", "NCHW") == "NCHW"
+        self.body = _Map(model) if maps else model
+        self.head = make_head(head or ("e" if maps else "pool"), output_shape(self.body, size), embedding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded: Tensor = self.head(self.body(x))
+        return embedded
+
+
+class _Map(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        mapped: Tensor = self.model.forward_features(x)
+        return mapped
+
+
+def _create(name: str, size: tuple[int, int]) -> Any:
+    try:
+        import timm
+    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
+        raise ModelError(
+            f"{PREFIX}{name} needs timm: pip install 'face-dataprep[zoo]' ({str(error).splitlines()[0]})"
+        ) from None
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:5]
+        raise ModelError(
+            f"timm has no model {name!r}" + (f"; it has {', '.join(near)}, ..." if near else "; timm.list_models()")
+        )
+    config = timm.get_pretrained_cfg(name)
+    given: dict[str, Any] = {"img_size": size} if config is not None and config.fixed_input_size else {}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **given)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise ModelError(f"{PREFIX}{name} cannot be built for {size[1]}x{size[0]}: {error}") from None

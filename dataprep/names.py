@@ -1,0 +1,56 @@
+"""Names of people and files: which are safe on every file system, and which are equal to one."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+
+# controls, what file systems or shells reserve, halves of pairs, and what shows as nothing or turns the text around:
+# zero-width, bidirectional and other default-ignorable characters; U+FFFD stands for bytes that were no UTF-8
+_UNSAFE = re.compile(
+    r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5'
+    r"\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
+    r"\ud800-\udfff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff]"
+)
+
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
+
+
+_LONGEST = 180  # bytes of UTF-8; file systems allow 255, and suffixes come on top
+
+
+@functools.lru_cache(maxsize=1 << 14)  # lists of millions of photos hold the same names again and again
+def is_safe(name: str) -> bool:
+    """Whether a name from a list can be the name of a file or folder: one component that stays where it is put.
+
+    It must stand in NFC, and be as harmless after NFKC, into which some systems turn names: U+FF0F is a `/` there.
+    """
+    if not _is_plain(name):
+        return False
+    return name.isascii() or (unicodedata.is_normalized("NFC", name) and _is_plain(unicodedata.normalize("NFKC", name)))
+
+
+def plain(name: str) -> str:
+    """In NFC and without dots and blanks at its end, which Windows drops: Robert_Downey_Jr. is Robert_Downey_Jr."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).rstrip(". ")
+
+
+def folded(name: str) -> str:
+    """Equal for two names that are one to a disk that tells no cases, or no ways to write an accent, apart."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def _is_plain(name: str) -> bool:
+    return bool(
+        name
+        and name[0] not in "-~. "
+        and name[-1] not in ". "
+        and not _UNSAFE.search(name)
+        and not _RESERVED.fullmatch(name)
+        and len(name.encode()) <= _LONGEST
+    )

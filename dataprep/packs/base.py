@@ -1,0 +1,223 @@
+"""A face as every packed format holds it, and the files that lie beside the faces whatever the format.
+
+`property` is insightface's one line `num_classes,height,width`; `labels.tsv` has label, identity and image count;
+`pack.json` counts, hashes and says how the pack was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep import __version__
+from dataprep.errors import RecordError
+from dataprep.names import is_safe
+
+# a label is stored as float32, which is exact for integers up to here only
+MAX_LABEL = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """One aligned face: `name` is its path in lists, `identity` the person's name, `image` the file's bytes.
+
+    `key` is the record's key where the face comes from a flat .rec, so that it can be written back as it was.
+    """
+
+    name: str
+    label: int
+    identity: str
+    image: bytes
+    key: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How a pack is laid out. `style` is of .rec only; parts hold about `max_part` bytes at most, None keeps
+    all in one; a record that has to be split may take a few more."""
+
+    format: str = "rec"
+    style: str = "insightface"
+    max_part: int | None = None
+
+    @property
+    def layout(self) -> str:
+        return self.style if self.format == "rec" else self.format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a writer made: counts by what is counted, and the sha256 of each file."""
+
+    counts: dict[str, int]
+    files: dict[str, str]
+
+
+class PackReader(Protocol):
+    """A pack of any format, for reading. `height` and `width` are None where the pack does not say."""
+
+    path: Path
+    layout: str  # insightface, flat, webdataset or folder
+    height: int | None
+    width: int | None
+
+    def __len__(self) -> int: ...
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The label of every face, in order."""
+        ...
+
+    def face(self, position: int) -> Face: ...
+
+    def manifest(self) -> dict[str, Any]:
+        """What pack.json says; empty for packs of others."""
+        ...
+
+
+def tidied(path: str) -> str:
+    """A path of a list as one that stays where it is put; components that no disk takes are replaced by their hash."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(part if is_safe(part) else f"unsafe-{_digest(part)}" for part in parts)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+class Tally:
+    """Counts the faces that pass, by label, and checks their labels. Call `finish` after the last one."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._counts: dict[int, int] = {}
+
+    def grouped(self, faces: Iterable[Face]) -> Iterator[Face]:
+        """The faces as they are; RecordError unless labels count up from 0 without a gap, equal ones together."""
+        for face in faces:
+            seen = len(self._counts)
+            if face.label < 0 or not seen - 1 <= face.label <= seen:
+                raise RecordError(
+                    f"{face.name}: label {face.label} after {seen - 1}; labels must be grouped and count up from 0"
+                )
+            self._count(face)
+            yield face
+
+    def any_order(self, faces: Iterable[Face]) -> Iterator[Face]:
+        """The faces as they are; only `finish` looks for gaps."""
+        for face in faces:
+            if face.label < 0:
+                raise RecordError(f"{face.name}: label {face.label}; labels count up from 0")
+            self._count(face)
+            yield face
+
+    def finish(self, folder: Path, *, height: int, width: int) -> dict[str, int]:
+        """Write property and labels.tsv; images and identities. RecordError if a label below the last has no face."""
+        classes = max(self._counts, default=-1) + 1
+        if len(self._counts) != classes:
+            gap = next(label for label in range(classes) if label not in self._counts)
+            raise RecordError(f"label {gap} has no face, though there are labels up to {classes - 1}")
+        (folder / "property").write_text(f"{classes},{height},{width}\n")
+        lines = (f"{label}\t{self._names[label]}\t{self._counts[label]}\n" for label in range(classes))
+        (folder / "labels.tsv").write_text("".join(lines), "utf-8")
+        return {"images": sum(self._counts.values()), "identities": classes}
+
+    def _count(self, face: Face) -> None:
+        if face.label >= MAX_LABEL:
+            raise RecordError(f"label {face.label}: labels are float32 in a .rec, exact below {MAX_LABEL} only")
+        for name in (face.identity, face.name):
+            if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name):
+                raise RecordError(
+                    f"{name!a}: lists are UTF-8 and TAB-separated; names hold no TABs, breaks and the like"
+                )
+        self._names.setdefault(face.label, face.identity)
+        self._counts[face.label] = self._counts.get(face.label, 0) + 1
+
+
+class Property(NamedTuple):
+    """What the file `property` says; all None where there is none."""
+
+    num_classes: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+def missing_labels(labels: npt.NDArray[np.int64], classes: int, shown: int = 5) -> tuple[int, list[int]]:
+    """How many of the labels 0..classes-1 do not occur, and the first few; no array of `classes` is made, a file says it."""
+    present = np.unique(labels[(labels >= 0) & (labels < classes)])
+    first = np.setdiff1d(np.arange(min(classes, len(present) + shown)), present)[:shown]
+    return classes - len(present), first.tolist()
+
+
+def read_property(folder: Path) -> Property:
+    """The first line of `property`, if there is such a file. Extra lines (rec2shufrec adds some) are ignored."""
+    path = folder / "property"
+    try:
+        classes, height, width = (int(field) for field in path.read_text("ascii").splitlines()[0].split(","))
+    except FileNotFoundError:
+        return Property()
+    except (OSError, ValueError, IndexError):
+        raise RecordError(f"{path}: expected one line `num_classes,height,width`") from None
+    if min(classes, height, width) < 0:
+        raise RecordError(f"{path}: expected one line `num_classes,height,width`, none of them negative")
+    return Property(classes, height, width)
+
+
+def read_identities(folder: Path) -> list[str] | None:
+    """The identities of labels.tsv in the order of their labels, or None if there is no such file."""
+    path = folder / "labels.tsv"
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not readable ({error})") from None
+    names = []
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines):
+        fields = line.split("\t")
+        if len(fields) < 2 or fields[0] != str(number):
+            raise RecordError(
+                f"{path}, line {number + 1}: expected `{number} TAB identity TAB count`, found {line[:60]!r}"
+            )
+        names.append(tidied(fields[1]) or f"{number:06d}")
+    return names
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """pack.json, or an empty dictionary if there is none."""
+    path = folder / "pack.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not readable ({error}); remove it to go on without what it says") from None
+    if not isinstance(found, dict):
+        raise RecordError(f"{path}: expected a JSON object; remove it to go on without what it says")
+    return found
+
+
+def write_manifest(
+    folder: Path, written: Written, *, form: Form, height: int, width: int, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write pack.json; `about` is what is known beyond the files: template, recipe, sources, licence."""
+    manifest = {
+        "made_by": f"dataprep {__version__}",
+        "format": form.format,
+        "layout": form.layout,
+        "counts": written.counts,
+        "colour_order": "the images are ordinary files; decoded by this project as RGB",
+        "height": height,
+        "width": width,
+        **about,
+        "files": dict(sorted(written.files.items())),
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / "pack.json").write_bytes(text.encode("utf-8", "backslashreplace"))
+    return manifest

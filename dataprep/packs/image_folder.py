@@ -1,0 +1,135 @@
+"""A pack as a folder of image files, identity/name.jpg, which people can look at and older tools read.
+
+faces.tsv (path, label, sha256) keeps order and labels; a folder without it, of anyone's making, is read in sorted order
+with a label for each sub-folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+from dataprep.names import is_safe
+from dataprep.packs.base import Face, Tally, Written, read_identities, read_manifest, read_property, tidied
+from dataprep.storage import file_sha256
+from dataprep.tar import extension
+
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+def write_folder(
+    folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None
+) -> Written:
+    """Write identity/name.ext for every face, faces.tsv, property and labels.tsv into `folder`.
+
+    A name that is taken gets a number, one without a suffix that of its content. `max_part` means nothing here.
+    """
+    del max_part
+    tally, names = Tally(), _Names()
+    with open(folder / "faces.tsv", "w", encoding="utf-8") as listed:
+        for face in tally.any_order(faces):
+            name = names.free(_file_name(face))
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(face.image)
+            listed.write(f"{name}\t{face.label}\t{hashlib.sha256(face.image).hexdigest()}\n")
+    counts = tally.finish(folder, height=height, width=width)
+    return Written(counts=counts, files={"faces.tsv": file_sha256(folder / "faces.tsv")})
+
+
+def _file_name(face: Face) -> str:
+    name = tidied(face.name) or "face"
+    return name if Path(name).suffix.lower() in _IMAGES else f"{name}.{extension(face.image)}"
+
+
+class _Names:
+    """Names that are still free: the second of a kind gets `~2`, without a look at the disk for each."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def free(self, name: str) -> str:
+        number = self._taken.get(name, 0) + 1
+        self._taken[name] = number
+        if number == 1:
+            return name
+        path = Path(name)
+        return self.free(str(path.with_stem(f"{path.stem}~{number}")))
+
+
+class FolderPack:
+    """A folder of aligned faces for reading."""
+
+    layout = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _, self.height, self.width = read_property(path)
+        listed = path / "faces.tsv"
+        self._faces = _listed(listed) if listed.is_file() else _found(path)
+        self._identities = read_identities(path) or []
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        return np.array([label for _, label, _ in self._faces], np.int64)
+
+    def face(self, position: int) -> Face:
+        """The face, its file's hash checked where faces.tsv has one. Raises RecordError."""
+        name, label, sha256 = self._faces[position]
+        try:
+            if not (self.path / name).is_file():
+                raise RecordError(f"{self.path / name}: no such file")
+            image = (self.path / name).read_bytes()
+        except OSError as error:
+            raise RecordError(f"{self.path / name}: {error.strerror}") from None
+        if sha256 and hashlib.sha256(image).hexdigest() != sha256:
+            raise RecordError(f"{self.path / name}: not the file that faces.tsv speaks of; its sha256 differs")
+        identity = self._identities[label] if label < len(self._identities) else name.partition("/")[0]
+        return Face(name=name, label=label, identity=identity, image=image)
+
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.path)
+
+
+def _listed(path: Path) -> list[tuple[str, int, str]]:
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not readable ({error})") from None
+    found = []
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+        fields = line.split("\t")
+        if (
+            len(fields) != 3
+            or not (fields[1].isascii() and fields[1].isdigit())
+            or len(fields[1]) > 18
+            or not all(map(is_safe, fields[0].split("/")))
+        ):
+            raise RecordError(f"{path}, line {number}: expected `path TAB label TAB sha256`, found {line[:60]!r}")
+        found.append((fields[0], int(fields[1]), fields[2]))
+    return found
+
+
+def _found(root: Path) -> list[tuple[str, int, str]]:
+    people = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    faces = []
+    label = 0
+    for person in people:
+        names = sorted(
+            str(path.relative_to(root))
+            for path in (root / person).rglob("*")
+            if path.suffix.lower() in _IMAGES and path.is_file()
+        )
+        faces += [(name, label, "") for name in names]
+        label += bool(names)
+    if not faces:
+        raise RecordError(f"{root}: no pack and no folder of faces; expected a .rec, .tar files, or IDENTITY/FACE.jpg")
+    return faces

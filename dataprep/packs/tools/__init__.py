@@ -1,0 +1,1 @@
+"""What can be done with a pack of anybody: verify, repair, merge, convert, describe, or make one of a list."""

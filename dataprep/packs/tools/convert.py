@@ -1,0 +1,140 @@
+"""From a pack to another one: the same faces, byte for byte, in another format, order or company."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import ImagingError, RecordError
+from dataprep.imaging.codec import decode, read_header
+from dataprep.packs.base import Face, Form, PackReader
+from dataprep.packs.io import open_pack, write_pack
+
+Tick = Callable[[int], None]
+MOST_PIXELS = 1 << 24  # an aligned face has fewer; a bomb has more
+_CARRIED = ("template", "recipe", "sources", "licence")  # of pack.json, true for the same faces in another form
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: Path,
+    *,
+    form: Form,
+    shuffle: int | None = None,
+    tick: Tick = lambda done: None,
+) -> dict[str, Any]:
+    """Write the faces of a pack into a new one at `target`; no image is encoded again. What its pack.json says.
+
+    Faces keep their order where the target takes any order, and their keys from one flat .rec to another; insightface's
+    layout groups them by label, in the order in which the labels have their numbers. Of several labels the first is kept.
+    Labels that have no face are closed up, which changes the numbers behind; a face whose label is negative (face2rec2's
+    mark for none) is left out, and counted in pack.json.
+    """
+    pack = open_pack(source)
+    labels = pack.labels()
+    order = np.arange(len(pack)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(pack))
+    order = order[labels[order] >= 0]
+    if form.layout == "insightface":
+        order = order[np.argsort(labels[order], kind="stable")]
+    about = {name: value for name, value in pack.manifest().items() if name in _CARRIED}
+    about |= {"converted_from": os.fspath(source), "without_label": len(pack) - len(order)}
+    keep_keys = shuffle is None and form.layout == "flat"
+    faces = ordered_faces(pack, order, closed_up(labels), keep_keys=keep_keys, tick=tick)
+    return publish(target, faces, size=image_size(pack), form=form, about=about)
+
+
+def publish(
+    target: Path,
+    faces: Iterator[Face],
+    *,
+    size: tuple[int, int],
+    form: Form,
+    about: Mapping[str, Any],
+    beside: Mapping[str, bytes] | None = None,
+) -> dict[str, Any]:
+    """Write a pack, and the files `beside` it, and put them at `target` when all is whole.
+
+    Raises RecordError if something is there already, now or at the end, or if a face has another size.
+    """
+    _check_free(target)
+    for stale in target.parent.glob(f".{target.name}.*.tmp"):  # of a run that was killed
+        if not Path("/proc", stale.suffixes[-2][1:]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    staged.mkdir(parents=True)
+    height, width = size
+    try:
+        for name, data in (beside or {}).items():
+            (staged / name).write_bytes(data)
+        manifest = write_pack(staged, _of_size(faces, size), form=form, height=height, width=width, about=about)
+        os.sync()
+        _check_free(target)
+        os.rename(staged, target)  # onto nothing, or an empty folder; anything else refuses
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return manifest
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RecordError(f"{target} is there already; remove it or name another place with --out")
+
+
+def _of_size(faces: Iterator[Face], size: tuple[int, int]) -> Iterator[Face]:
+    """The faces, each checked by its header; what has none passes as it is, and `verify` says so."""
+    for face in faces:
+        with contextlib.suppress(ImagingError):
+            header = read_header(face.image, max_pixels=MOST_PIXELS)
+            if (header.height, header.width) != size:
+                raise RecordError(
+                    f"{face.name} is {header.width}x{header.height}, the pack {size[1]}x{size[0]}; `dataprep repair` leaves "
+                    f"such images out"
+                )
+        yield face
+
+
+def ordered_faces(
+    pack: PackReader,
+    order: Sequence[int] | npt.NDArray[np.int64],
+    labels: Mapping[int, int],
+    *,
+    keep_keys: bool,
+    tick: Tick,
+) -> Iterator[Face]:
+    """The faces of a pack at the positions of `order`, with new labels."""
+    for done, position in enumerate(order, 1):
+        face = pack.face(int(position))
+        yield Face(
+            name=face.name,
+            label=labels[face.label],
+            identity=face.identity,
+            image=face.image,
+            key=face.key if keep_keys else None,
+        )
+        if done % 500 == 0 or done == len(order):
+            tick(done)
+
+
+def closed_up(labels: npt.NDArray[np.int64]) -> dict[int, int]:
+    """The labels that occur, none negative, in their order, numbered from 0."""
+    return {int(label): number for number, label in enumerate(np.unique(labels[labels >= 0]))}
+
+
+def image_size(pack: PackReader) -> tuple[int, int]:
+    """(height, width) as `property` says, else of the first image. Raises RecordError if neither can be had."""
+    if pack.height is not None and pack.width is not None:
+        return pack.height, pack.width
+    if not len(pack):
+        raise RecordError(f"{pack.path} holds no images")
+    try:
+        pixels, _ = decode(pack.face(0).image)
+    except ImagingError as error:
+        raise RecordError(f"{pack.path} has no `property`, and its first image cannot be read: {error}") from None
+    return pixels.shape[0], pixels.shape[1]

@@ -1,0 +1,50 @@
+"""What a pack is, without looking at its images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.packs.base import PackReader
+from dataprep.packs.io import open_pack
+from dataprep.packs.rec_reader import Pack
+
+
+def _files(pack: PackReader) -> list[Path]:
+    if isinstance(pack, Pack):
+        parts = [reader.path for reader in pack.records.readers]
+        return parts + [p for p in (pack.path / f"{pack.stem}{s}" for s in (".idx", ".lst")) if p.is_file()]
+    return [path for path in pack.path.rglob("*") if path.is_file()]
+
+
+def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Format, layout, counts, sizes, images per identity, and what pack.json says of the origin."""
+    pack = open_pack(source)
+    labels = pack.labels()
+    per_identity = np.unique(labels, return_counts=True)[1] if len(labels) else np.zeros(1, np.int64)
+    manifest = pack.manifest()
+    facts: dict[str, Any] = {
+        "path": str(pack.path),
+        "layout": pack.layout,
+        "images": len(pack),
+        "identities": len(np.unique(labels)),
+        "size": f"{pack.width}x{pack.height}" if pack.height else "not said (no property)",
+        "images per identity": {
+            "min": int(per_identity.min()),
+            "median": float(np.median(per_identity)),
+            "max": int(per_identity.max()),
+        },
+        "bytes": sum(path.stat().st_size for path in _files(pack)),
+    }
+    if isinstance(pack, Pack):
+        first = pack.record(0) if len(pack) else None
+        facts["files"] = [reader.path.name for reader in pack.records.readers]
+        facts["records"] = len(pack.index.keys)
+        facts["labels"] = "none" if first is None else "in the header" if first.flag == 0 else f"{first.flag} behind it"
+    for key in ("made_by", "licence", "converted_from", "repaired_from"):
+        if manifest.get(key):
+            facts[key.replace("_", " ")] = manifest[key]
+    return facts

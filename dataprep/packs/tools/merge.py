@@ -1,0 +1,137 @@
+"""Several packs as one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataprep.errors import RecordError
+from dataprep.packs.base import Face, Form, PackReader
+from dataprep.packs.io import open_pack
+from dataprep.packs.tools.convert import Tick, image_size, publish
+
+
+class _Place(NamedTuple):
+    """A face on its way: its label in the new pack, which pack it comes from, and where it stands there."""
+
+    label: int
+    pack: int
+    position: int
+
+
+def merge(
+    sources: Sequence[str | os.PathLike[str]],
+    target: Path,
+    *,
+    form: Form,
+    join_names: bool = False,
+    drop_duplicates: bool = False,
+    tick: Tick = lambda done: None,
+) -> dict[str, Any]:
+    """Write the faces of all packs into a new one at `target`; its pack.json.
+
+    Identities follow one another pack by pack. Equal names in two packs are two people (the second gets `~2`), unless
+    `join_names` says that they are one. `drop_duplicates` keeps the first of images with equal bytes. Raises RecordError
+    for packs whose images differ in size, or were aligned to different templates.
+    """
+    packs = [open_pack(source) for source in sources]
+    size = _common_size(packs)
+    names, labels = _identities(packs, join_names)
+    places = sorted(
+        _Place(labels[number][label], number, position)
+        for number, pack in enumerate(packs)
+        for position, label in enumerate(pack.labels().tolist())
+        if label >= 0
+    )
+    dropped = 0
+    if drop_duplicates:
+        kept = _without_duplicates(packs, places)
+        dropped, places = len(places) - len(kept), kept
+    about = {
+        "template": _common_template(packs),
+        "merged_from": [
+            {"pack": os.fspath(source), **_origin(pack)} for source, pack in zip(sources, packs, strict=True)
+        ],
+        "duplicates_dropped": dropped,
+    }
+    return publish(target, _faces(packs, places, names, tick), size=size, form=form, about=about)
+
+
+def _origin(pack: PackReader) -> dict[str, Any]:
+    return {name: value for name, value in pack.manifest().items() if name in ("recipe", "sources", "licence")}
+
+
+def _common_size(packs: Sequence[PackReader]) -> tuple[int, int]:
+    sizes = [image_size(pack) for pack in packs]
+    for pack, size in zip(packs, sizes, strict=True):
+        if size != sizes[0]:
+            raise RecordError(
+                f"{pack.path} holds {size[1]}x{size[0]}, {packs[0].path} {sizes[0][1]}x{sizes[0][0]}: one pack, one size"
+            )
+    return sizes[0]
+
+
+def _common_template(packs: Sequence[PackReader]) -> Any:
+    """What all packs were aligned to, if all of them say so. RecordError if two say different things."""
+    said = [pack.manifest().get("template") for pack in packs]
+    stated = [(pack, template) for pack, template in zip(packs, said, strict=True) if template is not None]
+    for pack, template in stated:
+        if template != stated[0][1]:
+            raise RecordError(f"{pack.path} and {stated[0][0].path} were aligned to different templates")
+    return said[0] if len(stated) == len(packs) else None
+
+
+def _identities(packs: Sequence[PackReader], join_names: bool) -> tuple[list[str], list[dict[int, int]]]:
+    """The new identities in order, and for each pack its labels' new numbers."""
+    names: list[str] = []
+    numbers: dict[str, int] = {}
+    times: dict[str, int] = {}
+    labels: list[dict[int, int]] = []
+    for pack in packs:
+        mine: dict[int, int] = {}
+        taken_before = set(numbers)
+        for position, label in enumerate(pack.labels().tolist()):
+            if label in mine or label < 0:
+                continue
+            name = pack.face(position).identity
+            if not (join_names and name in taken_before):
+                name = _free(name, numbers, times)
+                numbers[name] = len(names)
+                names.append(name)
+            mine[label] = numbers[name]
+        labels.append(mine)
+    return names, labels
+
+
+def _free(name: str, taken: dict[str, int], times: dict[str, int]) -> str:
+    """The name, or the first `name~2`, `name~3`, ... that is not taken."""
+    free = name
+    while free in taken:
+        times[name] = times.get(name, 1) + 1
+        free = f"{name}~{times[name]}"
+    return free
+
+
+def _without_duplicates(packs: Sequence[PackReader], places: Sequence[_Place]) -> list[_Place]:
+    seen: set[bytes] = set()
+    kept = []
+    for place in places:
+        digest = hashlib.sha256(packs[place.pack].face(place.position).image).digest()[:16]
+        if digest not in seen:
+            seen.add(digest)
+            kept.append(place)
+    return kept
+
+
+def _faces(packs: Sequence[PackReader], places: Sequence[_Place], names: Sequence[str], tick: Tick) -> Iterator[Face]:
+    labels = {label: number for number, label in enumerate(sorted({place.label for place in places}))}
+    for done, place in enumerate(places, 1):
+        face = packs[place.pack].face(place.position)
+        identity = names[place.label]
+        rest = face.name.removeprefix(f"{face.identity}/")
+        yield Face(name=f"{identity}/{rest}", label=labels[place.label], identity=identity, image=face.image)
+        if done % 500 == 0 or done == len(places):
+            tick(done)

@@ -1,0 +1,203 @@
+"""A pack as WebDataset shards: train-NNNNNN.tar, each face as NNNNNNNNN.jpg (or .png), .cls and .json.
+
+Names of faces may hold dots, which WebDataset takes for the end of the key; so keys are numbers, and the name is in the
+.json. Source: webdataset's tariterators.base_plus_ext: the key ends at the first dot of the file name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import mmap
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import RecordError
+from dataprep.packs.base import Face, Tally, Written, read_identities, read_manifest, read_property, tidied
+from dataprep.storage import HashedFile
+from dataprep.tar import END, extension, member
+
+_SHARD = 256 << 20
+_BLOCK = 512
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bin")
+_LONGEST_JSON = 1 << 16
+
+
+def write_webdataset(
+    folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None
+) -> Written:
+    """Write train-NNNNNN.tar of at most `max_part` bytes (default 256 MiB), property and labels.tsv into `folder`.
+
+    Faces may come in any order, as long as every label up to the largest has one.
+    """
+    limit = max_part or _SHARD
+    tally = Tally()
+    files: dict[str, str] = {}
+    stream: HashedFile | None = None
+    name, used = "", 0
+    try:
+        for number, face in enumerate(tally.any_order(faces)):
+            sample = _members(f"{number:09d}", face)
+            if stream is None or used + len(sample) + len(END) > limit:
+                if stream:
+                    stream.write(END)
+                    files[name] = stream.close()
+                name, used = f"train-{len(files):06d}.tar", 0
+                stream = HashedFile(folder / name)
+            stream.write(sample)
+            used += len(sample)
+        if stream:
+            stream.write(END)
+            files[name] = stream.close()
+    finally:
+        if stream:
+            stream.abandon()
+    return Written(counts=tally.finish(folder, height=height, width=width), files=files)
+
+
+def _members(key: str, face: Face) -> bytes:
+    about = json.dumps({"name": face.name, "identity": face.identity, "label": face.label}, ensure_ascii=False)
+    files = {"cls": str(face.label).encode(), extension(face.image): face.image, "json": about.encode()}
+    return b"".join(member(f"{key}.{suffix}", data)[0] for suffix, data in files.items())
+
+
+class TarPack:
+    """WebDataset shards of faces for reading: those written here, and others whose samples have an image and a .cls."""
+
+    layout = "webdataset"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _, self.height, self.width = read_property(path)
+        self._identities = read_identities(path) or []
+        self._shards = [_Shard(shard) for shard in sorted(path.glob("*.tar"))]
+        listed = self.manifest().get("files")
+        missing = [name for name in listed if not (path / name).is_file()] if isinstance(listed, dict) else []
+        if missing:
+            raise RecordError(f"{path}: pack.json speaks of {missing[0]}, which is not there")
+        self._samples = [(shard, sample) for shard in self._shards for sample in shard.samples()]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        return np.array([sample.label for _, sample in self._samples], np.int64)
+
+    def face(self, position: int) -> Face:
+        shard, sample = self._samples[position]
+        image = shard.read(sample.image)
+        about = _about(shard.read(sample.about)) if sample.about else {}
+        known = self._identities[sample.label] if sample.label < len(self._identities) else f"{sample.label:06d}"
+        identity = tidied(about.get("identity", "")) or known
+        name = tidied(about.get("name", "")) or f"{identity}/{sample.key}.{extension(image)}"
+        return Face(name=name, label=sample.label, identity=identity, image=image)
+
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.path)
+
+
+class Member(NamedTuple):
+    """Where a file lies in a tar."""
+
+    offset: int
+    size: int
+
+
+class _Sample(NamedTuple):
+    key: str
+    label: int
+    image: Member
+    about: Member | None
+
+
+class _Shard:
+    """A mapped .tar."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._data = self._mapped()
+
+    def _mapped(self) -> mmap.mmap:
+        try:
+            with open(self.path, "rb") as stream:
+                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{self.path}: not a readable tar ({error})") from None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._data = self._mapped()
+
+    def read(self, member: Member) -> bytes:
+        return self._data[member.offset : member.offset + member.size]
+
+    def samples(self) -> Iterator[_Sample]:
+        """The samples in order. Nothing is unpacked: names in the archive are never used as paths."""
+        for stem, members in itertools.groupby(self._members(), key=lambda member: member[0]):
+            yield self._sample(stem, {suffix: place for _, suffix, place in members})
+
+    def _sample(self, key: str, members: dict[str, Member]) -> _Sample:
+        image = next((members[suffix] for suffix in _IMAGES if suffix in members), None)
+        label = members.get("cls")
+        if image is None or label is None:
+            raise RecordError(f"{self.path}: sample {key!r} has {sorted(members)}; an image and a .cls are needed")
+        text = self.read(label) if label.size <= 18 else b""
+        if not text.isdigit():
+            raise RecordError(f"{self.path}: {key}.cls holds {text[:20]!r}, no label that counts up from 0")
+        about = members.get("json")
+        return _Sample(key, int(text), image, about if about and about.size <= _LONGEST_JSON else None)
+
+    def _members(self) -> Iterator[tuple[str, str, Member]]:
+        """(key, suffix, place) of the files. tarfile itself takes a damaged header for the end of the archive."""
+        offset, name = 0, None
+        while (block := self._data[offset : offset + _BLOCK]) != b"\0" * _BLOCK:
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except (tarfile.TarError, ValueError, OverflowError) as error:
+                raise RecordError(
+                    f"{self.path}, byte {offset}: no tar header ({error}); it is damaged or cut off"
+                ) from None
+            place = Member(offset + _BLOCK, info.size)
+            offset = place.offset + info.size + (-info.size % _BLOCK)
+            if info.size < 0 or offset > len(self._data):
+                raise RecordError(f"{self.path}: {info.name!r} has {info.size} bytes; the file ends before them")
+            if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+                name = _pax_name(self.read(place)) or name
+            elif info.type == tarfile.GNUTYPE_LONGNAME:
+                name = self.read(place).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            elif info.type == tarfile.GNUTYPE_SPARSE:
+                raise RecordError(f"{self.path}: {info.name!r} is a sparse file; pack it again without --sparse")
+            else:
+                if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    folder, _, base = (name or info.name).rpartition("/")
+                    stem, _, suffix = base.partition(".")
+                    yield f"{folder}/{stem}" if folder else stem, suffix.lower(), place
+                name = None
+
+
+def _pax_name(header: bytes) -> str | None:
+    """The path in a pax header: `length key=value` lines."""
+    for line in header.split(b"\n"):
+        _, _, record = line.partition(b" ")
+        if record.startswith(b"path="):
+            return record[5:].decode("utf-8", "surrogateescape")
+    return None
+
+
+def _about(text: bytes) -> dict[str, str]:
+    """What the .json says that can be used; other people's may hold anything."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: found[name] for name in ("name", "identity") if isinstance(found.get(name), str)}

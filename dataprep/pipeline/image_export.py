@@ -1,0 +1,124 @@
+"""What people and older tools want from a workspace: folders of images, and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataprep.errors import UsageError, WorkspaceError
+from dataprep.imaging.codec import Pixels, decode, encode_jpeg, encode_png
+from dataprep.packs.lst_files import insightface_line
+from dataprep.pipeline.pipeline import WHOLE, Chain, State
+from dataprep.stages.base import local_photo
+from dataprep.stages.order import verb
+from dataprep.storage import Folder
+from dataprep.tar import member_name
+from dataprep.types import Sample
+from dataprep.workspace.workspace import Workspace
+
+WHAT = ("faces", "photos")
+
+
+def export_folder(workspace: str, target: Path, what: str) -> int:
+    """Write the aligned faces, or the photos that validate passed, as identity/name.ext; returns how many.
+
+    Files that are there already with the same size are left alone, so that an interrupted export goes on.
+    """
+    if what not in WHAT:
+        raise UsageError(f"{what!r}: one of {', '.join(WHAT)}")
+    stage = "align" if what == "faces" else "validate"
+    written = 0
+    for row, data in images_of(workspace, stage):
+        _put(target, member_name(row["key"], data), data)
+        written += 1
+    return written
+
+
+def export_crops(workspace: str, target: Path) -> int:
+    """Write what the clamped boxes show, from upright photos, as identity/name.jpg; samples without a box whole."""
+    written = 0
+    for row, data in images_of(workspace, "crop"):
+        pixels, _ = decode(data)
+        if row["box"]:
+            left, top, right, bottom = row["box"]
+            pixels = pixels[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))]
+        _put(target, f"{row['key']}.jpg", encode_jpeg(np.ascontiguousarray(pixels)))
+        written += 1
+    return written
+
+
+def export_lst(workspace: str, target: Path) -> int:
+    """Write the list of the faces to train on in insightface's dialect; paths are those of `export --to folder`."""
+    chain, state = _opened(workspace, "lst")
+    link = chain.link("lst")
+    marker = state.marker(link, WHOLE)
+    assert marker is not None
+    suffix = chain.link("align").stage.params.format
+    rows = [r for r in link.directory.rows(marker) if r["verdict"] == "ok" and r["split"] == "train"]
+    text = "".join(insightface_line(f"{row['key']}.{suffix}", row["label"]) for row in rows)
+    Folder(target.parent).put(target.name, text.encode())
+    return len(rows)
+
+
+def images_of(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+    """The ok rows of a stage with the stage's own image, or else with the original photo."""
+    chain, state = _opened(workspace, stage)
+    link, download = chain.link(stage), chain.link("download")
+    for shard in state.shards.values():
+        marker = state.marker(link, shard.id)
+        assert marker is not None
+        rows = [row for row in link.directory.rows(marker) if row["verdict"] == "ok"]
+        if marker.data:
+            reader = link.directory.payloads(marker)
+            yield from ((row, reader.read(row["offset"], row["size"])) for row in rows)
+            reader.close()
+        elif shard.remote:
+            fetched = state.marker(download, shard.id)
+            assert fetched is not None
+            places = {row["key"]: row for row in download.directory.rows(fetched)}
+            reader = download.directory.payloads(fetched)
+            for row in rows:
+                yield row, reader.read(places[row["key"]]["offset"], places[row["key"]]["size"])
+            reader.close()
+        else:
+            samples: dict[str, Sample] = {sample.key: sample for sample in state.plan.samples(shard)}
+            yield from ((row, local_photo(samples[row["key"]])) for row in rows)
+
+
+def _opened(workspace: str, stage: str) -> tuple[Chain, State]:
+    opened = Workspace(workspace)
+    chain = Chain(opened, opened.recipe(), upto=stage)
+    state = State(chain, opened.plan())
+    if not state.shards or state.pending(chain.link(stage)):
+        raise WorkspaceError(f"{stage} is not done in {workspace}: run `dataprep {verb(stage)}` first")
+    return chain, state
+
+
+def _put(target: Path, name: str, data: bytes) -> None:
+    path = target / name
+    if path.is_file() and path.stat().st_size == len(data):
+        return
+    Folder(path.parent).put(path.name, data)
+
+
+def draw_contact_sheet(workspace: str, path: Path, *, people: int = 8, faces: int = 12) -> Path:
+    """Write a PNG with the first faces of the first identities; returns its path."""
+    rows: dict[str, list[Pixels]] = {}
+    for row, data in images_of(workspace, "align"):
+        mine = rows.setdefault(row["identity"], [])
+        if len(mine) < faces:
+            mine.append(decode(data)[0])
+        elif len(rows) > people:
+            break
+    shown = list(rows.values())[:people]
+    if not shown:
+        raise WorkspaceError(f"{workspace} holds no aligned faces yet: `dataprep align`")
+    height, width = (max(face.shape[axis] for mine in shown for face in mine) for axis in (0, 1))
+    sheet = np.full((height * len(shown), width * faces, 3), 255, np.uint8)
+    for y, mine in enumerate(shown):
+        for x, face in enumerate(mine):
+            sheet[y * height : y * height + face.shape[0], x * width : x * width + face.shape[1]] = face
+    return Folder(path.parent).put(path.name, encode_png(sheet))

@@ -1,0 +1,163 @@
+"""Looking after a workspace: what is done and lost, asking again, clearing away."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import UsageError, WorkspaceError
+from dataprep.pipeline.pipeline import WHOLE, Chain, State
+from dataprep.reasons import Reason
+from dataprep.stages.base import MergeStage
+from dataprep.storage import locked
+from dataprep.workspace.ledger import add_counts, read_table
+from dataprep.workspace.workspace import Workspace
+
+_HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]+)"
+_TOGETHER = 100  # shards whose hosts are counted before they are added up
+
+
+def status(workspace: str) -> dict[str, Any]:
+    """The workspace in numbers: sources, and for each stage of its recipe the account and what is pending, and why."""
+    opened = Workspace(workspace)
+    plan = opened.plan()
+    chain = Chain(opened, opened.recipe())
+    state = State(chain, plan)
+    stages = []
+    for link in chain.links:
+        pending = state.pending(link) if state.shards else []
+        markers = [m for m in (state.marker(link, shard) for shard in [*state.shards, WHOLE]) if m is not None]
+        why: dict[str, int] = {}
+        for entry in pending:
+            why[entry.why] = why.get(entry.why, 0) + 1
+        applicable = 1 if isinstance(link.stage, MergeStage) else len(state.shards)
+        stages.append(
+            {
+                "stage": link.name,
+                "directory": link.directory.folder.path.name,
+                "params": link.stage.params.as_dict(),
+                "shards": applicable,
+                "pending": len(pending),
+                "why": why,
+                "account": add_counts(marker.account for marker in markers),
+                "bytes": sum(marker.data_bytes for marker in markers),
+                "extra": dict(markers[-1].extra) if markers and applicable == 1 else {},
+            }
+        )
+    return {
+        "workspace": str(opened.path),
+        "samples": plan.count,
+        "sources": [{"source": dict(g.source), "samples": g.count, "shards": len(g.shards)} for g in plan.generations],
+        "stages": stages,
+        "packs": sorted(path.parent.name for path in (opened.path / "packs").glob("*/pack.json")),
+    }
+
+
+def hosts_that_failed(workspace: str, most: int) -> list[dict[str, Any]]:
+    """The hosts behind which most photos were lost at the download: {"host", "ok", "lost": {reason: n}}."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    opened = Workspace(workspace)
+    directory = Chain(opened, opened.recipe()).link("download").directory
+    tables = []
+    for marker in directory.markers().values():
+        table = read_table(directory.rows_path(marker), ["url", "reason"])
+        host = pc.struct_field(pc.extract_regex(pc.utf8_lower(table["url"]), _HOST), "host")
+        one_each = pa.table({"host": host, "reason": table["reason"], "photos": pa.repeat(1, len(table))})
+        tables.append(_summed([one_each], ["host", "reason"]))
+        if len(tables) == _TOGETHER:
+            tables = [_summed(tables, ["host", "reason"])]
+    if not tables:
+        return []
+    photos = _summed(tables, ["host", "reason"])
+    lost = _summed([photos.filter(pc.and_(pc.is_valid(photos["reason"]), pc.is_valid(photos["host"])))], ["host"])
+    worst = lost.sort_by([("photos", "descending"), ("host", "ascending")])["host"][:most]
+    found: dict[str, dict[str, Any]] = {host: {"host": host, "ok": 0, "lost": {}} for host in worst.to_pylist()}
+    for row in photos.filter(pc.is_in(photos["host"], worst.combine_chunks())).to_pylist():
+        if row["reason"] is None:
+            found[row["host"]]["ok"] = row["photos"]
+        else:
+            found[row["host"]]["lost"][row["reason"]] = row["photos"]
+    return list(found.values())
+
+
+def _summed(tables: Sequence[Any], by: list[str]) -> Any:
+    import pyarrow as pa
+
+    summed = pa.concat_tables(tables).group_by(by).aggregate([("photos", "sum")])
+    return summed.rename_columns(["photos" if name == "photos_sum" else name for name in summed.column_names])
+
+
+def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+    """Note that samples lost for these reasons are to be tried again, in these shards or in all; how many, by stage and
+    reason.
+
+    The stages' next run does it. Raises UsageError for unknown reasons and shards, WorkspaceError if no sample was lost
+    for them.
+    """
+    wanted = [Reason.from_code(code).code for code in reasons]
+    opened = Workspace(workspace)
+    chain = Chain(opened, opened.recipe())
+    among = frozenset(shards)
+    unknown = among - {shard.id for shard in opened.plan().shards}
+    if unknown:
+        raise UsageError(f"unknown shard {min(unknown)!r}; shards are called as the files under {opened.path}/plan")
+    found: dict[str, dict[str, int]] = {}
+    changed: dict[str, list[str]] = {}
+    for link in chain.links:
+        asked: dict[str, list[str]] = {}
+        for marker in link.directory.markers().values():
+            lost: Mapping[str, int] = marker.account["dropped"] | marker.account["failed"]
+            here = {code: lost[code] for code in wanted if code in lost}
+            if not here or (among and marker.shard not in among):
+                continue
+            asked[marker.shard] = sorted(here)
+            if Reason.PHOTO_CHANGED.code in here:  # it is validate that knows the photo as it was
+                changed[marker.shard] = [Reason.PHOTO_CHANGED.code]
+            total = found.setdefault(link.name, {})
+            for code, count in here.items():
+                total[code] = total.get(code, 0) + count
+        link.directory.ask_retries(asked)
+    chain.link("validate").directory.ask_retries(changed)
+    if not found:
+        where = f" in {', '.join(sorted(among))}" if among else ""
+        raise WorkspaceError(f"no sample in {workspace} was lost for {', '.join(wanted)}{where}")
+    return found
+
+
+def collect_garbage(workspace: str, *, remove: bool, other_parameters: bool) -> list[tuple[Path, int]]:
+    """Files that no marker names, with their sizes, and stage directories of other parameters if asked for.
+
+    Takes the stages' locks first, so that nothing a run is writing is touched.
+    """
+    opened = Workspace(workspace)
+    chain = Chain(opened, opened.recipe())
+    current = {link.directory.folder.path.name for link in chain.links}
+    found: list[tuple[Path, int]] = []
+    for name in opened.stage_names():
+        folder = opened.path / "stages" / name
+        stage = name.partition("@")[0]
+        with locked(folder, stage):
+            if name not in current and other_parameters:
+                garbage = [folder]
+            else:
+                directory = opened.stage_dir(stage, name.partition("@")[2], columns={}, counted=())
+                garbage = directory.garbage()
+            for path in garbage:
+                found.append((path, _size(path)))
+                if remove:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in [*opened.path.glob("packs/.*"), *opened.path.glob("runs/.*.board")]:
+        found.append((path, _size(path)))
+        if remove:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return found
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+    return path.stat().st_size

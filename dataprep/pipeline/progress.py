@@ -1,0 +1,175 @@
+"""What a run shows: bars on a terminal, plain lines elsewhere, and events in runs/*.jsonl always."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from dataprep.reasons import Reason
+
+_LINE_EVERY = 5.0  # seconds between plain lines
+
+
+@dataclass(slots=True)
+class Gauge:
+    """How far one stage is, in samples."""
+
+    stage: str
+    total: int
+    done: int = 0
+    fresh: int = 0  # done by this run: what a rate can be computed from
+    bytes: int = 0  # that came over the network
+    ended: bool = False
+    verdicts: Counter[str] = field(default_factory=Counter)
+    started: float | None = None
+
+    def advance(self, count: int) -> None:
+        if self.started is None and count:
+            self.started = time.monotonic()
+        self.done += count
+        self.fresh += count
+
+    @property
+    def rate(self) -> float:
+        """Samples per second since the first one."""
+        spent = self._spent
+        return self.fresh / spent if spent > 0.5 else 0.0
+
+    @property
+    def speed(self) -> str:
+        """What came over the network, per second; empty for a stage that uses none."""
+        spent = self._spent
+        return f", {self.bytes / spent / 1e6:.1f} MB/s" if self.bytes and spent > 0.5 else ""
+
+    @property
+    def losses(self) -> str:
+        """ok, dropped and failed by reason, as far as there are any losses."""
+        parts = []
+        for verdict in ("dropped", "failed"):
+            found = {n: c for n, c in sorted(self.verdicts.items()) if c and n != "ok" and _verdict(n) == verdict}
+            if found:
+                parts.append(f"{verdict} " + ", ".join(f"{name} {count}" for name, count in found.items()))
+        return "; ".join([f"; ok {self.verdicts['ok']}", *parts]) if parts else ""
+
+    @property
+    def _spent(self) -> float:
+        return time.monotonic() - self.started if self.started else 0.0
+
+    @property
+    def eta(self) -> str:
+        if self.done >= self.total:
+            return "done"
+        if not self.rate:
+            return "-:--"
+        left = int((self.total - self.done) / self.rate)
+        return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
+
+    def line(self) -> str:
+        return f"{self.stage} {self.done}/{self.total} ({self.rate:.0f}/s{self.speed}, ETA {self.eta}{self.losses})"
+
+
+def _verdict(code: str) -> str:
+    return Reason.from_code(code).verdict
+
+
+class Display(Protocol):
+    """Shows gauges; `refresh` is called often, `note` for a line that is to stay."""
+
+    def refresh(self, gauges: Mapping[str, Gauge]) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self, gauges: Mapping[str, Gauge]) -> None: ...
+
+
+class PlainDisplay:
+    """A line every few seconds: for logs and pipes."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._next = time.monotonic() + 1.0
+        self._last = ""
+
+    def refresh(self, gauges: Mapping[str, Gauge]) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LINE_EVERY
+            self._show(gauges)
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def close(self, gauges: Mapping[str, Gauge]) -> None:
+        self._show(gauges)
+
+    def _show(self, gauges: Mapping[str, Gauge]) -> None:
+        text = " | ".join(gauge.line() for gauge in gauges.values() if gauge.fresh or not gauge.ended)
+        if text and text != self._last:
+            self._last = text
+            self.note(text)
+
+
+class BarDisplay:
+    """Live bars by rich."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(),
+            TextColumn(
+                "{task.completed}/{task.total}  {task.fields[rate]:.0f}/s{task.fields[speed]}, "
+                "ETA {task.fields[eta]}{task.fields[lost]}"
+            ),
+            console=Console(stderr=True),
+            refresh_per_second=5,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+
+    def refresh(self, gauges: Mapping[str, Gauge]) -> None:
+        for name, gauge in gauges.items():
+            fields: dict[str, Any] = {
+                "rate": gauge.rate, "speed": gauge.speed, "eta": gauge.eta, "lost": gauge.losses
+            }  # fmt: skip
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(name, total=gauge.total, **fields)
+            self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total, **fields)
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def close(self, gauges: Mapping[str, Gauge]) -> None:
+        self.refresh(gauges)
+        self._progress.stop()
+
+
+def make_display() -> Display:
+    return BarDisplay() if sys.stderr.isatty() else PlainDisplay(sys.stderr)
+
+
+class RunLog:
+    """runs/*.jsonl: one line per event, for machines and for the day after."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}-{socket.gethostname()}-{os.getpid()}"
+        self.board_path = folder / f".{self.name}.board"
+        self._stream = open(folder / f"{self.name}.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def event(self, kind: str, **values: Any) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **values}
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+        self.board_path.unlink(missing_ok=True)

@@ -1,0 +1,435 @@
+"""Makes a chain happen: what is pending runs, in the right order and side by side where it can, and is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import queue
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dataprep.download.config import Hooks
+from dataprep.download.writer import OpenShard
+from dataprep.errors import DataprepError, Interrupted, WorkspaceError
+from dataprep.pipeline.executors import Executor, make_executor, stop_workers
+from dataprep.pipeline.pipeline import WHOLE, Chain, Link, Pending, State
+from dataprep.pipeline.progress import Display, Gauge, RunLog, make_display
+from dataprep.pipeline.worker import Board, Result, Task, crash_key
+from dataprep.reasons import Reason
+from dataprep.stages.base import MergeStage, Part
+from dataprep.stages.download import Download
+from dataprep.storage import locked
+from dataprep.types import Row
+from dataprep.workspace.journal import Journal
+from dataprep.workspace.ledger import add_counts
+
+_DEATHS = 3  # a photo that ends this many workers is given up
+
+
+def plan_of_work(chain: Chain) -> list[tuple[Link, list[Pending]]]:
+    """What a run would do, stage by stage. Raises WorkspaceError if nothing is planned yet."""
+    plan = chain.workspace.plan()
+    if not plan.generations:
+        raise WorkspaceError(
+            f"{chain.workspace.path} has no samples yet: `dataprep download vggface`, `dataprep download urls TABLE` or "
+            "`dataprep import folder PHOTOS`"
+        )
+    state = State(chain, plan)
+    return [(link, state.pending(link)) for link in chain.links]
+
+
+def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Display | None = None) -> Report:
+    """Run all that is pending in the chain. Interrupted is raised after what was finished has been committed."""
+    work = [(link, pending) for link, pending in plan_of_work(chain) if pending]
+    if not work:
+        chain.workspace.remember(chain.recipe())
+        return make_report(chain, {}, {})
+    photos = functools.cache(chain.workspace.plan().photos_per_identity)
+    for link, _ in work:
+        link.stage.check(photos)
+    with contextlib.ExitStack() as stack:
+        for link, _ in work:
+            stack.enter_context(locked(link.directory.folder.path, link.name))
+            if isinstance(link.stage, Download):  # under whatever parameters: hosts are asked by one run at a time
+                stack.enter_context(locked(chain.workspace.path / "stages", "the photos of the web"))
+            check_versions(link, accept_versions)
+        chain.workspace.remember(chain.recipe())
+        log = RunLog(chain.workspace.path / "runs")
+        stack.callback(log.close)
+        for link, pending in work:
+            log.event("pending", stage=link.name, shards=len(pending), why=pending[0].why)
+        shown = display or make_display()
+        try:
+            return _Run(chain, [link for link, _ in work], make_executor(jobs), log, shown).go()
+        finally:  # only now, since stages read each other's shards meanwhile
+            for link, _ in work:
+                link.directory.sweep()
+
+
+class _Run:
+    """The state of one run. Everything but the download happens in the thread that calls `go`."""
+
+    def __init__(self, chain: Chain, active: Sequence[Link], executor: Executor, log: RunLog, display: Display) -> None:
+        self._chain, self._active, self._executor, self._log, self._display = chain, active, executor, log, display
+        self._state = State(chain, chain.workspace.plan())
+        self._maps = [link for link in chain.maps if link in active]
+        self._download = next((link for link in active if isinstance(link.stage, Download)), None)
+        self._gauges = self._make_gauges()
+        self._stop = threading.Event()
+        self._downloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._download_thread: threading.Thread | None = None
+        self._download_error: BaseException | None = None
+        self._committed: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
+        self._suspects: list[Task] = []
+        self._out: dict[str, Task] = {}  # by shard
+        self._ready: deque[str] = deque()
+        self._again: set[str] = set()  # shards to be looked at again when their task is back
+        self._finished: Counter[str] = Counter()  # samples in shards committed by this run, by stage
+        self._board = Board(log.board_path, max(1, len(self._state.shards)))
+        self._slots = {shard: slot for slot, shard in enumerate(self._state.shards)}
+
+    def go(self) -> Report:
+        with self._signals():
+            try:
+                self._start_download()
+                self._run_maps()
+                self._join_download()
+                self._check_interrupt()
+                if not self._errors:
+                    self._run_merges()
+            except KeyboardInterrupt:
+                stop_workers()
+                raise Interrupted("stopped; what was committed stays, type the same command to go on") from None
+            finally:
+                self._stop.set()
+                if self._download_thread:
+                    self._download_thread.join()
+                self._display.close(self._gauges)
+        report = make_report(self._chain, self._committed, self._errors)
+        self._log.event("end", committed=self._committed, errors=len(self._errors))
+        return report
+
+    # download -------------------------------------------------------------------------------------------------------
+
+    def _start_download(self) -> None:
+        if self._download is None:
+            return
+        link = self._download
+        stage = link.stage
+        assert isinstance(stage, Download)
+        gauge = self._gauges[link.name]
+
+        def sample(row: Row) -> None:
+            gauge.advance(1)
+            gauge.verdicts[row.reason.code if row.reason else "ok"] += 1
+            gauge.bytes += row.values.get("bytes") or 0
+
+        def lost(count: int) -> None:
+            gauge.verdicts["ok"] -= count
+            gauge.verdicts[Reason.PLACEHOLDER.code] += count
+
+        def main() -> None:
+            try:
+                hooks = Hooks(sample=sample, shard=self._downloaded.put, lost=lost, note=self._display.note)
+                asyncio.run(stage.process(self._open_shards(link, gauge), hooks, self._stop))
+            except BaseException as error:
+                self._download_error = error
+
+        self._download_thread = threading.Thread(target=main, name="dataprep-download")
+        self._download_thread.start()
+
+    def _open_shards(self, link: Link, gauge: Gauge) -> Iterator[OpenShard]:
+        for pending in self._state.pending(link):
+            shard = self._state.shards[pending.shard]
+            journal = Journal(link.directory, shard.id, redo=self._state.retry_reasons(link, shard.id))
+            gauge.done += len(journal.rows)
+            yield OpenShard(
+                id=shard.id,
+                upstream=shard.digest,
+                samples=self._state.plan.samples(shard),
+                journal=journal,
+                left=0,
+                started=time.monotonic(),
+            )
+
+    def _drain_downloaded(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                shard = self._downloaded.get_nowait()
+                assert self._download is not None
+                self._commit_noted(self._download, shard)
+                self._ready.append(shard)
+
+    def _join_download(self) -> None:
+        if self._download_thread:
+            while self._download_thread.is_alive():
+                self._download_thread.join(0.1)
+                self._display.refresh(self._gauges)
+            self._drain_downloaded()
+        error = self._download_error
+        if isinstance(error, (DataprepError, OSError)):
+            raise error
+        if error is not None:
+            raise DataprepError(f"the download ended unexpectedly: {error!r}") from error
+
+    # map stages -----------------------------------------------------------------------------------------------------
+
+    def _run_maps(self) -> None:
+        if not self._maps:
+            return
+        for result in self._executor.run(self._ready_tasks()):
+            self._drain_downloaded()
+            if result is not None:
+                self._take(result)
+            self._show()
+        deaths: dict[tuple[str, str], int] = {}
+        while self._suspects and not self._stop.is_set():
+            self._retry_alone(self._suspects.pop(0), deaths)
+            self._show()
+
+    def _ready_tasks(self) -> Iterator[Task | None]:
+        """Tasks for shards whose input is there; None while a download may still bring more."""
+        for shard in self._state.shards:
+            if self._task(shard) is not None:
+                self._ready.append(shard)
+        while not self._stop.is_set():
+            alive = self._download_thread is not None and self._download_thread.is_alive()
+            self._drain_downloaded()
+            if self._ready:
+                task = self._task(self._ready.popleft())
+                if task is not None and task.shard in self._out:
+                    self._again.add(task.shard)  # committed once more while a worker had it
+                elif task is not None:
+                    self._out[task.shard] = task
+                    yield task
+            elif alive or self._again:
+                yield None
+            else:
+                return
+
+    def _pending_maps(self, shard: str) -> list[Link]:
+        """The map stages that must run over a shard: from the first pending one on, those that this run holds."""
+        found = self._state.shards[shard]
+        pending = [bool(self._state.why(link, found)) for link in self._maps]
+        return self._maps[pending.index(True) :] if any(pending) else []
+
+    def _task(self, shard: str) -> Task | None:
+        links = self._pending_maps(shard)
+        if not links:
+            return None
+        upstream = self._state.upstream_digest(links[0], self._state.shards[shard])
+        if upstream is None:
+            return None
+        return Task(
+            workspace=str(self._chain.workspace.path),
+            recipe=self._chain.recipe(),
+            stages=tuple(link.name for link in links),
+            shard=shard,
+            upstream=upstream,
+            board=str(self._log.board_path),
+            slot=self._slots[shard],
+            slots=len(self._slots),
+        )
+
+    def _take(self, result: Result) -> None:
+        task = result.task
+        self._out.pop(task.shard, None)
+        if task.shard in self._again:
+            self._again.discard(task.shard)
+            self._ready.append(task.shard)
+        if result.died:
+            self._log.event("worker died", shard=task.shard, stages=task.stages)
+            self._suspects.append(task)
+        elif result.error:
+            self._errors[task.shard] = result.error
+            self._log.event("shard failed", shard=task.shard, error=result.error)
+            self._display.note(f"shard {task.shard} could not be done: {result.error.strip().splitlines()[-1]}")
+        else:
+            for name in task.stages:
+                self._commit_noted(self._chain.link(name), task.shard)
+
+    def _retry_alone(self, task: Task, deaths: dict[tuple[str, str], int]) -> None:
+        """Run a shard whose worker died again with nothing beside it; a photo that keeps killing is left out.
+
+        The second death in isolation is the shard's own: from then on it goes photo by photo, so that the board tells
+        which one it was.
+        """
+        self._out[task.shard] = task
+        result = self._executor.alone(task)
+        if not result.died:
+            self._take(result)
+            return
+        self._out.pop(task.shard, None)
+        key = crash_key(task, self._board.get(task.slot)) if task.one_by_one else None
+        blame = (task.shard, key or "")
+        deaths[blame] = deaths.get(blame, 0) + 1
+        self._log.event("worker died", shard=task.shard, alone=True, sample=key)
+        if deaths[blame] >= _DEATHS:
+            if key is None:
+                self._errors[task.shard] = "its worker process died three times over (out of memory?); try fewer --jobs"
+                return
+            self._display.note(f"{key}: ended a worker process {_DEATHS} times, left out as worker_died")
+            task = replace(task, skip=task.skip | {key})
+        self._suspects.append(replace(task, one_by_one=True))
+
+    # merges ---------------------------------------------------------------------------------------------------------
+
+    def _run_merges(self) -> None:
+        for link in self._chain.merges:
+            if link not in self._active or not self._state.why_merge(link):
+                continue
+            digest = self._state.merge_digest(link)
+            if digest is None:
+                raise WorkspaceError(f"{link.name} cannot run: {self._state.why_merge(link)}")
+            began = time.monotonic()
+            gauge = self._gauges[link.name]
+            parts = self._parts(link)
+            gauge.total = self._coming(link)
+            gauge.advance(0)
+
+            def tick(done: int, gauge: Gauge = gauge) -> None:
+                gauge.advance(max(0, min(done, gauge.total) - gauge.done))
+                self._show()
+                self._check_interrupt()
+
+            stage = link.stage
+            assert isinstance(stage, MergeStage)
+            merged = stage.merge(parts, replace(self._state.context(link), tick=tick))
+            link.directory.commit_table(
+                WHOLE, merged.table, upstream=digest, seconds=time.monotonic() - began, extra=merged.extra
+            )
+            gauge.done = gauge.total
+            self._commit_noted(link, WHOLE)
+
+    def _parts(self, link: Link) -> list[Part]:
+        earlier = self._chain.links[: self._chain.links.index(link)]
+        before = earlier[-1]
+        shards = [WHOLE] if isinstance(before.stage, MergeStage) else list(self._state.shards)
+        parts = []
+        for shard in shards:
+            markers = {one.name: (one, self._state.marker(one, shard)) for one in earlier}
+            ledgers = {name: one.directory.rows_path(marker) for name, (one, marker) in markers.items() if marker}
+            parts.append(Part(shard=shard, ledgers=ledgers))
+        return parts
+
+    def _coming(self, link: Link) -> int:
+        """How many rows a merge gets."""
+        before = self._chain.upstream_of(link)
+        assert before is not None
+        markers = (self._state.marker(before, shard) for shard in [*self._state.shards, WHOLE])
+        return sum(marker.account["ok"] for marker in markers if marker)
+
+    # bookkeeping ----------------------------------------------------------------------------------------------------
+
+    def _make_gauges(self) -> dict[str, Gauge]:
+        gauges = {}
+        for link in self._active:
+            pending = {p.shard for p in self._state.pending(link)}
+            counts = {shard.id: shard.size for shard in self._state.shards.values()}
+            if isinstance(link.stage, MergeStage):
+                gauges[link.name] = Gauge(stage=link.name, total=0)
+            else:
+                gauges[link.name] = Gauge(stage=link.name, total=sum(counts[shard] for shard in pending))
+        return gauges
+
+    def _commit_noted(self, link: Link, shard: str) -> None:
+        self._state.reload(link, shard)
+        self._committed[link.name] = self._committed.get(link.name, 0) + 1
+        marker = self._state.marker(link, shard)
+        assert marker is not None
+        self._log.event("commit", stage=link.name, shard=shard, seconds=marker.seconds, **marker.account)
+        if link in self._maps:
+            self._finished[link.name] += self._state.shards[shard].size
+            gauge = self._gauges[link.name]
+            gauge.verdicts["ok"] += marker.account["ok"]
+            gauge.verdicts.update(marker.account["dropped"])
+            gauge.verdicts.update(marker.account["failed"])
+
+    def _show(self) -> None:
+        """Bring the map stages' gauges up to date with the board, and show them all."""
+        for link in self._maps:
+            in_hand = sum(self._board.get(task.slot) for task in self._out.values() if link.name in task.stages)
+            gauge = self._gauges[link.name]
+            gauge.advance(max(0, min(self._finished[link.name] + in_hand, gauge.total) - gauge.done))
+        self._display.refresh(self._gauges)
+
+    def _check_interrupt(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("stopped; what was finished is committed, type the same command to go on")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM lets the shards in hand finish; the second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: Any) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+            self._display.note("stopping: finishing the shards in hand (once more to stop at once)")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a run did: shards committed by stage, shards that could not be, and the account of every stage."""
+
+    committed: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def make_report(chain: Chain, committed: dict[str, int], errors: dict[str, str]) -> Report:
+    """The report of a run over `chain`, with the accounts of all stages as they stand now."""
+    report = Report(committed=committed, errors=errors)
+    for link in chain.links:
+        markers = link.directory.markers()
+        if markers:
+            report.accounts[link.name] = add_counts(marker.account for marker in markers.values())
+        if WHOLE in markers:
+            report.extras[link.name] = dict(markers[WHOLE].extra)
+    return report
+
+
+def check_versions(link: Link, accept: bool) -> None:
+    """Write stage.json at the beginning; later, raise WorkspaceError if versions that may change bytes are others."""
+    versions = link.stage.versions()
+    described = link.directory.described()
+    if described is not None and described["versions"] != versions and link.directory.markers() and not accept:
+        changed = ", ".join(
+            f"{name} {described['versions'].get(name, 'none')} -> {versions.get(name, 'none')}"
+            for name in sorted({*versions, *described["versions"]})
+            if versions.get(name) != described["versions"].get(name)
+        )
+        raise WorkspaceError(
+            f"{link.name} was begun under other library versions ({changed}), which may change its output: "
+            "install those, or go on with --accept-versions"
+        )
+    if described is None or described["versions"] != versions:
+        link.directory.describe(
+            {
+                "stage": link.name,
+                "version": link.stage.version,
+                "params": link.stage.params.as_dict(),
+                "counted": link.stage.params.counted(),
+                "resources": link.stage.resources(),
+                "fingerprint": link.fingerprint,
+                "versions": versions,
+            }
+        )

@@ -1,0 +1,257 @@
+"""What a worker process is given, a few hundred bytes, and what it does with it: one shard through fused map stages."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import signal
+import struct
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import DataprepError, ImagingError, WorkspaceError
+from dataprep.pipeline.pipeline import Chain, Link
+from dataprep.reasons import Reason
+from dataprep.stages.base import Item, MapStage, Photo, local_photo
+from dataprep.stages.download import Download
+from dataprep.types import Row, Sample
+from dataprep.workspace.ledger import row_of
+from dataprep.workspace.payload import PayloadReader
+from dataprep.workspace.workspace import Workspace
+
+_BATCH = 16  # photos that are in memory, and in the detector, together,
+_BATCH_PIXELS = 50_000_000  # unless they have more pixels than this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Run `stages` over one shard. `slot` is its place on the board; `skip` are keys that killed workers before."""
+
+    workspace: str
+    recipe: Mapping[str, Mapping[str, Any]] = field(hash=False)
+    stages: tuple[str, ...]
+    shard: str
+    upstream: str
+    board: str
+    slot: int
+    slots: int
+    skip: frozenset[str] = frozenset()
+    one_by_one: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a task ended: `error` is empty if the shard was committed; `died` if the worker process was lost."""
+
+    task: Task
+    error: str = ""
+    died: bool = False
+
+
+def work(task: Task) -> Result:
+    """Do a task in this process. Never raises: what goes wrong with the shard as a whole is in the result."""
+    try:
+        _process(task)
+    except (DataprepError, OSError) as error:
+        return Result(task=task, error=str(error))
+    except MemoryError:
+        return Result(task=task, died=True)
+    except Exception:
+        return Result(task=task, error=traceback.format_exc())
+    return Result(task=task)
+
+
+def prepare_worker() -> None:
+    """Once per worker process: the run handles Ctrl-C, and one process uses one core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch, if the detector needs it, looks here when it is imported
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+_prepared: dict[str, MapStage[Any]] = {}  # by fingerprint; a worker loads a model once, not once per shard
+
+
+def _process(task: Task) -> None:
+    began = time.monotonic()
+    workspace = Workspace(task.workspace)
+    chain = Chain(workspace, task.recipe, upto=task.stages[-1])
+    links = [chain.link(name) for name in task.stages]
+    stages = [_ready(link) for link in links]
+    board = Board(Path(task.board), task.slots)
+    finished: list[list[Row]] = [[] for _ in links]
+    with _Inputs(chain, task, links[0]) as inputs:
+        for batch in inputs.batches(1 if task.one_by_one else _BATCH):
+            board.set(task.slot, inputs.position)
+            live = [item for item in batch if item.sample.key not in task.skip]
+            finished[0] += [
+                item.lost(Reason.WORKER_DIED, "this photo ended a worker process three times")
+                for item in batch
+                if item.sample.key in task.skip
+            ]
+            for stage, rows in zip(stages, finished, strict=True):
+                if not live:
+                    break
+                made = stage.apply_many(live)
+                rows += made
+                live = [
+                    Item(sample=item.sample, rows={**item.rows, stage.name: row}, photo=item.photo)
+                    for item, row in zip(live, made, strict=True)
+                    if row.reason is None
+                ]
+        order = {sample.key: position for position, sample in enumerate(inputs.samples)}
+    upstream = task.upstream
+    for link, rows in zip(links, finished, strict=True):
+        rows.sort(key=lambda row: order[row.key])
+        marker = link.directory.commit(task.shard, rows, upstream=upstream, seconds=time.monotonic() - began)
+        upstream = marker.digest
+    board.set(task.slot, len(order))
+
+
+def batched(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Iterator[tuple[int, list[Item]]]:
+    """Items in batches of `size`, or fewer if their photos have more than `pixels` pixels, each with the first position."""
+    first, batch, left = 0, list[Item](), pixels
+    for position, item in items:
+        count = item.photo.pixel_count
+        if batch and (len(batch) == size or count > left):
+            yield first, batch
+            batch, left = [], pixels
+        if not batch:
+            first = position
+        batch.append(item)
+        left -= count
+    if batch:
+        yield first, batch
+
+
+def _ready(link: Link) -> MapStage[Any]:
+    if link.fingerprint not in _prepared:
+        assert isinstance(link.stage, MapStage)
+        link.stage.setup()
+        _prepared[link.fingerprint] = link.stage
+    return _prepared[link.fingerprint]
+
+
+class _Inputs:
+    """The items of a shard: samples whose upstream row is ok, with what all earlier stages found, and their photos."""
+
+    def __init__(self, chain: Chain, task: Task, first: Link) -> None:
+        self._chain = chain
+        plan = chain.workspace.plan()
+        shard = next((s for s in plan.shards if s.id == task.shard), None)
+        if shard is None:
+            raise WorkspaceError(f"shard {task.shard} is not in the plan of {task.workspace}")
+        self.samples = plan.samples(shard)
+        self.position = 0
+        names = [link.name for link in chain.links]
+        earlier = chain.links[: names.index(first.name)]
+        self._earlier = [link for link in earlier if shard.remote or not isinstance(link.stage, Download)]
+        self._rows = {link.name: self._ledger(link, task.shard) for link in self._earlier}
+        self._payloads: PayloadReader | None = None
+        if shard.remote:
+            download = chain.link(Download.name)
+            marker = download.directory.marker(task.shard)
+            if marker is None:
+                raise WorkspaceError(f"shard {task.shard} is not downloaded")
+            self._payloads = download.directory.payloads(marker)
+        params = chain.link("validate").stage.params
+        self._codec, self._max_pixels = params.codec, params.max_pixels
+
+    def __enter__(self) -> _Inputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._payloads:
+            self._payloads.close()
+
+    def batches(self, size: int) -> Iterator[list[Item]]:
+        for position, batch in batched(self._items(), size=size, pixels=_BATCH_PIXELS):
+            self.position = position
+            yield batch
+
+    def _items(self) -> Iterator[tuple[int, Item]]:
+        for position, sample in enumerate(self.samples):
+            if self._earlier:
+                last = self._rows[self._earlier[-1].name].get(sample.key)
+                if last is None or last.reason is not None:
+                    continue
+            yield position, self._item(sample)
+
+    def _item(self, sample: Sample) -> Item:
+        rows = {name: ledger[sample.key] for name, ledger in self._rows.items() if sample.key in ledger}
+        return Item(
+            sample=sample,
+            rows=rows,
+            photo=Photo(self._loader(sample, rows), codec=self._codec, max_pixels=self._max_pixels),
+        )
+
+    def _loader(self, sample: Sample, rows: Mapping[str, Row]) -> Callable[[], bytes]:
+        if self._payloads is None:
+            return _FileLoader(sample, rows.get("validate"))
+        values, payloads = rows["download"].values, self._payloads
+        return lambda: payloads.read(values["offset"], values["size"])
+
+    def _ledger(self, link: Link, shard: str) -> dict[str, Row]:
+        marker = link.directory.marker(shard)
+        if marker is None:
+            raise WorkspaceError(f"{link.name} of shard {shard} is not done")
+        return {found["key"]: row_of(found) for found in link.directory.rows(marker)}
+
+
+class _FileLoader:
+    """Reads a photo from this disk; what `validate` saw must still be there when a later stage looks."""
+
+    def __init__(self, sample: Sample, validated: Row | None) -> None:
+        self._sample = sample
+        self._sha256 = validated.values["photo_sha256"] if validated else None
+
+    def __call__(self) -> bytes:
+        try:
+            data = local_photo(self._sample)
+        except OSError as error:
+            if self._sha256 is None:
+                raise
+            raise ImagingError(Reason.UNREADABLE, f"{self._sample.path}: {error.strerror}") from None
+        if self._sha256 and hashlib.sha256(data).hexdigest() != self._sha256:
+            raise ImagingError(
+                Reason.PHOTO_CHANGED, f"{self._sample.path} is not what validate saw; retry takes it as it is now"
+            )
+        return data
+
+
+def crash_key(task: Task, position: int) -> str | None:
+    """The key of the sample at a board position, or None past the end."""
+    plan = Workspace(task.workspace).plan()
+    samples = plan.samples(next(shard for shard in plan.shards if shard.id == task.shard))
+    return samples[position].key if 0 <= position < len(samples) else None
+
+
+_SLOT = struct.Struct("<q")
+
+
+class Board:
+    """Slots of one 64-bit number in a file; written by workers, read by the run, no locks needed."""
+
+    def __init__(self, path: Path, slots: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if os.fstat(descriptor).st_size < slots * _SLOT.size:
+                with open(descriptor, "wb", closefd=False) as stream:
+                    stream.write(bytes(slots * _SLOT.size))  # a hole, on a full disk, would be a SIGBUS later
+            self._map = mmap.mmap(descriptor, slots * _SLOT.size)
+        finally:
+            os.close(descriptor)
+
+    def set(self, slot: int, value: int) -> None:
+        _SLOT.pack_into(self._map, slot * _SLOT.size, value)
+
+    def get(self, slot: int) -> int:
+        return int(_SLOT.unpack_from(self._map, slot * _SLOT.size)[0])

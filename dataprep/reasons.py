@@ -1,0 +1,92 @@
+"""Why a sample is dropped or fails: the codes of the ledgers."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+Verdict = Literal["ok", "dropped", "failed"]
+
+
+class Reason(Enum):
+    """Why a sample was dropped (the data says no) or failed (something went wrong while asking).
+
+    Members are (code, verdict, transient): `transient` marks failures that a retry may mend.
+    """
+
+    # the URL itself
+    BAD_URL = ("bad_url", "dropped", False)
+    BAD_LINE = ("bad_line", "dropped", False)
+    BAD_NAME = ("bad_name", "dropped", False)
+    FORBIDDEN_ADDRESS = ("forbidden_address", "dropped", False)
+    # the answer
+    HTTP_4XX = ("http_4xx", "failed", False)
+    HTTP_404 = ("http_404", "failed", False)
+    HTTP_429 = ("http_429", "failed", True)
+    HTTP_5XX = ("http_5xx", "failed", True)
+    HTTP_OTHER = ("http_other", "failed", False)
+    BAD_ANSWER = ("bad_answer", "failed", False)
+    TIMEOUT = ("timeout", "failed", True)
+    DNS = ("dns", "failed", True)
+    CONNECTION = ("connection", "failed", True)
+    TLS = ("tls", "failed", False)
+    REDIRECTS = ("too_many_redirects", "failed", False)
+    SHORT_BODY = ("short_body", "failed", True)
+    TOO_LARGE = ("too_large", "dropped", False)
+    OPTED_OUT = ("opted_out", "dropped", False)
+    HOST_DOWN = ("host_down", "failed", True)
+    ROBOTS = ("robots_txt", "dropped", False)
+    ROBOTS_DOWN = ("robots_txt_unreachable", "failed", True)
+    # what was found instead of a photo
+    EMPTY = ("empty", "dropped", False)
+    HTML = ("html", "dropped", False)
+    NOT_AN_IMAGE = ("not_an_image", "dropped", False)
+    WRONG_TYPE = ("wrong_type", "dropped", False)
+    SVG = ("svg", "dropped", False)
+    PLACEHOLDER = ("placeholder", "dropped", False)
+    HASH_MISMATCH = ("hash_mismatch", "dropped", False)
+    ANIMATED = ("animated", "dropped", False)
+    TRUNCATED = ("truncated", "dropped", False)
+    CORRUPT = ("corrupt", "dropped", False)
+    TOO_SMALL = ("too_small", "dropped", False)
+    BOMB = ("too_many_pixels", "dropped", False)
+    # what the files on disk did
+    UNREADABLE = ("unreadable", "failed", True)
+    PHOTO_CHANGED = ("photo_changed", "failed", True)
+    # boxes and faces
+    BAD_BOX = ("bad_box", "dropped", False)
+    BOX_OUTSIDE = ("box_outside", "dropped", False)
+    NO_FACE = ("no_face", "dropped", False)
+    BAD_LANDMARKS = ("bad_landmarks", "dropped", False)
+    TINY_FACE = ("tiny_face", "dropped", False)
+    OTHER_SIZE = ("other_size", "dropped", False)
+    # quality that was asked for
+    LOW_PROBABILITY = ("low_probability", "dropped", False)
+    SMALL_FACE = ("small_face", "dropped", False)
+    CUT_FACE = ("cut_face", "dropped", False)
+    PROFILE = ("profile", "dropped", False)
+    ROLLED = ("rolled", "dropped", False)
+    MISFIT = ("misfit", "dropped", False)
+    BLURRED = ("blurred", "dropped", False)
+    # identities
+    TOO_FEW_IMAGES = ("too_few_images", "dropped", False)
+    EXCLUDED = ("excluded", "dropped", False)
+    DUPLICATE = ("duplicate", "dropped", False)
+    AMBIGUOUS = ("ambiguous", "dropped", False)
+    # us
+    BUG = ("bug", "failed", True)
+    WORKER_DIED = ("worker_died", "failed", True)
+
+    def __init__(self, code: str, verdict: Verdict, transient: bool) -> None:
+        self.code = code
+        self.verdict: Verdict = verdict
+        self.transient = transient
+
+    @classmethod
+    def from_code(cls, code: str) -> Reason:
+        """The member whose `code` is given; UsageError lists the codes if there is none."""
+        for reason in cls:
+            if reason.code == code:
+                return reason
+        known = ", ".join(reason.code for reason in cls)
+        raise ValueError(f"unknown reason {code!r}; the reasons are: {known}")

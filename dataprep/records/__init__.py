@@ -1,1 +1,0 @@
-"""Packed formats of the field: how bytes are laid out, nothing about what they show."""

@@ -1,1 +1,0 @@
-"""Makes stages happen: plan, pending, execute, commit, report."""

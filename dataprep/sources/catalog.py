@@ -1,0 +1,125 @@
+"""The kinds of sources by name, made from plain options: those of the command line and those of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import UsageError
+from dataprep.sources.base import Source
+from dataprep.sources.selection import Identities, Selected
+
+
+def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source:
+    """The source with its options; `limit`, `per_identity` and `identities` select from any. Raises UsageError for
+    options that it does not have or lacks, SourceError for what it cannot read."""
+    if kind not in _KINDS:
+        raise UsageError(f"unknown source {kind!r}; the kinds are {', '.join(_KINDS)}")
+    given = {name.replace("-", "_"): value for name, value in options.items() if value not in (None, ())}
+    try:
+        if kind == "synth":  # its identities are how many to draw
+            return _synth(workspace, **given)
+        limit, per_identity, whom = (given.pop(name, None) for name in ("limit", "per_identity", "identities"))
+        identities = None if whom is None else Identities.parse(",".join(map(str, _several(whom))))
+        if kind == "vggface":  # passes over the lists of others
+            source, identities = _vggface(workspace, identities=identities, **given), None
+        else:
+            source = _KINDS[kind](**given)
+        if limit is None and per_identity is None and identities is None:
+            return source
+        return Selected(source, limit=limit, per_identity=per_identity, identities=identities)
+    except TypeError as error:
+        raise UsageError(f"source {kind}: {str(error).partition('() ')[2] or error}") from None
+
+
+def _vggface(workspace: str, *, lists: str | None = None, **options: Any) -> Source:
+    from dataprep.sources.archive import fetch_lists
+    from dataprep.sources.vggface import ARCHIVE_URL, VggFace
+
+    return VggFace(lists or fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / Path(ARCHIVE_URL).name), **options)
+
+
+def _facescrub(*, lists: Any = (), **options: Any) -> Source:
+    from dataprep.sources.facescrub import FaceScrub
+
+    return FaceScrub(_several(lists), **options)
+
+
+def _urls(*, table: str, format: str | None = None, identity: str = "", box_column: Any = (), **options: Any) -> Source:
+    from dataprep.sources.urls import Columns, Urls
+
+    named = {name.removesuffix("_column"): value for name, value in options.items()}
+    box = tuple(name.strip() for given in _several(box_column) for name in given.split(","))
+    if identity and "identity" in named:
+        raise UsageError("--identity and --identity-column: give one of them")
+    return Urls(table, Columns(**named, box=box, constant=identity), format=format)
+
+
+def _folder(*, root: str, **options: Any) -> Source:
+    from dataprep.sources.folder import PhotoFolder
+
+    return PhotoFolder(Path(root), **options)
+
+
+def _lfw(*, root: str, pairs: str | None = None, **options: Any) -> Source:
+    from dataprep.sources.lfw import Lfw
+
+    return Lfw(Path(root), pairs=Path(pairs) if pairs else None, **options)
+
+
+def _casia(*, root: str, names: str | None = None, **options: Any) -> Source:
+    from dataprep.sources.casia import Casia
+
+    return Casia(Path(root), names=Path(names) if names else None, **options)
+
+
+def _vggface2(*, root: str, names: str | None = None, boxes: Any = (), landmarks: Any = (), **options: Any) -> Source:
+    from dataprep.sources.vggface2 import VggFace2
+
+    return VggFace2(
+        Path(root),
+        names=Path(names) if names else None,
+        boxes=[Path(path) for path in _several(boxes)],
+        landmarks=[Path(path) for path in _several(landmarks)],
+        **options,
+    )
+
+
+def _rec(*, pack: str) -> Source:
+    from dataprep.sources.rec import RecPack
+
+    return RecPack(Path(pack))
+
+
+def _lst(*, file: str, root: str | None = None, **options: Any) -> Source:
+    from dataprep.sources.lst import ImageList
+
+    return ImageList(Path(file), root=Path(root) if root else None, **options)
+
+
+def _synth(workspace: str, *, root: str | None = None, **options: Any) -> Source:
+    from dataprep.synth.photos import Synth, draw_folder
+
+    place = Path(root or Path(workspace) / "synth" / "recipe")
+    draw_folder(place, **options)
+    return Synth(place)
+
+
+def _several(given: Any) -> list[Any]:
+    """One value or several."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+_KINDS: dict[str, Any] = {
+    "vggface": _vggface,
+    "facescrub": _facescrub,
+    "urls": _urls,
+    "folder": _folder,
+    "lfw": _lfw,
+    "casia": _casia,
+    "vggface2": _vggface2,
+    "rec": _rec,
+    "lst": _lst,
+    "synth": _synth,
+}

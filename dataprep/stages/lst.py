@@ -1,0 +1,247 @@
+"""lst (dir2lst): which aligned faces go into the pack, with labels that count up from 0 without gaps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import SourceError
+from dataprep.names import folded, plain
+from dataprep.packs.pair_sampling import FEWEST
+from dataprep.params import StageParams, param
+from dataprep.reasons import Reason
+from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
+from dataprep.stages.duplicates import CHOICES, Duplicates, Positions, find_duplicates, photo_hashes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListingParams(StageParams):
+    """Which identities are listed, and which are kept for verification."""
+
+    min_images: int = param(2, "drop identities with fewer aligned images", minimum=1)
+    holdout: float = param(
+        0.0, "share of the identities to keep out of training, as a verification set", minimum=0.0, maximum=0.9
+    )
+    seed: int = param(0, "which identities are held out")
+    exclude: str = param("", "a file with identities to leave out, one per line")
+    duplicates: str = param(
+        "keep", "a face that comes again in a photo with the same bytes is recorded; `within` a person all but the first "
+        "are dropped; `across` people all are, since somebody is named wrongly; `both`", choices=CHOICES
+    )  # fmt: skip
+
+    def excluded(self) -> frozenset[str]:
+        if not self.exclude:
+            return frozenset()
+        try:
+            lines = Path(self.exclude).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"--exclude {self.exclude}: {error}") from None
+        return frozenset(plain(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
+
+
+class Listing(MergeStage[ListingParams]):
+    name = "lst"
+    version = 2
+    needs = "align"
+    columns = {
+        "label": "int64",  # -1 for held-out identities
+        "split": "string",
+        "source": "string",  # the face lies at `face_offset` of this shard's aligned tar
+        "face_offset": "int64",
+        "face_size": "int64",
+        "duplicate_of": "string",  # the key of the first row, in the listing's order, with this face in this photo
+    }
+    Params = ListingParams
+
+    def resources(self) -> dict[str, str]:
+        excluded = sorted(self.params.excluded())
+        return {"exclude": hashlib.sha256("\n".join(excluded).encode()).hexdigest()} if excluded else {}
+
+    def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
+        if self.params.holdout:
+            _check_holdout({name: n for name, n in photos().items() if n >= self.params.min_images}, self.params)
+
+    def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
+        """Rows by identity and key. There may be millions of them: they stay Arrow columns and numpy arrays."""
+        p, rows = self.params, _gathered(parts)
+        excluded = _numbered_too(p.excluded(), rows.names)
+        out = np.isin(rows.person, [code for code, name in enumerate(rows.names) if name in excluded])
+        found = find_duplicates(rows.table["key"], rows.person, rows.photos, rows.source, parts, ~out)
+        losses = _Losses(len(out))
+        losses.add(Reason.EXCLUDED, out)
+        if p.duplicates in ("across", "both"):
+            losses.add(Reason.AMBIGUOUS, found.contested >= 0, _same_as(rows.table["key"], found.contested))
+        if p.duplicates in ("within", "both"):
+            losses.add(Reason.DUPLICATE, found.again >= 0, _same_as(rows.table["key"], found.again))
+        images = np.bincount(rows.person[~losses.any], minlength=len(rows.names))
+        few = [f"{count} of {name}" for count, name in zip(images.tolist(), rows.names, strict=True)]
+        losses.add(
+            Reason.TOO_FEW_IMAGES,
+            (images < p.min_images)[rows.person],
+            lambda positions: _texts(few).take(rows.person[positions]),
+        )
+        kept = {name: n for name, n in zip(rows.names, images.tolist(), strict=True) if n >= max(1, p.min_images)}
+        _check_holdout(kept, p)
+        held_out = held_out_identities(kept, p.holdout, p.seed)
+        labels = {name: label for label, name in enumerate(name for name in kept if name not in held_out)}
+        context.tick(len(out))
+        return Merged(
+            table=_listed(rows, [part.shard for part in parts], labels, losses, found),
+            extra={
+                "identities": len(labels),
+                "held_out": len(held_out),
+                "duplicates": {"within": int((found.again >= 0).sum()), "across": int((found.contested >= 0).sum())},
+            },
+        )
+
+
+def _check_holdout(images: Mapping[str, int], params: ListingParams) -> None:
+    """Raises SourceError where holding people out would leave none to make pairs of, or none to train on."""
+    several = sum(count > 1 for count in images.values())
+    if params.holdout and several < FEWEST:
+        raise SourceError(
+            f"a hold-out set takes {FEWEST} people with two images each, half of them to train on; {several} of "
+            f"{len(images)} people have two",
+            hint="leave out --holdout, or add photos",
+        )
+
+
+def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
+    """Also the names that the plan numbered: who asks for `anna` to be left out may be meant by `anna~2`."""
+    forms = {folded(name) for name in excluded}
+    return excluded | {name for name in names if "~" in name and folded(name.rpartition("~")[0]) in forms}
+
+
+def held_out_identities(images: Mapping[str, int], share: float, seed: int) -> frozenset[str]:
+    """The share of the names with the smallest seeded hashes: a name's fate hardly depends on who else is there.
+
+    `images` counts each name's images. Where the share is smaller than what pairs take, four people with two images (two,
+    if half of them is not more), those come in its place.
+    """
+    if not share:
+        return frozenset()
+    ranked = sorted(images, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    several = [name for name in ranked if images[name] > 1]
+    first = several[: min(FEWEST, len(several) // 2)]
+    rest = [name for name in ranked if name not in first]
+    wanted = min(round(len(ranked) * share), len(ranked) - 2)  # two at least are trained on
+    return frozenset(first + rest[: max(0, wanted - len(first))])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Every aligned face, by identity and key: `person` is the position of its identity in `names`, which are sorted."""
+
+    table: Any  # key, offset, size
+    person: npt.NDArray[np.int64]
+    names: list[str]
+    photos: npt.NDArray[np.uint64]
+    source: npt.NDArray[np.int64]  # the number of its part
+
+
+def _gathered(parts: Sequence[Part]) -> _Rows:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tables, photos = [], []
+    for part in parts:
+        tables.append(part.ok("align", ["key", "identity", "offset", "size"], repeated=["identity"]))
+        photos.append(photo_hashes(part, tables[-1]["key"]))
+    source = np.repeat(np.arange(len(parts)), [len(table) for table in tables])
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    tables.clear()  # the same again, in thousands of pieces
+    pa.default_memory_pool().release_unused()
+    identity = table["identity"].combine_chunks()
+    unsorted = identity.dictionary.to_pylist()
+    rank = np.argsort(np.argsort(np.array(unsorted, object)))
+    person = rank[identity.indices.to_numpy()] if len(table) else np.empty(0, np.int64)
+    by = pa.table({"person": person, "key": table["key"]})  # UTF-8 sorts as code points do
+    order = pc.sort_indices(by, sort_keys=[("person", "ascending"), ("key", "ascending")]).to_numpy()
+    return _Rows(
+        table=table.select(["key", "offset", "size"]).take(order),
+        person=person[order],
+        names=sorted(unsorted),
+        photos=np.concatenate(photos)[order],
+        source=source[order],
+    )
+
+
+class _Losses:
+    """Which rows are lost, and why; the first reason stands."""
+
+    def __init__(self, rows: int) -> None:
+        self.any = np.zeros(rows, np.bool_)
+        self._reasons: list[Reason] = []
+        self._number = np.zeros(rows, np.int8)  # of the reason, from 1
+        self._details = [_texts([""])]
+        self._detail = np.zeros(rows, np.int64)
+
+    def add(
+        self,
+        reason: Reason,
+        lost: npt.NDArray[np.bool_],
+        details: Callable[[npt.NDArray[np.int64]], Any] | None = None,
+    ) -> None:
+        """Mark rows as lost; `details` gives the texts for positions."""
+        positions = np.flatnonzero(lost & ~self.any)
+        self.any[positions] = True
+        self._reasons.append(reason)
+        self._number[positions] = len(self._reasons)
+        if details is not None:
+            self._detail[positions] = sum(map(len, self._details)) + np.arange(len(positions))
+            self._details.append(details(positions))
+
+    def columns(self) -> dict[str, Any]:
+        import pyarrow as pa
+
+        return {
+            "verdict": _texts(["ok", *(reason.verdict for reason in self._reasons)]).take(self._number),
+            "reason": _texts([None, *(reason.code for reason in self._reasons)]).take(self._number),
+            "detail": pa.chunked_array(self._details).combine_chunks().take(self._detail),
+        }
+
+
+def _same_as(keys: Any, others: Positions) -> Callable[[npt.NDArray[np.int64]], Any]:
+    def details(positions: npt.NDArray[np.int64]) -> Any:
+        import pyarrow.compute as pc
+
+        named = keys.take(others[positions]).combine_chunks()
+        return pc.binary_join_element_wise("the same photo and face as", named, " ")
+
+    return details
+
+
+def _listed(rows: _Rows, shards: list[str], labels: Mapping[str, int], losses: _Losses, found: Duplicates) -> Any:
+    import pyarrow as pa
+
+    label = np.array([labels.get(name, -1) for name in rows.names], np.int64)[rows.person]
+    lost, first = losses.any, found.of
+
+    def kept(values: Any) -> Any:
+        return pa.array(values, mask=lost)
+
+    return pa.table(
+        {
+            "key": rows.table["key"],
+            "identity": pa.DictionaryArray.from_arrays(rows.person, _texts(rows.names)),
+            **losses.columns(),
+            "label": kept(label),
+            "split": _texts(["train", "holdout"]).take(kept((label < 0).astype(np.int8))),
+            "source": _texts(shards).take(kept(rows.source)),
+            "face_offset": kept(rows.table["offset"].to_numpy()),
+            "face_size": kept(rows.table["size"].to_numpy()),
+            "duplicate_of": rows.table["key"].take(pa.array(first, mask=first < 0)),
+        }
+    )
+
+
+def _texts(values: Sequence[str | None]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())

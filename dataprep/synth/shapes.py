@@ -1,0 +1,113 @@
+"""Colours, outlines and measures shared by the parts of a drawn face.
+
+Lengths are in face units and colours RGB, as in `traits`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataprep.synth.canvas import Points, smooth
+from dataprep.synth.traits import Colour, Identity, Photo
+
+__all__ = [
+    "DARK",
+    "Sitter",
+    "bumps",
+    "ellipse",
+    "eye_centre",
+    "head_outline",
+    "line",
+    "mirrored",
+    "mixed",
+    "mouth_shape",
+    "scaled",
+]
+
+DARK: Colour = (34.0, 24.0, 24.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sitter:
+    """What the drawing functions need to know: the person, the photo and colours for this photo."""
+
+    who: Identity
+    shot: Photo
+    skin: Colour
+    hair: Colour
+
+    def shade(self, factor: float) -> Colour:
+        """The skin colour, darkened or lightened."""
+        return scaled(self.skin, factor)
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    return colour[0] * factor, colour[1] * factor, colour[2] * factor
+
+
+def mixed(first: Colour, second: Colour, share: float) -> Colour:
+    """`first` with `share` (0..1) of `second` in it."""
+    one, two, three = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return one, two, three
+
+
+def mirrored(half: list[tuple[float, float]]) -> Points:
+    """A closed outline from its right half, listed from top to bottom."""
+    right = np.array(half, dtype=np.float64)
+    left = right[::-1] * (-1.0, 1.0)
+    return smooth(np.concatenate((right, left)), closed=True)
+
+
+def head_outline(who: Identity) -> Points:
+    """Outline of skull and jaw."""
+    face, crown = who.face, who.crown_y
+    return mirrored(
+        [
+            (0.30 * face, crown),
+            (0.78 * face * who.temple, crown + 0.38),
+            (face * who.temple, -0.55),
+            (face, 0.25),
+            (face * who.jaw, who.mouth_y + 0.02),
+            (who.chin + 0.12, who.chin_y - 0.22),
+            (0.62 * who.chin, who.chin_y),
+        ]
+    )
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0, count: int = 24) -> Points:
+    turn = np.linspace(0.0, 2.0 * np.pi, count, endpoint=False)
+    cos, sin = np.cos(angle), np.sin(angle)
+    u, v = rx * np.cos(turn), ry * np.sin(turn)
+    return np.stack((x + u * cos - v * sin, y + u * sin + v * cos), axis=1)
+
+
+def line(*points: tuple[float, float]) -> Points:
+    return smooth(np.array(points, dtype=np.float64), closed=False)
+
+
+def eye_centre(who: Identity, side: float) -> tuple[float, float]:
+    return side * who.half_eye, 0.0
+
+
+def mouth_shape(who: Identity, shot: Photo) -> tuple[float, float, float]:
+    """Half width of the mouth, height of its corners and height of its middle."""
+    half = who.mouth_width * (1.0 + 0.16 * shot.smile - 0.10 * shot.mouth_open)
+    return half, who.mouth_y - 0.055 * shot.smile, who.mouth_y + 0.02 * shot.smile
+
+
+def bumps(who: Identity, shot: Photo) -> list[tuple[float, float, float, float, float]]:
+    """Relief on top of the dome of the head, for the light: x, y, spread x, spread y, height."""
+    eye = who.half_eye
+    return [
+        (0.0, 0.45 * who.nose_y, 0.6 * who.bridge + 0.06, 0.5 * who.nose_y, 0.12),
+        (0.0, who.nose_y - 0.02, 0.65 * who.nose_width, 0.16, 0.20),
+        (-eye, 0.0, 0.30, 0.18, -0.08),
+        (eye, 0.0, 0.30, 0.18, -0.08),
+        (-0.62, 0.58, 0.32, 0.26, 0.06 + 0.03 * shot.smile),
+        (0.62, 0.58, 0.32, 0.26, 0.06 + 0.03 * shot.smile),
+        (0.0, who.mouth_y, 0.45, 0.16, 0.07),
+        (0.0, who.mouth_y + 0.30, 0.28, 0.09, -0.05),
+        (0.0, who.chin_y - 0.2, who.chin, 0.18, 0.08),
+    ]

@@ -1,0 +1,83 @@
+"""Everything that a run needs to go on as if it had not stopped, in one file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataprep.errors import ModelError
+from dataprep.storage import Folder
+from dataprep.train.distributed.process_group import World
+
+NAME = "checkpoint.pt"
+
+
+def write_checkpoint(folder: Folder, content: Mapping[str, Any]) -> None:
+    """Only plain values and tensors, so that the file opens without running code."""
+    with folder.writing(NAME) as stream:
+        torch.save(dict(content), stream)
+
+
+def read_checkpoint(folder: Folder) -> dict[str, Any] | None:
+    """What `write_checkpoint` wrote, on the CPU; None if there is nothing. Raises ModelError for a damaged file."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        int(content["step"])
+    except Exception as error:  # torch.load raises nearly anything for a damaged file
+        raise ModelError(_cannot(path, error)) from None
+    found: dict[str, Any] = content
+    return found
+
+
+def not_resumable(folder: Folder, error: Exception) -> ModelError:
+    """The error for a checkpoint that opens and does not fit what is built, as one of another architecture."""
+    return ModelError(_cannot(folder / NAME, error))
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of torch's, numpy's and Python's generators, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, numbers, following = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+        "python": (version, torch.tensor(numbers), following),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random(states: list[dict[str, Any]], *, seed: int, step: int, world: World, device: torch.device) -> None:
+    """Each process gets its own generators back; where their number changed, new ones that depend on the step."""
+    if len(states) != world.size:
+        seed_all((seed * 1_000_003 + step) * 1_009 + world.rank)
+        return
+    state = states[world.rank]
+    torch.set_rng_state(state["torch"])
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, numbers, following = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), following))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch (GPUs too), numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _cannot(path: Path, error: Exception) -> str:
+    words = " ".join(str(error).split())[:300]
+    return f"{path} cannot be resumed ({words}); --fresh starts over"

@@ -1,0 +1,180 @@
+"""Augmentations of the trainers that this one replaces, with their constants, in numpy and OpenCV.
+
+Each works on (height, width, 3) RGB uint8 pixels and takes what it draws from the generator it is given. OpenCV is imported
+where it is used: the command line takes the names from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.imaging.codec import Pixels, decode, encode_jpeg
+
+Generator = np.random.Generator
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as all four sources have it
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
+_FILLING = 128  # mxnet's grey of a cut-out
+_INTERPOLATIONS = 5  # OpenCV's 0 to 4: nearest, linear, cubic, area, Lanczos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """What happens to a face before it is trained on; numbers from 0 to 1 are probabilities.
+
+    `dali` is arcface_torch's set under `dali_aug` (dataset.py). `compress`, `jitter` (its strength) and `cutoff` (its
+    side in pixels) are those of insightface's mxnet iterator (image_iter.py: `--color 2` is compress 0.5 and jitter
+    0.125; its cut-out comes after the normalisation, which makes of the 128 it fills in a glaring white: here it is grey).
+    `crop`, `low_res` and `photometric` are AdaFace's (dataset/augmenter.py). `resize_crop` and `gray` are VGGFace2-pytorch's
+    (datasets/vgg_face2.py): the shorter side to 256 of 224, then a random window; images may be of any size then.
+    """
+
+    flip: bool = True
+    dali: bool = False
+    compress: float = 0.0
+    jitter: float = 0.0
+    cutoff: int = 0
+    crop: float = 0.0
+    low_res: float = 0.0
+    photometric: float = 0.0
+    resize_crop: bool = False
+    gray: float = 0.0
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything but the flip is asked for."""
+        return self != Augment(flip=self.flip)
+
+    def apply(self, pixels: Pixels, generator: Generator, *, height: int, width: int) -> Pixels:
+        """Everything but the flip, in the order of the fields; (height, width, 3) if the pixels were, or `resize_crop`."""
+        if self.dali:
+            pixels = _dali(pixels, generator)
+        if self.compress and generator.random() < self.compress:
+            pixels = decode(encode_jpeg(pixels, quality=int(generator.integers(2, 21))))[0]
+        if self.jitter:
+            pixels = _jittered(pixels, generator, self.jitter)
+        if self.cutoff and generator.random() < 0.5:
+            pixels = _cut_out(pixels, generator, self.cutoff)
+        if self.crop and generator.random() < self.crop:
+            pixels = _cropped(pixels, generator)
+        if self.low_res and generator.random() < self.low_res:
+            pixels = _low_resolution(pixels, generator)
+        if self.photometric and generator.random() < self.photometric:
+            pixels = _jittered(pixels, generator, 0.5)
+        if self.resize_crop:
+            pixels = _window(pixels, generator, height, width)
+        if self.gray and generator.random() < self.gray:
+            pixels = _saturated(pixels.astype(np.float32), 0.0).round().astype(np.uint8)
+        return pixels
+
+
+# by the name of the trainer; mxnet's iterator has no side of its own for the cut-out
+AUGMENTS: Mapping[str, Augment] = {
+    "none": Augment(flip=False),
+    "flip": Augment(),
+    "arcface_torch": Augment(dali=True),
+    "mxnet": Augment(compress=0.5, jitter=0.125, cutoff=16),
+    "adaface": Augment(crop=0.2, low_res=0.2, photometric=0.2),
+    "vggface2": Augment(resize_crop=True, gray=0.2),
+}
+
+
+def _dali(pixels: Pixels, generator: Generator) -> Pixels:
+    """Down to 0.5 to 0.8 and up again (p 0.1), a Gaussian of 3 pixels (0.2), hue by 0 to 20 degrees and saturation by 1 to
+    1.2 (0.2), grey (0.1). Theirs draws the Gaussian's size from [1, 2) as an integer: it is always 3, sigma 0.8."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    if generator.random() < 0.1:
+        side = generator.uniform(0.5, int(112 * 0.8) / 112)
+        small = cv2.resize(pixels, (round(width * side), round(height * side)), interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if generator.random() < 0.2:
+        pixels = np.asarray(cv2.GaussianBlur(pixels, (3, 3), 0.8), np.uint8)
+    if generator.random() < 0.2:
+        pixels = _hsv(pixels, generator.uniform(0, 20), generator.uniform(1.0, 1.2))
+    if generator.random() < 0.1:
+        pixels = _hsv(pixels, 0.0, 0.0)
+    return pixels
+
+
+def _hsv(pixels: Pixels, hue: float, saturation: float) -> Pixels:
+    """DALI's `fn.hsv`, which is linear: in YIQ the hue is an angle (degrees) and the saturation a length."""
+    import cv2
+
+    c, s = saturation * np.cos(np.radians(hue)), saturation * np.sin(np.radians(hue))
+    turned = np.linalg.inv(_YIQ) @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]]) @ _YIQ
+    return np.asarray(cv2.transform(pixels, turned), np.uint8)  # rounded and saturated
+
+
+def _jittered(pixels: Pixels, generator: Generator, strength: float) -> Pixels:
+    """Brightness, contrast and saturation by factors of 1 +- strength, in any order: mxnet's ColorJitterAug, torchvision's
+    ColorJitter. Between the steps values are kept within 0..255, as torchvision does."""
+    values = pixels.astype(np.float32)
+    for step in generator.permutation(3):
+        factor = generator.uniform(1 - strength, 1 + strength)
+        if step == 0:
+            values = values * np.float32(factor)
+        elif step == 1:
+            values = values * np.float32(factor) + np.float32((1 - factor) * float((values @ _LUMA).mean()))
+        else:
+            values = _saturated(values, factor)
+        values = values.clip(0, 255)
+    return values.round().astype(np.uint8)
+
+
+def _saturated(values: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
+    """`factor` 0 is grey, 1 the image itself."""
+    return np.asarray(values * np.float32(factor) + np.float32(1 - factor) * (values @ _LUMA)[:, :, None], np.float32)
+
+
+def _cut_out(pixels: Pixels, generator: Generator, side: int) -> Pixels:
+    """A grey square about any pixel, as much of it as lies within."""
+    y, x = (int(generator.integers(length)) for length in pixels.shape[:2])
+    half = side // 2
+    pixels = pixels.copy()
+    pixels[max(0, y - half) : y + half, max(0, x - half) : x + half] = _FILLING
+    return pixels
+
+
+def _cropped(pixels: Pixels, generator: Generator) -> Pixels:
+    """Black but for a window of 0.2 to 1 of the area, 3:4 to 4:3, where it was (torchvision's RandomResizedCrop)."""
+    height, width = pixels.shape[:2]
+    y, x, h, w = 0, 0, height, width  # theirs takes the largest window that fits where ten draws did not
+    for _ in range(10):
+        area = height * width * generator.uniform(0.2, 1.0)
+        ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        one, other = round(np.sqrt(area / ratio)), round(np.sqrt(area * ratio))
+        if 0 < one <= height and 0 < other <= width:
+            y, x = int(generator.integers(height - one + 1)), int(generator.integers(width - other + 1))
+            h, w = one, other
+            break
+    out = np.zeros_like(pixels)
+    out[y : y + h, x : x + w] = pixels[y : y + h, x : x + w]
+    return out
+
+
+def _low_resolution(pixels: Pixels, generator: Generator) -> Pixels:
+    """Down to 0.2 to 1 of the side and up again, by any interpolation each time."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    small = max(1, int(generator.uniform(0.2, 1.0) * height))
+    down, up = generator.integers(_INTERPOLATIONS, size=2).tolist()
+    shrunk = cv2.resize(pixels, (small, small), interpolation=down)
+    return np.asarray(cv2.resize(shrunk, (width, height), interpolation=up), np.uint8)
+
+
+def _window(pixels: Pixels, generator: Generator, height: int, width: int) -> Pixels:
+    """A random window of the image whose shorter side is 256/224 of the window's."""
+    import cv2
+
+    scale = max(height, width) * 256 / 224 / min(pixels.shape[:2])
+    size = (max(width, round(pixels.shape[1] * scale)), max(height, round(pixels.shape[0] * scale)))
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    y, x = int(generator.integers(size[1] - height + 1)), int(generator.integers(size[0] - width + 1))
+    return np.asarray(resized[y : y + height, x : x + width], np.uint8)

@@ -1,0 +1,221 @@
+"""What is trained on: one pack or several as one, of any format, by position."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.errors import ImagingError, RecordError
+from dataprep.imaging.codec import read_header
+from dataprep.packs.base import PackReader, missing_labels, read_identities, read_property
+from dataprep.packs.io import open_pack, pack_digest
+from dataprep.packs.rec_reader import Pack
+from dataprep.packs.recordio import unpack_image
+
+JOINS = ("offset", "name")
+
+_COLOUR_ORDERS = ("", "RGB", "the images are ordinary files; decoded by this project as RGB")
+_LARGEST_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Source:
+    """Encoded faces by position, the packs one behind the other; `labels` (n,) are 0..num_classes-1, none left out.
+
+    `height` and `width` are those of the faces, in pixels.
+    """
+
+    paths: tuple[Path, ...]
+    labels: npt.NDArray[np.int64]
+    num_classes: int
+    height: int
+    width: int
+    images: Images
+    contents: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[bytes, int]:
+        """(image file's bytes, label). Raises RecordError that names the pack and the image."""
+        return self.images[position], int(self.labels[position])
+
+    def digest(self) -> str:
+        """A sha256 that is another one when images or labels are, wherever the packs lie."""
+        head = f"{self.num_classes},{self.height},{self.width}\n" + "".join(f"{each}\n" for each in self.contents)
+        return hashlib.sha256(head.encode() + self.labels.tobytes()).hexdigest()
+
+
+class Images:
+    """The encoded images alone: what a loader process gets, pickled, and opens anew."""
+
+    def __init__(self, packs: Sequence[_Readable]) -> None:
+        self._packs = packs
+        self._ends = list(accumulate(map(len, packs)))
+
+    def __getitem__(self, position: int) -> bytes:
+        number, image = self._place(position)
+        try:
+            return self._packs[number].image(image)
+        except RecordError as error:
+            raise RecordError(f"{self.name(position)}: {error}; `dataprep repair` saves what stands") from None
+
+    def name(self, position: int) -> str:
+        """Pack and image, for messages."""
+        number, image = self._place(position)
+        return f"{self._packs[number].path}: image {image}"
+
+    def _place(self, position: int) -> tuple[int, int]:
+        number = bisect.bisect_right(self._ends, position)
+        return number, position - (self._ends[number - 1] if number else 0)
+
+
+class _Readable(Protocol):
+    path: Path
+
+    def __len__(self) -> int: ...
+
+    def image(self, position: int) -> bytes: ...
+
+
+class _Records:
+    """A .rec: where the images lie, without keys, names and lists."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.path, self._records = pack.path, pack.records
+        self._offsets = pack.index.offsets[pack.positions]
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def image(self, position: int) -> bytes:
+        return unpack_image(self._records.at(int(self._offsets[position]))).image
+
+
+class _Faces:
+    """Shards or a folder."""
+
+    def __init__(self, pack: PackReader) -> None:
+        self.path, self._pack = pack.path, pack
+
+    def __len__(self) -> int:
+        return len(self._pack)
+
+    def image(self, position: int) -> bytes:
+        return self._pack.face(position).image
+
+
+def open_source(packs: Sequence[str | os.PathLike[str]], *, join: str = "offset") -> Source:
+    """Several packs as one. `join` is how their labels meet: `offset` makes every pack's people its own; `name` takes
+    people of the same name in the packs' labels.tsv for one. Raises RecordError for labels and sizes that do not fit.
+    """
+    if join not in JOINS:
+        raise RecordError(f"unknown way to join packs {join!r}; there are: {', '.join(JOINS)}")
+    if not packs:
+        raise RecordError("no pack was named")
+    opened = [open_pack(pack) for pack in packs]
+    labels = [check_labels(pack) for pack in opened]
+    for pack in opened:
+        _check_colours(pack)
+    _check_templates(opened)
+    sizes = [_size(pack) for pack in opened]
+    for pack, size in zip(opened, sizes, strict=True):
+        if size != sizes[0]:
+            raise RecordError(
+                f"{pack.path} holds faces of {size[1]}x{size[0]}, {opened[0].path} of {sizes[0][1]}x{sizes[0][0]}: "
+                "align them to one size"
+            )
+    counts = [_classes(pack, found) for pack, found in zip(opened, labels, strict=True)]
+    if join == "name" and len(opened) > 1:
+        maps = _by_name(opened, counts)
+    else:
+        starts = [0, *accumulate(counts)]
+        maps = [np.arange(count) + start for start, count in zip(starts[:-1], counts, strict=True)]
+    joined = np.concatenate([new[old] for new, old in zip(maps, labels, strict=True)])
+    joined.flags.writeable = False
+    return Source(
+        paths=tuple(pack.path for pack in opened),
+        labels=joined,
+        num_classes=int(joined.max()) + 1,
+        height=sizes[0][0],
+        width=sizes[0][1],
+        images=Images([_Records(pack) if isinstance(pack, Pack) else _Faces(pack) for pack in opened]),
+        contents=tuple(map(pack_digest, opened)),
+    )
+
+
+def check_labels(pack: PackReader) -> npt.NDArray[np.int64]:
+    """The labels of a pack, checked: each in 0..num_classes-1, none without an image. Raises RecordError."""
+    labels = pack.labels()
+    if not len(labels):
+        raise RecordError(f"{pack.path} holds no images: there is nothing to train on; pack again")
+    classes = _classes(pack, labels)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise RecordError(
+            f"{pack.path}: image {wrong[0]}: label {labels[wrong[0]]} is not among 0..{classes - 1} of `property`; "
+            "`dataprep verify` lists what does not fit, `dataprep repair` makes a new pack of it"
+        )
+    missing, first = missing_labels(labels, classes)
+    if missing:
+        raise RecordError(
+            f"{pack.path}: {missing} labels have no image, {first[0]} for one; labels must be contiguous from 0: "
+            "`dataprep merge` numbers them anew"
+        )
+    return labels
+
+
+def _classes(pack: PackReader, labels: npt.NDArray[np.int64]) -> int:
+    declared = read_property(pack.path).num_classes
+    return int(labels.max()) + 1 if declared is None else declared
+
+
+def _size(pack: PackReader) -> tuple[int, int]:
+    """(height, width), of `property`, else of the first face."""
+    if pack.height and pack.width:
+        return pack.height, pack.width
+    try:
+        header = read_header(pack.face(0).image, max_pixels=_LARGEST_SIDE**2)
+    except ImagingError as error:
+        raise RecordError(f"{pack.path}: image 0: {error}; `dataprep repair` leaves out what is no image") from None
+    return header.height, header.width
+
+
+def _check_colours(pack: PackReader) -> None:
+    """A pack whose makers exchanged red and blue says so in pack.json, if anywhere."""
+    said = str(pack.manifest().get("colour_order", ""))
+    if said not in _COLOUR_ORDERS:
+        raise RecordError(
+            f"{pack.path}: pack.json says of the colours {said[:60]!r}; files that decode to RGB are needed: pack again"
+        )
+
+
+def _check_templates(packs: Sequence[PackReader]) -> None:
+    stated = [(pack.path, pack.manifest()["template"]) for pack in packs if pack.manifest().get("template") is not None]
+    for path, template in stated:
+        if template != stated[0][1]:
+            raise RecordError(f"{path} and {stated[0][0]} were aligned to different templates: align them to one")
+
+
+def _by_name(packs: Sequence[PackReader], counts: Sequence[int]) -> list[npt.NDArray[np.int64]]:
+    """For each pack, the joined label of each of its labels."""
+    numbers: dict[str, int] = {}
+    maps = []
+    for pack, count in zip(packs, counts, strict=True):
+        names = read_identities(pack.path)
+        if names is None or len(names) < count:
+            raise RecordError(
+                f"{pack.path}: no labels.tsv that names all {count} people, so they cannot be joined by name; join by "
+                "offset keeps each pack's people apart"
+            )
+        maps.append(np.array([numbers.setdefault(name, len(numbers)) for name in names[:count]], np.int64))
+    return maps

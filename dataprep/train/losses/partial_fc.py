@@ -1,0 +1,122 @@
+"""Softmax over identities: all of them or a sample of them, in one process or spread over many (PartialFC).
+
+An, Deng et al. 2022 (arXiv:2203.15565); at a sample rate of 1 it is the plain loss, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dataprep.train.distributed.collectives import cross_entropy, sum_over
+from dataprep.train.losses.head import Head, drawing, initial_rows
+from dataprep.train.losses.margins import Margin
+
+
+class Classifier(Head):
+    """Mean softmax cross-entropy over class centres.
+
+    With a margin, of cosines times `scale`, the nearest of `subcenters` centres counting for each class; without one,
+    of a linear layer with bias. In a training step a process takes the classes of the batch and as many of its others
+    as make up `sample_rate` of its own; those are drawn from the seed and the number of the step.
+    """
+
+    def __init__(
+        self,
+        embedding: int,
+        classes: int,
+        *,
+        margin: Margin | None,
+        scale: float = 1.0,
+        subcenters: int = 1,
+        sample_rate: float = 1.0,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(classes, rank=rank, world=world, seed=seed)
+        self.margin, self.scale, self.sample_rate = margin, scale, sample_rate
+        shape = (embedding,) if subcenters == 1 else (subcenters, embedding)
+        self.weight = nn.Parameter(initial_rows(self.own, *shape, seed=seed))
+        self.bias = nn.Parameter(torch.zeros(len(self.own))) if margin is None else None
+
+    def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        """The whole batch's, from this process's classes."""
+        targets = torch.where((labels >= self.own.start) & (labels < self.own.stop), labels - self.own.start, -1)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if self.training and self.sample_rate < 1:
+            kept = sample(targets, len(self.own), self.sample_rate, drawing(self.seed, self.step, self.rank))
+            targets = torch.where(targets >= 0, torch.searchsorted(kept, targets), -1)
+            weight, bias = weight[kept], None if bias is None else bias[kept]
+        weight = weight.to(embedded.dtype)
+        if self.margin is not None:
+            logits = self._cosines(embedded, weight, targets, self.margin) * self.scale
+        else:
+            logits = functional.linear(embedded, weight, None if bias is None else bias.to(embedded.dtype))
+        return cross_entropy(logits, targets, self.world)
+
+    def _cosines(self, embedded: Tensor, weight: Tensor, targets: Tensor, margin: Margin) -> Tensor:
+        cosine = functional.normalize(embedded) @ functional.normalize(weight, dim=-1).flatten(0, -2).T
+        if weight.ndim == 3:
+            cosine = cosine.view(len(embedded), *weight.shape[:2]).max(2).values
+        if margin.bound < 1:
+            cosine = cosine.clamp(-margin.bound, margin.bound)
+        lengths = torch.linalg.vector_norm(embedded.detach(), dim=1)
+        if not cosine.shape[1]:
+            margin(lengths, lengths)  # a process without classes sees the lengths all the same
+            return cosine
+        place = targets.clamp(min=0)[:, None]
+        plain = cosine.gather(1, place)[:, 0]
+        moved = torch.where(targets >= 0, margin(plain, lengths), plain)
+        return cosine.scatter(1, place, moved[:, None])
+
+
+class CenterLoss(Classifier):
+    """Softmax, and `weight` times the mean squared distance to the centre of the own class (Wen et al. 2016).
+
+    The centres start at 0 and follow the embeddings by the paper's rule (eq. 4, `rate` is its alpha), apart from the
+    optimiser. The distance is Face_Pytorch's: the paper's lambda is twice this weight.
+    """
+
+    by_class = ("centers",)
+    centers: Tensor
+
+    def __init__(
+        self,
+        embedding: int,
+        classes: int,
+        *,
+        weight: float,
+        rate: float,
+        sample_rate: float = 1.0,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(embedding, classes, margin=None, sample_rate=sample_rate, rank=rank, world=world, seed=seed)
+        self.center_weight, self.rate = weight, rate
+        self.register_buffer("centers", torch.zeros(len(self.own), embedding))
+
+    def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        here = (labels >= self.own.start) & (labels < self.own.stop)
+        own = labels[here] - self.own.start
+        away = embedded[here] - self.centers[own].to(embedded.dtype)
+        distance = sum_over(away.square().sum(), self.world) / len(embedded)
+        if self.training:
+            with torch.no_grad():
+                total = torch.zeros_like(self.centers).index_add_(0, own, away.to(self.centers.dtype))
+                images = torch.bincount(own, minlength=len(self.own))[:, None]
+                self.centers += self.rate * total / (1 + images)
+        return super().loss(embedded, labels) + self.center_weight * distance
+
+
+def sample(targets: Tensor, classes: int, rate: float, generator: torch.Generator) -> Tensor:
+    """The classes that take part, in order: all among `targets`, and others up to `rate` of all. -1 is no class."""
+    others = torch.ones(classes, dtype=torch.bool, device=targets.device)
+    others[targets[targets >= 0]] = False
+    positive = (~others).nonzero()[:, 0]
+    order = torch.randperm(classes, generator=generator).to(targets.device)
+    negative = order[others[order]][: max(0, int(rate * classes) - len(positive))]
+    return torch.cat([positive, negative]).sort().values

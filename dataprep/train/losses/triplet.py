@@ -1,0 +1,55 @@
+"""Triplets: an image, another of the same identity, and one of another identity that is only just farther away."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dataprep.train.losses.head import Head, drawing
+from dataprep.train.losses.margins import angle
+
+
+class TripletLoss(Head):
+    """mean(max(0, d(a, p) - d(a, n) + margin)) over semi-hard triplets of the batch (Schroff et al. 2015).
+
+    d is the squared distance of unit embeddings, or with `angular` the angle between them, as insightface's two losses
+    have it. Every pair of one identity takes part for which the batch has an image of another at
+    d(a, p) < d(a, n) < d(a, p) + margin; which of them is drawn from the seed and the number of the step. The loss is 0
+    where there is none. Batches are P identities of K images: `pk_order`.
+    """
+
+    whole = True
+
+    def __init__(
+        self, classes: int, *, margin: float, angular: bool, rank: int = 0, world: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__(classes, rank=rank, world=world, seed=seed)
+        self.margin, self.angular = margin, angular
+
+    def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        apart = distances(embedded, angular=self.angular)
+        anchor, positive, negative = semi_hard(apart.detach(), labels, self.margin, drawing(self.seed, self.step))
+        losses = functional.relu(apart[anchor, positive] - apart[anchor, negative] + self.margin)
+        return losses.mean() if len(losses) else embedded.sum() * 0
+
+
+def distances(embedded: Tensor, *, angular: bool) -> Tensor:
+    """(n, d) to (n, n): squared distances of the unit embeddings, or the angles between them."""
+    unit = functional.normalize(embedded)
+    cosine = unit @ unit.T
+    return angle(cosine) if angular else 2 - 2 * cosine
+
+
+def semi_hard(
+    apart: Tensor, labels: Tensor, margin: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchors, positives and negatives, (t,) each: for every pair that has semi-hard negatives, one of them."""
+    same = labels[:, None] == labels
+    anchor, positive = (same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)).nonzero(as_tuple=True)
+    near = apart[anchor, positive][:, None]
+    candidates = ~same[anchor] & (near < apart[anchor]) & (apart[anchor] < near + margin)
+    chance = torch.rand(candidates.shape, generator=generator).to(apart.device)
+    negative = (chance + candidates).argmax(1)  # a candidate's is at least 1
+    found = candidates.any(1)
+    return anchor[found], positive[found], negative[found]

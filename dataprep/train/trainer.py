@@ -1,0 +1,262 @@
+"""The training loop: stopped at any step and resumed, the same losses."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dataprep.errors import DataprepError, Interrupted, ModelError
+from dataprep.storage import Folder, locked
+from dataprep.train.callback import Validate
+from dataprep.train.config import TrainParams
+from dataprep.train.data.loader import batches, normalise
+from dataprep.train.distributed.process_group import joined
+from dataprep.train.metrics_log import Curves, curves
+from dataprep.train.optim import learning_rate
+from dataprep.train.session import Session, augmentation, epoch_order, make_session
+
+_RESULTS = ("checkpoint.pt", "model.pt", "best.pt")
+MADE = (*_RESULTS, "config.json", "log.jsonl", "validation.jsonl")
+_UNREAD = 16  # losses left on a GPU at most: reading one waits for all that was queued before it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run is, for the display. `scores` are the verification sets' accuracies where they were just taken."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+    scores: dict[str, float] | None = None
+
+
+def train(
+    packs: Sequence[Path] | Callable[[], Sequence[Path]],
+    target: Path,
+    params: TrainParams,
+    *,
+    pretrained: Path | None = None,
+    fresh: bool = False,
+    validate: Validate | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any] | None:
+    """Train until done, resuming what `target` holds; returns what model.pt says about itself, in the first process.
+
+    `packs` are folders of packs, read as one, or make them when called, in the first process alone.
+    Under torchrun each process calls this; the first one writes and reports. Ctrl-C and SIGTERM save a checkpoint and
+    raise Interrupted. Raises ModelError, RecordError and UsageError for settings, a checkpoint or a pack that do not fit.
+    """
+    folder = Folder(target)
+    with joined(params.device) as (world, device), ExitStack() as stack:
+        world.once(lambda: stack.enter_context(locked(target, "the model")))
+        folders = world.once(packs) if callable(packs) else packs
+        session = make_session(folders, params, pretrained=pretrained, world=world, device=device)
+        if validate is not None:
+            world.once(partial(validate.check, session.input))
+        world.once(lambda: _prepare(folder, session.identity, fresh=fresh))
+        session.resume(folder)
+        world.once(lambda: folder.put_json("config.json", session.identity))
+        try:
+            return _Run(session, folder, validate, report).go()
+        except torch.OutOfMemoryError:
+            raise ModelError(
+                f"{device} has not enough memory: lower --batch-size, or raise --accumulate, which takes the same steps in "
+                "parts; the last checkpoint stands"
+            ) from None
+
+
+class _Run:
+    def __init__(
+        self, session: Session, folder: Folder, validate: Validate | None, report: Callable[[Progress], None]
+    ) -> None:
+        self._session, self._folder, self._validate, self._report = session, folder, validate, report
+        self._world = session.world
+        self._unread: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
+        self._mean = math.nan
+        self._first, self._began = session.step, time.monotonic()
+
+    def go(self) -> dict[str, Any] | None:
+        session, params = self._session, self._session.params
+        session.train_mode()
+        with _stop_requested() as stop, self._curves() as drawn:
+            while session.step < session.steps:
+                epoch, skip = divmod(session.step, session.per_epoch)
+                for images, labels in self._agreed(feed(session, epoch=epoch, skip=skip), stop, drawn):
+                    rate = learning_rate(params, session.step, session.steps)
+                    self._unread.append((session.step + 1, session.take_step(images, labels, rate), rate))
+                    self._show(drawn)
+                    if session.step % params.validate_every == 0:
+                        self._score(drawn)
+                    if session.step % params.checkpoint_every == 0:
+                        self._save(drawn)
+            self._save(drawn)
+            if self._validate is not None and session.best.scored != session.step:
+                self._score(drawn)
+                self._save(drawn)
+        session.finish(self._folder)
+        return session.about if self._world.first else None
+
+    def _agreed(
+        self, stream: Iterator[tuple[Tensor, Tensor]], stop: threading.Event, drawn: Curves | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, as long as no process was asked to stop or failed to read its part."""
+        while True:
+            batch, error = None, None
+            try:
+                batch = next(stream, None)
+            except DataprepError as raised:
+                error = raised
+            if self._world.agree(stop=stop.is_set(), error=error):
+                self._save(drawn)
+                done = f"stopped after step {self._session.step} of {self._session.steps}; type the same to go on"
+                self._world.agree(error=Interrupted(done))
+            if batch is None:
+                return
+            yield batch
+
+    def _show(self, drawn: Curves | None) -> None:
+        """Read the losses, on a GPU only now and then, and tell the display."""
+        session = self._session
+        waits = len(self._unread) < _UNREAD and self._first + 1 < session.step < session.steps
+        if session.device.type == "cuda" and waits:
+            return
+        self._read(drawn)
+        if drawn is None:
+            return
+        spent = max(time.monotonic() - self._began, 1e-9)
+        rate = (session.step - self._first) * session.params.batch_size / spent
+        drawn.speed(session.step, rate)
+        self._report(self._progress(rate))
+
+    def _progress(self, rate: float, scores: dict[str, float] | None = None) -> Progress:
+        session = self._session
+        return Progress(
+            step=session.step,
+            steps=session.steps,
+            epoch=(session.step - 1) // session.per_epoch,
+            loss=self._mean,
+            images_per_second=rate,
+            seconds_left=(session.steps - session.step) * session.params.batch_size / rate if rate else math.inf,
+            scores=scores,
+        )
+
+    def _read(self, drawn: Curves | None) -> None:
+        """Write the losses that wait on the device; ModelError, in all processes, for one that is not finite."""
+        for step, loss, rate in self._unread:
+            value = float(loss)
+            if not math.isfinite(value):
+                self._unread.clear()
+                self._world.agree(error=_diverged(value, step, self._session.params))
+            self._mean = value if math.isnan(self._mean) else 0.95 * self._mean + 0.05 * value
+            if drawn is not None:
+                drawn.step(step, epoch=(step - 1) // self._session.per_epoch, loss=value, rate=rate)
+        self._unread.clear()
+
+    def _score(self, drawn: Curves | None) -> None:
+        if self._validate is None:
+            return
+        self._read(drawn)
+        session, validate = self._session, self._validate
+        before = time.monotonic()
+        session.settle()
+        scores = self._world.once(lambda: dict(validate(session.result.eval(), session.input)))
+        session.train_mode()
+        if session.best.improves(scores, session.step) and self._world.first:
+            session.save_model(self._folder, "best.pt", accuracy=scores)
+        if drawn is not None:
+            drawn.scores(session.step, scores)
+            self._report(self._progress(0.0, scores))
+        self._began += time.monotonic() - before  # the rate is that of training
+
+    def _save(self, drawn: Curves | None) -> None:
+        self._read(drawn)
+        self._session.save(self._folder)
+
+    @contextmanager
+    def _curves(self) -> Iterator[Curves | None]:
+        """The curves in the first process, None in the others."""
+        with ExitStack() as stack:
+            opened = curves(self._folder, step=self._session.step, tensorboard=self._session.params.tensorboard)
+            drawn: list[Curves] = []
+            self._world.once(lambda: drawn.append(stack.enter_context(opened)))
+            yield drawn[0] if drawn else None
+
+
+def _prepare(folder: Folder, identity: dict[str, Any], *, fresh: bool) -> None:
+    """Remove what stands there if the run is to start over; ModelError if it is another run's."""
+    if fresh:
+        for name in MADE:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    found = folder.get_json("config.json")
+    if found is None or found == identity or not any((folder / name).exists() for name in _RESULTS):
+        return
+    old, new = found.get("params", {}) if isinstance(found, dict) else {}, identity["params"]
+    changed = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
+    if not changed and found.get("pretrained_sha256") != identity["pretrained_sha256"]:
+        changed = ["--pretrained is another file"]
+    what = ", ".join(changed) or "the pack is another one"
+    raise ModelError(f"{folder.path} holds a run under other settings ({what}): --fresh starts over, --name keeps both")
+
+
+def _diverged(value: float, step: int, params: TrainParams) -> ModelError:
+    return ModelError(
+        f"the loss is {value} at step {step}: lower --lr (now {params.lr}) or raise --warmup; the last checkpoint stands"
+    )
+
+
+@contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """Set by Ctrl-C or SIGTERM within the block."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def feed(session: Session, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of an epoch's batches, the first `skip` left out: normalised images in channels-last, and labels.
+
+    On a GPU the bytes travel, and are normalised there.
+    """
+    params, device = session.params, session.device
+    stream = batches(
+        session.source,
+        session.input,
+        batch_size=params.batch_size,
+        seed=params.seed,
+        epoch=epoch,
+        skip=skip,
+        workers=params.workers,
+        rank=session.world.rank,
+        world=session.world.size,
+        augment=augmentation(params),
+        order=epoch_order(params, session.source, epoch),
+        dtype="uint8" if device.type == "cuda" else "float32",
+    )
+    for images, labels in stream:
+        moved = images.to(device, non_blocking=True)
+        if moved.dtype == torch.uint8:
+            moved = normalise(moved, session.input)
+        yield moved.contiguous(memory_format=torch.channels_last), labels.to(device, non_blocking=True)

@@ -1,0 +1,256 @@
+"""The journal of a shard that is being downloaded: what has come in survives a kill, one photo at a time.
+
+Beside each other lie the tar under construction and one JSON line per finished sample. A line counts if the payload it
+speaks of is there, whole; so a kill between the two, or a lost disk cache, costs that sample and no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataprep.reasons import Reason
+from dataprep.tar import END, member, member_name
+from dataprep.types import Row
+from dataprep.workspace import ledger
+from dataprep.workspace.payload import PayloadReader, PayloadWriter
+from dataprep.workspace.stage_store import Marker, StageDir
+
+_BLOCK = 512
+
+
+class Journal:
+    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there.
+
+    `record` and `commit` raise OSError when the disk is full, and leave the journal as it was: they may be called again.
+    """
+
+    def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
+        """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`.
+
+        A journal that is there loses its rows of these reasons too, but of each reason once only: what a retry has
+        recorded before a kill stays.
+        """
+        self._directory = directory
+        self._shard = shard
+        folder = directory.folder / "journal"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tar_path, self._lines_path = folder / f"{shard}.tar", folder / f"{shard}.jsonl"
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.timed_out: set[str] = set()  # of the rows that are asked for again
+        self._ended = False  # whether the tar has its end marker
+        self._superseded = False  # the tar holds payloads of rows that others took the place of
+        marker = directory.marker(shard)
+        if marker is not None:
+            self._drop_committed(marker)
+            if not self._lines_path.exists():
+                self._seed(marker, frozenset(redo))
+        self._resume(frozenset(redo), of=marker.rows if marker else None)
+
+    @property
+    def directory(self) -> StageDir:
+        return self._directory
+
+    @property
+    def folder(self) -> Path:
+        """Where the journals lie."""
+        return self._lines_path.parent
+
+    def record(self, *rows: Row) -> None:
+        """Append finished samples, payloads first; a row whose key is there already takes that one's place.
+
+        `sha256` among a row's values is its payload's, if somebody computed it before.
+        """
+        framed: list[bytes] = []
+        lines: list[bytes] = []
+        found: list[dict[str, Any]] = []
+        position = self._tar_end
+        for row in rows:
+            place = None
+            if row.payload is not None:
+                block, start = member(member_name(row.key, row.payload), row.payload)
+                sha256 = row.values.get("sha256") or hashlib.sha256(row.payload).hexdigest()
+                place = (position + start, len(row.payload), sha256)
+                position += len(block)
+                framed.append(block)
+            flat = ledger.flat(row, place)
+            lines.append(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
+            found.append(flat)
+        self._append(b"".join(framed), b"".join(lines))
+        for flat in found:
+            self._take(flat)
+
+    def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
+        """Commit the shard, rows in the given order of keys, and remove the journal."""
+        linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
+        linked.parent.mkdir(parents=True, exist_ok=True)
+        linked.unlink(missing_ok=True)
+        if self._superseded:
+            rows, sha256 = self._rewritten(order, linked)
+        else:
+            if not self._ended:
+                self._append(END, b"")
+                self._ended = True
+            # a second name for the same file: should a kill come before the marker, the journal is still whole
+            os.link(self._tar_path, linked)
+            rows, sha256 = [self.rows[key] for key in order], self._hash.hexdigest()
+        marker = self._directory.commit_flat(
+            self._shard, rows, data=(linked, sha256), upstream=upstream, seconds=seconds
+        )
+        self.close()
+        self._lines_path.unlink()
+        self._tar_path.unlink()
+        return marker
+
+    def close(self) -> None:
+        try:
+            self._tar.close()
+        finally:
+            self._lines.close()
+
+    def _take(self, row: dict[str, Any]) -> None:
+        before = self.rows.get(row["key"])
+        self._superseded = self._superseded or (before is not None and before["size"] is not None)
+        self.rows[row["key"]] = row
+
+    def _rewritten(self, order: Sequence[str], target: Path) -> tuple[list[dict[str, Any]], str]:
+        """A tar without the payloads of rows that others took the place of: the rows with their new offsets, its hash."""
+        reader = PayloadReader(self._tar_path)
+        rows = []
+        with open(target, "wb") as stream:
+            writer = PayloadWriter(stream)
+            for row in (self.rows[key] for key in order):
+                if row["size"] is not None:
+                    data = reader.read(row["offset"], row["size"])
+                    row = {**row, "offset": writer.add(row["key"], data)[0]}
+                rows.append(row)
+            sha256 = writer.finish()
+        reader.close()
+        return rows, sha256
+
+    def _append(self, framed: bytes, line: bytes) -> None:
+        """Write to both files, or to none."""
+        try:
+            _write(self._tar, framed)
+            _write(self._lines, line)
+        except BaseException:
+            os.ftruncate(self._tar.fileno(), self._tar_end)
+            os.ftruncate(self._lines.fileno(), self._lines_end)
+            raise
+        self._hash.update(framed)
+        self._tar_end += len(framed)
+        self._lines_end += len(line)
+
+    def _drop_committed(self, marker: Marker) -> None:
+        """Remove the journal that a kill right after its commit left behind: its tar is the committed one, or it is of
+        a retry that was begun from another commit."""
+        committed = self._directory.folder / f"data/{marker.data}"
+        same = marker.data and self._tar_path.exists() and self._tar_path.samefile(committed)
+        if same or _head(self._lines_path).get("of", marker.rows) != marker.rows:
+            self._lines_path.unlink(missing_ok=True)
+            self._tar_path.unlink(missing_ok=True)
+
+    def _seed(self, marker: Marker, redo: frozenset[str]) -> None:
+        """Write a journal that holds the committed rows, except those to be asked for again."""
+        kept = []
+        for row in self._directory.rows(marker):
+            if row["reason"] not in redo:
+                kept.append(row)
+            elif row["reason"] == Reason.TIMEOUT.code:
+                self.timed_out.add(row["key"])
+        payloads = self._directory.payloads(marker)
+        lines = self._lines_path.with_suffix(".seed")
+        position = 0
+        self._tar_path.unlink(missing_ok=True)
+        with open(self._tar_path, "wb") as tar, open(lines, "wb") as out:
+            for row in kept:
+                if row["size"] is not None:
+                    data = payloads.read(row["offset"], row["size"])
+                    framed, start = member(member_name(row["key"], data), data)
+                    tar.write(framed)
+                    row["offset"] = position + start
+                    position += len(framed)
+                out.write(json.dumps(row, ensure_ascii=True).encode() + b"\n")
+        payloads.close()
+        os.replace(lines, self._lines_path)
+
+    def _resume(self, redo: frozenset[str], *, of: str | None) -> None:
+        """Read what an earlier run left, drop what is torn or to be asked again, and stand ready to append.
+
+        The reasons that were dropped, and the commit that the journal was begun from, stand in a line before the rows.
+        """
+        dropped = frozenset(_head(self._lines_path).get("redo", ()))
+        self._hash = hashlib.sha256()
+        self._tar_path.touch()
+        end = 0
+        with open(self._tar_path, "rb") as tar:
+            for row in _whole_lines(self._lines_path):
+                if "key" not in row:
+                    continue
+                if row["size"] is not None:
+                    after = _after(row)
+                    tar.seek(end)
+                    stretch = tar.read(after - end)
+                    body = stretch[row["offset"] - end : row["offset"] - end + row["size"]]
+                    if len(stretch) != after - end or hashlib.sha256(body).hexdigest() != row["sha256"]:
+                        break
+                    self._superseded = self._superseded or row["offset"] - end != _header_size(row["key"], body)
+                    self._hash.update(stretch)
+                    end = after
+                if row["reason"] not in redo - dropped:
+                    self._take(row)
+                elif row["reason"] == Reason.TIMEOUT.code:
+                    self.timed_out.add(row["key"])
+        os.truncate(self._tar_path, end)
+        rewritten = self._lines_path.with_suffix(".tmp")
+        head = [{"redo": sorted(redo | dropped), "of": of}] if redo or dropped else []
+        lines = (json.dumps(line, ensure_ascii=True).encode() + b"\n" for line in [*head, *self.rows.values()])
+        rewritten.write_bytes(b"".join(lines))
+        os.replace(rewritten, self._lines_path)
+        self._tar = open(self._tar_path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._lines = open(self._lines_path, "ab", buffering=0)  # noqa: SIM115
+        self._tar_end, self._lines_end = end, self._lines_path.stat().st_size
+
+
+def _write(stream: io.FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
+
+
+def _header_size(key: str, body: bytes) -> int:
+    return member(member_name(key, body), b"")[1]
+
+
+def _after(row: Mapping[str, Any]) -> int:
+    """Where the tar member of a row's payload ends."""
+    end = int(row["offset"]) + int(row["size"])
+    return end + (-int(row["size"]) % _BLOCK)
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """The line before the rows, which only the journal of a retry has."""
+    try:
+        with open(path, "rb") as lines:
+            first = json.loads(lines.readline())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return first if "redo" in first else {}
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines before the first one that a kill cut short."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

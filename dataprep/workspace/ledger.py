@@ -1,0 +1,166 @@
+"""Ledgers: one row per sample that reached a stage. Parquet, so that any tool can ask them questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from dataprep.errors import WorkspaceError
+from dataprep.reasons import Reason
+from dataprep.types import Row
+
+COMMON = ("key", "identity", "verdict", "reason", "detail")
+PLACE = ("offset", "size", "sha256")  # of the payload in the shard's tar
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Any:
+    """Flat rows as an Arrow table; `columns` gives the stage's own columns as Arrow type names (`int32`, `list<float>`)."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(list(rows), schema=_schema(columns))
+
+
+def completed(table: Any, columns: Mapping[str, str]) -> Any:
+    """A table with all columns of a ledger, in their order; those that it lacks are null."""
+    import pyarrow as pa
+
+    schema = _schema(columns)
+    found = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(found, schema=schema)
+
+
+def write_ledger(stream: IO[bytes], table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, stream, compression="zstd")
+
+
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, *, ok: bool = False, repeated: Sequence[str] = ()
+) -> Any:
+    """A ledger as an Arrow table; with `ok`, the rows that stood the stage. Columns named in `repeated`, which hold the
+    same few texts again and again, come dictionary-encoded. WorkspaceError if the file is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = [*columns, "verdict"] if ok and columns is not None else columns
+    try:
+        with pq.ParquetFile(path, read_dictionary=list(repeated)) as file:
+            table = file.read(wanted)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise WorkspaceError(
+            f"{path} cannot be read ({error}); remove its marker under done/ to make it again"
+        ) from None
+    if ok:
+        table = table.filter(pc.equal(table["verdict"], "ok"))
+    return table if columns is None else table.select(columns)
+
+
+def read_ledger(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Flat rows in plan order; WorkspaceError if the file is missing or damaged."""
+    rows: list[dict[str, Any]] = read_table(path, columns).to_pylist()
+    return rows
+
+
+def flat(row: Row, place: tuple[int, int, str] | None) -> dict[str, Any]:
+    """A row as the ledger stores it; `place` is (offset, size, sha256) of its payload."""
+    return {
+        "key": row.key,
+        "identity": row.identity,
+        "verdict": row.verdict,
+        "reason": row.reason.code if row.reason else None,
+        "detail": row.detail,
+        **row.values,
+        **dict(zip(PLACE, place or (None, None, None), strict=True)),
+    }
+
+
+def row_of(found: Mapping[str, Any]) -> Row:
+    """The row that was stored, without its payload; the payload's place is among its values."""
+    values = {name: value for name, value in found.items() if name not in COMMON}
+    return Row(
+        key=found["key"],
+        identity=found["identity"],
+        reason=Reason.from_code(found["reason"]) if found["reason"] else None,
+        detail=found["detail"] or "",
+        values=values,
+    )
+
+
+def counts(table: Any) -> dict[str, Any]:
+    """The account of a ledger: {"in": n, "ok": n, "dropped": {reason: n}, "failed": {reason: n}}."""
+    grouped = table.select(["verdict", "reason"]).group_by(["verdict", "reason"]).aggregate([([], "count_all")])
+    ok = 0
+    lost: dict[str, dict[str, int]] = {"dropped": {}, "failed": {}}
+    for row in grouped.to_pylist():
+        if row["verdict"] == "ok":
+            ok += row["count_all"]
+        else:
+            lost[row["verdict"]][row["reason"]] = row["count_all"]
+    return {"in": len(table), "ok": ok, **{verdict: dict(sorted(found.items())) for verdict, found in lost.items()}}
+
+
+def add_counts(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of several accounts."""
+    dropped: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    total = ok = 0
+    for account in accounts:
+        total += account["in"]
+        ok += account["ok"]
+        dropped.update(account["dropped"])
+        failed.update(account["failed"])
+    return {"in": total, "ok": ok, "dropped": dict(sorted(dropped.items())), "failed": dict(sorted(failed.items()))}
+
+
+def digest(upstream: str, rows: Iterable[Mapping[str, Any]], counted: Sequence[str]) -> str:
+    """What later stages depend on: keys, verdicts, payloads and the `counted` columns, on top of what came before.
+
+    Times, attempts and the reasons of what is lost are left out, so that a retry in vain makes nothing run again.
+    """
+    names = ("key", "verdict", "sha256", *counted)
+    return _digest(upstream, ([row.get(name) for name in names] for row in rows))
+
+
+def digest_of_table(upstream: str, table: Any, counted: Sequence[str]) -> str:
+    """The same for a large table, if its columns keep every bit of the rows."""
+    chosen = table.select(["key", "verdict", "sha256", *counted])
+    batches = (batch.to_pydict().values() for batch in chosen.to_batches(max_chunksize=10_000))
+    return _digest(upstream, (line for columns in batches for line in zip(*columns, strict=True)))
+
+
+def _digest(upstream: str, lines: Iterable[Sequence[Any]]) -> str:
+    state = hashlib.sha256(upstream.encode())
+    for line in lines:
+        state.update(json.dumps(line, ensure_ascii=True).encode())
+    return state.hexdigest()
+
+
+def _schema(columns: Mapping[str, str]) -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in COMMON),
+            *((name, _arrow(kind)) for name, kind in columns.items()),
+            ("offset", pa.int64()),
+            ("size", pa.int64()),
+            ("sha256", pa.string()),
+        ]
+    )
+
+
+def _arrow(kind: str) -> Any:
+    import pyarrow as pa
+
+    if kind.startswith("list<"):
+        return pa.list_(_arrow(kind[5:-1]))
+    return pa.type_for_alias(kind)

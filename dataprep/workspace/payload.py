@@ -1,0 +1,60 @@
+"""The images of a shard: one tar per shard, written once, read by offset. Any tar program, and WebDataset, reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import IO
+
+from dataprep.errors import WorkspaceError
+from dataprep.tar import END, member, member_name
+
+
+class PayloadWriter:
+    """Appends members to a stream; says where each payload lies and what the whole hashes to."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._position = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, key: str, data: bytes) -> tuple[int, int, str]:
+        """(offset, size, sha256) of the payload."""
+        framed, start = member(member_name(key, data), data)
+        self._write(framed)
+        return self._position - len(framed) + start, len(data), hashlib.sha256(data).hexdigest()
+
+    def finish(self) -> str:
+        """Close the archive; the SHA-256 of all of it."""
+        self._write(END)
+        return self._hash.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._hash.update(data)
+        self._position += len(data)
+
+
+class PayloadReader:
+    """Payloads by offset and size."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise WorkspaceError(
+                f"{path}: {error.strerror}; remove the shard's marker under done/ to make it again"
+            ) from None
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) != size:
+            raise WorkspaceError(
+                f"{self._path} ends before byte {offset + size}; remove the shard's marker under done/"
+            )
+        return data
+
+    def close(self) -> None:
+        os.close(self._descriptor)

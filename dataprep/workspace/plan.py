@@ -1,0 +1,209 @@
+"""The frozen plan: which samples there are, in shards. A source that grows, or another one, appends a generation."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dataprep.errors import WorkspaceError
+from dataprep.storage import Folder, locked
+from dataprep.types import Sample
+from dataprep.workspace import plan_table as columns
+from dataprep.workspace.plan_merge import Planned, fresh, places_of
+from dataprep.workspace.plan_table import Table
+
+
+class Shard(NamedTuple):
+    """A unit of work and of commit. `remote` samples lie behind URLs; the others on this disk."""
+
+    id: str
+    size: int
+    digest: str
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What one planning added: the source, a digest of its lists, and its shards."""
+
+    number: int
+    source: Mapping[str, Any]
+    source_digest: str
+    shards: tuple[Shard, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(shard.size for shard in self.shards)
+
+
+class Plan:
+    """The generations under WORKSPACE/plan. `known` counts the samples of the last list that were in it before."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder, self.known = folder, 0
+        self.generations = self._read_all()
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [shard for generation in self.generations for shard in generation.shards]
+
+    @property
+    def count(self) -> int:
+        return sum(generation.count for generation in self.generations)
+
+    def samples(self, shard: Shard) -> list[Sample]:
+        """The samples of a shard in plan order."""
+        return columns.samples_of(self._table(shard))
+
+    def photos_per_identity(self) -> dict[str, int]:
+        """How many samples each identity has."""
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            for entry in self._table(shard, ["identity"])["identity"].value_counts().to_pylist():
+                counts[entry["values"]] += entry["counts"]
+        return dict(counts)
+
+    def add(
+        self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample | Table]
+    ) -> Generation | None:
+        """Freeze the samples that no generation holds yet; None if there are none. A table (workspace/plan_table.py) stands
+        for as many samples as it has rows."""
+        with locked(self._folder.path, "the plan"):
+            self.generations = self._read_all()  # another process may have planned since
+            number = len(self.generations)
+            shards: list[Shard] = []
+            for left in self._folder.path.glob(".*.tmp"):  # by a planning that was killed
+                left.unlink()
+            groups = _groups(self.fresh(samples))
+            self._folder.put_all(_files(groups, number, shards))
+            if not shards:
+                return None
+            generation = Generation(
+                number=number, source=dict(source), source_digest=source_digest, shards=tuple(shards)
+            )
+            self._folder.put_json(
+                f"g{number}.json",
+                {
+                    "source": generation.source,
+                    "source_digest": source_digest,
+                    "shards": [shard._asdict() for shard in shards],
+                },
+            )
+            self.generations.append(generation)
+            return generation
+
+    def fresh(self, samples: Iterable[Sample | Table]) -> Iterator[Table]:
+        """The samples that no generation holds yet, as they would be planned."""
+        self.known = 0
+
+        def counted() -> Iterator[Table]:
+            for table in columns.tables(samples):
+                self.known += len(table)
+                yield table
+
+        for table in fresh(counted(), self._planned()):
+            self.known -= len(table)
+            yield table
+
+    def knows(self, source: Mapping[str, Any], source_digest: str) -> bool:
+        """Whether exactly this list was planned before, so that nothing in it can be new."""
+        return any(
+            generation.source_digest == source_digest and dict(generation.source) == dict(source)
+            for generation in self.generations
+        )
+
+    def _planned(self) -> Iterator[Planned]:
+        for shard in self.shards:
+            found = self._table(shard, ["key", "identity", "url", "path", "offset"])
+            identities = found["identity"].unique().to_pylist()
+            yield Planned(found["key"].to_numpy(), places_of(found).to_numpy(), identities)
+
+    def _table(self, shard: Shard, names: Sequence[str] | None = None) -> Any:
+        import pyarrow.parquet as pq
+
+        path = self._folder / f"{shard.id}.parquet"
+        try:
+            with pq.ParquetFile(path) as file:
+                return file.read(names)
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(
+                f"{path} cannot be read ({error}); restore it, or plan anew in another workspace"
+            ) from None
+
+    def _read_all(self) -> list[Generation]:
+        found = [self._read(name) for name in self._folder.names("g*.json")]
+        return sorted(found, key=lambda generation: generation.number)
+
+    def _read(self, name: str) -> Generation:
+        found = self._folder.get_json(name)
+        try:
+            return Generation(
+                number=int(name[1:-5]),
+                source=found["source"],
+                source_digest=found["source_digest"],
+                shards=tuple(Shard(**shard) for shard in found["shards"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkspaceError(f"{self._folder / name} is not a plan ({error!r})") from None
+
+
+def _groups(tables: Iterable[Table]) -> Iterator[Table]:
+    """Shards of 1,000 samples; of 10,000 from ten million on; smaller ones for small sets, so that all cores have work.
+
+    Samples on this disk and samples behind URLs never share a shard.
+    """
+    import pyarrow as pa
+
+    coming = iter(tables)
+    head: list[Table] = []
+    while sum(map(len, head)) < 20_000 and (table := next(coming, None)) is not None:
+        head.append(table)
+    size = min(1000, max(50, -(-sum(map(len, head)) // 20)))
+    total = 0
+    for _, runs in itertools.groupby(_by_kind(itertools.chain(head, coming)), key=itemgetter(0)):
+        held = None
+        for _, run in runs:
+            held = run if held is None else pa.concat_tables([held, run])
+            while len(held) >= size:
+                yield held.slice(0, size)
+                total += size
+                held = held.slice(size)
+                size = size if total < 10_000_000 else 10_000
+        if held is not None and len(held):
+            yield held
+            total += len(held)
+
+
+def _by_kind(tables: Iterable[Table]) -> Iterator[tuple[bool, Table]]:
+    """The tables in parts: (whether they lie on this disk, samples of which all do or none does)."""
+    for table in tables:
+        local = (table["path"].to_numpy() != "").astype(np.int8)
+        for begin, end in pairwise([0, *(np.flatnonzero(np.diff(local)) + 1).tolist(), len(table)]):
+            yield bool(local[begin]), table.slice(begin, end - begin)
+
+
+def _files(groups: Iterable[Table], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
+    """The shards' files by name; `shards` gets the shards themselves."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for position, group in enumerate(groups):
+        unusable = group["trouble"].null_count < len(group)
+        shard = Shard(
+            id=f"g{generation}-{position:06d}",
+            size=len(group),
+            digest=columns.digest(group),
+            remote=unusable or pc.any(pc.not_equal(group["url"], "")).as_py(),
+        )
+        shards.append(shard)
+        stream = io.BytesIO()
+        pq.write_table(group, stream, compression="zstd")
+        yield f"{shard.id}.parquet", stream.getvalue()

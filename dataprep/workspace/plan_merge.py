@@ -1,0 +1,196 @@
+"""Which samples of a list are not planned yet, and under which names they will be.
+
+Names that are one to a disk which tells no cases, or no ways to write an accent, apart are parted by a number: `anna`
+beside `Anna` becomes the identity `anna~2`, and a key that stands for another photo `Ann/1~2`. What is planned keeps its
+name wherever a list that grew has it now: the names given before are part of the answer, not the order.
+
+Keys and places are compared by 64-bit hashes in sorted arrays: 16 bytes for a planned sample, 8 for one of the list. That
+a photo is taken for a planned one needs equal hashes of both, 128 bits. Should two keys have the same hash, the later
+one's photo gets a number that it would not have needed, and always the same one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataprep.names import folded
+from dataprep.workspace.plan_table import Table, with_column
+
+_MANY = 16  # from this number of namesakes on, it is remembered where to go on counting
+
+_Hashes = npt.NDArray[np.uint64]
+
+
+class Planned(NamedTuple):
+    """A shard of the plan: keys, where their photos lie as `places_of` says it, and each identity once."""
+
+    keys: Sequence[str]
+    places: Sequence[str]
+    identities: Sequence[str]
+
+
+def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table]:
+    """Tables (plan_table.py) of the samples that are not planned yet, renamed where they must be. Nothing vanishes."""
+    identities = _Identities()
+    known, seen = _Known(planned, identities), _Seen()
+    lowest: dict[int, int] = {}  # by the hash of a key with many namesakes: all numbers below are taken
+    for table in map(identities.named, filter(len, tables)):
+        keys = table["key"].to_pylist()
+        shorts = _hashes(map(folded, keys))
+        before = seen.has(shorts).tolist()
+        places = known.places(shorts)
+        own = _Places(table)
+        here: set[int] = set()
+        rows: list[int] = []
+        renamed: dict[int, str] = {}
+        for row, (short, taken, place) in enumerate(zip(shorts.tolist(), before, places, strict=True)):
+            if not taken and short not in here and (place is None or place == own[row]):
+                here.add(short)
+                if place is None:
+                    rows.append(row)
+                continue
+            low = lowest.get(short, 1)
+            for number in itertools.count(low):
+                key = keys[row] if number == 1 else f"{keys[row]}~{number}"
+                numbered = _hash(folded(key))
+                if numbered in here or seen.has_one(numbered):
+                    low += number == low
+                    continue
+                place = known.place(numbered)
+                if place is None or place == own[row]:
+                    break
+            if low > _MANY:
+                lowest[short] = low
+            here.add(numbered)
+            if place is None:
+                rows.append(row)
+                renamed[row] = key
+        seen.add(np.sort(np.fromiter(here, np.uint64, len(here))))
+        if renamed:
+            table = with_column(table, "key", [renamed.get(row, key) for row, key in enumerate(keys)])
+        if rows:
+            yield table if len(rows) == len(table) else table.take(rows)
+
+
+def places_of(table: Table) -> Any:
+    """Where each photo lies; two samples of one key and one place are the same. A line that stands for no photo is told
+    by its key, which is made of what it says."""
+    import pyarrow.compute as pc
+
+    offset = table["offset"].cast("string").fill_null("")
+    return pc.binary_join_element_wise(table["url"], table["path"], offset, "\0")
+
+
+class _Places:
+    """The hashed places of a table's samples; most tables are never asked."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __getitem__(self, row: int) -> int:
+        return self._hashes[row]
+
+    @functools.cached_property
+    def _hashes(self) -> list[int]:
+        hashes: list[int] = _hashes(places_of(self._table).to_pylist()).tolist()
+        return hashes
+
+
+class _Identities:
+    """The identities that are there, and the names of those that come."""
+
+    def __init__(self) -> None:
+        self._claimed: dict[str, str] = {}  # by the folded name
+        self._names: dict[str, str] = {}
+
+    def claim(self, identity: str) -> None:
+        self._claimed.setdefault(folded(identity), identity)
+
+    def named(self, table: Table) -> Table:
+        """The table under its identities, or numbered ones if a disk would take those for others that are there."""
+        met = table["identity"].unique().to_pylist()
+        for identity in met:
+            if identity not in self._names:
+                self._names[identity] = self._name(identity)
+        if all(self._names[identity] == identity for identity in met):
+            return table
+        before = table["identity"].to_pylist()
+        after = [self._names[identity] for identity in before]
+        keys = [new + key[len(old) :] for key, old, new in zip(table["key"].to_pylist(), before, after, strict=True)]
+        return with_column(with_column(table, "identity", after), "key", keys)
+
+    def _name(self, identity: str) -> str:
+        """One that ends in a number as it comes gets another, so that it is never taken for one that was numbered here."""
+        first = f"{identity}~1" if re.search(r"~\d+$", identity) else identity
+        for number in itertools.count(1):
+            name = first if number == 1 else f"{identity}~{number}"
+            if self._claimed.setdefault(folded(name), name) == name:
+                return name
+        raise AssertionError  # count never ends
+
+
+class _Known:
+    """The places of planned samples by the hashes of their keys."""
+
+    def __init__(self, planned: Iterable[Planned], identities: _Identities) -> None:
+        keys, places = [_hashes([])], [_hashes([])]
+        for part in planned:
+            keys.append(_hashes(map(folded, part.keys)))
+            places.append(_hashes(part.places))
+            for identity in part.identities:
+                identities.claim(identity)
+        unsorted = np.concatenate(keys)
+        order = np.argsort(unsorted)
+        self._keys, self._places = unsorted[order], np.concatenate(places)[order]
+
+    def places(self, keys: _Hashes) -> list[int | None]:
+        """The hashed place of each planned key; None for the others."""
+        if not len(self._keys):
+            return [None] * len(keys)
+        at = np.searchsorted(self._keys, keys)
+        at[at == len(self._keys)] = 0
+        found = (self._keys[at] == keys).tolist()
+        return [place if one else None for place, one in zip(self._places[at].tolist(), found, strict=True)]
+
+    def place(self, key: int) -> int | None:
+        return self.places(np.array([key], np.uint64))[0]
+
+
+class _Seen:
+    """A growing set of hashes: sorted runs, each at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        self._runs: list[_Hashes] = []
+
+    def add(self, run: _Hashes) -> None:
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")  # which merges what is sorted
+        self._runs.append(run)
+
+    def has(self, keys: _Hashes) -> npt.NDArray[np.bool_]:
+        found = np.zeros(len(keys), np.bool_)
+        for run in self._runs:
+            at = np.searchsorted(run, keys)
+            at[at == len(run)] = 0
+            found |= run[at] == keys
+        return found
+
+    def has_one(self, key: int) -> bool:
+        return bool(self.has(np.array([key], np.uint64))[0])
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _hashes(texts: Iterable[str]) -> _Hashes:
+    digests = b"".join([hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts])
+    return np.frombuffer(digests, "<u8").astype(np.uint64, copy=False)

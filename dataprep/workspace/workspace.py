@@ -1,0 +1,58 @@
+"""The workspace on disk: its plan, its recipe (the parameters last asked for), its stage directories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataprep import __version__
+from dataprep.errors import WorkspaceError
+from dataprep.storage import Folder
+from dataprep.workspace.plan import Plan
+from dataprep.workspace.stage_store import StageDir
+
+SCHEMA = 1
+
+
+class Workspace:
+    """WORKSPACE. Opening one that is missing raises WorkspaceError, unless it is to be created."""
+
+    def __init__(self, path: str | Path, *, create: bool = False) -> None:
+        self.folder = Folder(path)
+        found = self.folder.get_json("dataprep.json")
+        if found is None:
+            if not create:
+                raise WorkspaceError(
+                    f"there is no workspace at {self.folder.path}: begin with `dataprep download SOURCE` or "
+                    "`dataprep import SOURCE`, or name one with -w"
+                )
+            self.folder.put_json("dataprep.json", {"schema": SCHEMA, "made_by": f"dataprep {__version__}"})
+        elif found.get("schema") != SCHEMA:
+            raise WorkspaceError(
+                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this dataprep reads {SCHEMA}"
+            )
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    def plan(self) -> Plan:
+        return Plan(self.folder.folder("plan"))
+
+    def recipe(self) -> dict[str, dict[str, Any]]:
+        """The parameters that each stage was last asked for."""
+        return dict(self.folder.get_json("recipe.json") or {})
+
+    def remember(self, stage_params: Mapping[str, Mapping[str, Any]]) -> None:
+        recipe = self.recipe() | {name: dict(values) for name, values in stage_params.items()}
+        if recipe != self.recipe():
+            self.folder.put_json("recipe.json", recipe)
+
+    def stage_dir(self, name: str, fingerprint: str, *, columns: Mapping[str, str], counted: Sequence[str]) -> StageDir:
+        folder = self.folder.folder(f"stages/{name}@{fingerprint[:8]}")
+        return StageDir(folder, name=name, columns=columns, counted=counted)
+
+    def stage_names(self) -> list[str]:
+        """The names (`align@3f9a1c2e`) of all stage directories."""
+        return self.folder.folder("stages").names("*@*")

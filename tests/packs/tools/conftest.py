@@ -1,0 +1,40 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataprep.imaging.codec import encode_jpeg
+from dataprep.packs.base import Face, Form
+from dataprep.packs.io import write_pack
+
+
+def noise(seed: int, side: int = 16) -> bytes:
+    """A small JPEG that is like no other seed's."""
+    return encode_jpeg(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+
+
+def people(count: int, photos: int, *, seed: int = 0, name: str = "person") -> list[Face]:
+    return [
+        Face(
+            name=f"{name}{label}/{photo}.v1.jpg",
+            label=label,
+            identity=f"{name}{label}",
+            image=noise(1000 * seed + 50 * label + photo),
+        )
+        for label in range(count)
+        for photo in range(photos)
+    ]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Callable[..., Path]:
+    """Write faces as a pack into a new folder."""
+
+    def write(faces: list[Face], name: str = "pack", form: Form | None = None, side: int = 16) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        write_pack(folder, iter(faces), form=form or Form(), height=side, width=side, about={"licence": "none"})
+        return folder
+
+    return write

@@ -1,0 +1,121 @@
+"""The runner on its own: photos that kill workers, versions that changed, shards that cannot be done."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from dataprep.errors import WorkspaceError
+from dataprep.pipeline import runner
+from dataprep.pipeline.executors import LokyExecutor, SerialExecutor, stop_workers
+from dataprep.pipeline.pipeline import Chain, State
+from dataprep.pipeline.progress import Gauge
+from dataprep.pipeline.worker import Board, Result, Task, work
+from dataprep.sources.folder import PhotoFolder
+from dataprep.workspace.workspace import Workspace
+
+
+class Silent:
+    def refresh(self, gauges: Mapping[str, Gauge]) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self, gauges: Mapping[str, Gauge]) -> None: ...
+
+
+@pytest.fixture
+def chain(drawn: Path, tmp_path: Path) -> Chain:
+    workspace = Workspace(tmp_path / "ws", create=True)
+    source = PhotoFolder(drawn)
+    workspace.plan().add(source.describe(), source.digest(), source.samples())
+    return Chain(workspace, {}, upto="crop")
+
+
+class Deadly(SerialExecutor):
+    """Workers that die at one photo, as of a codec that crashes: the board shows where, once they go one by one."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self.deaths = 0
+
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
+        for task in tasks:
+            yield self.alone(task) if task else None
+
+    def alone(self, task: Task) -> Result:
+        plan = Workspace(task.workspace).plan()
+        keys = [s.key for s in plan.samples(next(s for s in plan.shards if s.id == task.shard))]
+        if self._key in keys and self._key not in task.skip:
+            self.deaths += 1
+            Board(Path(task.board), task.slots).set(task.slot, keys.index(self._key) if task.one_by_one else 0)
+            return Result(task=task, died=True)
+        return work(task)
+
+
+def test_a_photo_that_kills_workers_is_left_out_and_the_rest_is_done(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = Deadly("Person_00002/0003")
+    monkeypatch.setattr(runner, "make_executor", lambda jobs: deadly)
+    report = runner.run(chain, jobs=1, display=Silent())
+    assert report.errors == {}
+    assert report.accounts["validate"]["failed"] == {"worker_died": 1}
+    assert report.accounts["validate"]["ok"] == 35
+    assert report.accounts["crop"]["in"] == 35
+    assert deadly.deaths == 5  # once among others, once alone, three times photo by photo
+
+
+def test_a_shard_that_raises_is_reported_and_the_others_are_done(chain: Chain) -> None:
+    state = State(chain, chain.workspace.plan())
+    (chain.workspace.path / "plan" / f"{next(iter(state.shards))}.parquet").write_bytes(b"damaged")
+    report = runner.run(chain, jobs=0, display=Silent())
+    assert len(report.errors) == 1
+    assert "cannot be read" in next(iter(report.errors.values()))
+
+
+def test_loky_gives_every_result(chain: Chain) -> None:
+    try:
+        report = runner.run(chain, jobs=2, display=Silent())
+    finally:
+        stop_workers()
+    assert report.accounts["crop"]["ok"] == 36
+    assert report.committed == {"validate": 1, "crop": 1}
+    assert LokyExecutor(2).run(iter(())) is not None
+
+
+def test_other_library_versions_stop_a_begun_stage_until_accepted(chain: Chain) -> None:
+    runner.run(chain, jobs=0, display=Silent())
+    link = chain.link("validate")
+    described = link.directory.described()
+    assert described is not None
+    link.directory.describe({**described, "versions": {"pillow": "1.0"}})
+    runner.run(chain, jobs=0, display=Silent())  # nothing is pending: nothing to object to
+    shard = next(iter(chain.workspace.plan().shards)).id
+    link.directory.ask_retry(shard, ["bug"])
+    with pytest.raises(WorkspaceError, match=r"pillow 1\.0 -> .*--accept-versions"):
+        runner.run(chain, jobs=0, display=Silent())
+    runner.run(chain, jobs=0, display=Silent(), accept_versions=True)
+    assert link.directory.described() == described
+
+
+def test_a_photo_that_changed_behind_validates_back_is_noticed(drawn: Path, tmp_path: Path) -> None:
+    import shutil
+
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn, photos)
+    (photos / "truth.csv").unlink()
+    workspace = Workspace(tmp_path / "ws", create=True)
+    source = PhotoFolder(photos)
+    workspace.plan().add(source.describe(), source.digest(), source.samples())
+    runner.run(Chain(workspace, {}, upto="crop"), jobs=0, display=Silent())
+    (photos / "Person_00000/0001.jpg").write_bytes((photos / "Person_00001/0001.jpg").read_bytes())
+    (photos / "Person_00000/0002.jpg").unlink()
+    report = runner.run(Chain(workspace, {}, upto="align"), jobs=0, display=Silent())
+    assert report.accounts["detect"]["failed"] == {"photo_changed": 1, "unreadable": 1}
+
+
+def test_runs_leave_a_log_of_events(chain: Chain) -> None:
+    runner.run(chain, jobs=0, display=Silent())
+    (log,) = (chain.workspace.path / "runs").glob("*.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [e["event"] for e in events] == ["pending", "pending", "commit", "commit", "end"]
+    assert events[2]["ok"] == 36
