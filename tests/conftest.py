@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared" / "data"
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "dataprep", *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    """The environment without proxies or a workspace of the person who runs the tests."""
-    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k != "DATAPREP_WORKSPACE"}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+from helpers.command import SHARED, Run, command, environment
 
 
 @pytest.fixture
@@ -62,9 +45,3 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the real data is not there ({SHARED})")
     return SHARED
-
-
-def pack_bytes(folder: Path) -> dict[str, bytes]:
-    """The files of a pack that must not differ between two ways to the same pack."""
-    names: Sequence[str] = ("train.rec", "train.idx", "train.lst", "property", "labels.tsv", "holdout.bin")
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}

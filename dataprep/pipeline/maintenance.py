@@ -98,7 +98,10 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
     The stages' next run does it. Raises UsageError for unknown reasons and shards, WorkspaceError if no sample was lost
     for them.
     """
-    wanted = [Reason.from_code(code).code for code in reasons]
+    try:
+        wanted = [Reason.from_code(code).code for code in reasons]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     opened = Workspace(workspace)
     chain = Chain(opened, opened.recipe())
     among = frozenset(shards)

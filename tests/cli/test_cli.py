@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import ROOT, Run, environment
+from helpers.command import ROOT, Run, environment
 
 from dataprep.cli.main import cli
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from helpers.command import Run
 
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.synth.photos import draw

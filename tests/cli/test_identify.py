@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from helpers.command import Run
 
 from dataprep.embeddings.dumps import write_features, write_vector
 from dataprep.embeddings.files import read_vector

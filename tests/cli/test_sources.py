@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from helpers.command import Run
 
 from dataprep.storage import locked
 from dataprep.workspace.workspace import Workspace

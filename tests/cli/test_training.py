@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from helpers.command import Run
 
 from dataprep.imaging.codec import encode_png
 from dataprep.models.model_files import save_model

@@ -26,8 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import environment, pack_bytes  # noqa: E402
 from crash.oldweb import WAITING, OldWeb  # noqa: E402
+from helpers.command import environment, pack_bytes  # noqa: E402
 from helpers.processes import workers_of  # noqa: E402
 from helpers.webserver import serving  # noqa: E402
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from aiohttp import web  # noqa: E402
-from conftest import environment  # noqa: E402
+from helpers.command import environment  # noqa: E402
 from helpers.downloads import PHOTO  # noqa: E402
 from helpers.webserver import serving  # noqa: E402
 

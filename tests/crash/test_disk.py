@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import Run, command, environment
+from helpers.command import Run, command, environment
 from helpers.downloads import PHOTO
 from helpers.webserver import serving
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import environment
+from helpers.command import environment
 
 
 def test_while_the_network_is_gone_nothing_counts_and_all_photos_arrive(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import Run, command, environment
+from helpers.command import Run, command, environment
 from helpers.downloads import PHOTO
 from helpers.processes import workers_of
 from helpers.webserver import serving
@@ -146,7 +146,7 @@ HUNGRY = """
 import io, resource, sys
 from PIL import Image
 import cv2
-from dataprep.imaging.photo import decode
+from dataprep.imaging.codec import decode
 stream = io.BytesIO()
 Image.new("RGB", (9000, 9000), "red").save(stream, sys.argv[1])
 pages = int(open("/proc/self/statm").read().split()[0])

@@ -182,7 +182,7 @@ def test_a_panorama_takes_bounded_memory() -> None:
     code = """
 import resource, sys
 import numpy as np
-from dataprep.imaging.faces import Target
+from dataprep.detection.base import Target
 from dataprep.detection.mtcnn_c import CDetector
 detector = CDetector()
 detector.detect([np.zeros((100, 100, 3), np.uint8)])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import command, environment
+from helpers.command import command, environment
 from helpers.downloads import PHOTO, Noting, download, to_loopback
 from helpers.webserver import serving
 

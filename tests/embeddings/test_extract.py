@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, command, environment
+from helpers.command import Run, command, environment
 
 from dataprep.embeddings.extract import extract
 from dataprep.embeddings.files import read_features

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import environment
+from helpers.command import environment
+from helpers.small_faces import noise, people
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from packs.tools.conftest import noise, packed, people
 
 from dataprep.errors import DataprepError, RecordError
 from dataprep.packs.base import Form
@@ -25,8 +25,6 @@ from dataprep.packs.recordio import MAGIC, frame, image_head, unframe
 from dataprep.packs.recovery import Found, Gap, salvage
 from dataprep.packs.tools.repair import repair
 from dataprep.packs.tools.verify import verify
-
-__all__ = ["packed"]  # a fixture
 
 HEAD = struct.Struct("<II")
 fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -180,8 +178,8 @@ LOOK = """
 import json, sys, time
 from pathlib import Path
 from dataprep.errors import DataprepError
-from dataprep.packs.repair import repair
-from dataprep.packs.verify import verify
+from dataprep.packs.tools.repair import repair
+from dataprep.packs.tools.verify import verify
 source = Path(sys.argv[1])
 before = time.process_time()
 codes = [finding.code for finding in verify(source)[1]]

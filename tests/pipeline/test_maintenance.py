@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from helpers.command import Run
 
 from dataprep.errors import UsageError, WorkspaceError
 from dataprep.pipeline.maintenance import ask_retry, hosts_that_failed

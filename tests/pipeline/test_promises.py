@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import Run, command, environment, pack_bytes
+from helpers.command import Run, command, environment, pack_bytes
 from helpers.processes import seconds_of_cpu, workers_of
 from helpers.webserver import serving
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
+from helpers.command import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

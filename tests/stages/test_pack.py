@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Run, command, environment, pack_bytes
+from helpers.command import Run, command, environment, pack_bytes
 
 from dataprep.packs.base import Form
 from dataprep.packs.io import open_pack

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run, command, environment
+from helpers.command import Run, command, environment
 
 from dataprep.errors import Interrupted, ModelError, RecordError, UsageError
 from dataprep.imaging.codec import encode_jpeg

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from conftest import Run
-from packs.tools.conftest import people
+from helpers.command import Run
+from helpers.small_faces import people
 
 from dataprep.errors import RecordError
 from dataprep.packs.base import Face, Form

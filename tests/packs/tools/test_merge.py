@@ -3,8 +3,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run
-from packs.tools.conftest import people
+from helpers.command import Run
+from helpers.small_faces import people
 
 from dataprep.errors import RecordError
 from dataprep.packs.base import Form

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Run
-from packs.tools.conftest import noise, people
+from helpers.command import Run
+from helpers.small_faces import noise, people
 
 from dataprep.errors import RecordError
 from dataprep.packs.base import Face, Form

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
-from packs.tools.conftest import noise, people
+from helpers.command import Run
+from helpers.small_faces import noise, people
 
 from dataprep.packs.base import Form
 from dataprep.packs.rec_reader import Pack

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, environment
+from helpers.command import ROOT, environment
 
 from dataprep.train.data.augment import AUGMENTS, Augment
 

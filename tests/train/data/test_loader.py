@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment
+from helpers.command import ROOT, environment
 from helpers.small_packs import INPUT, SIDE, Numbers, equal, grid, load, write
 from PIL import Image
 
@@ -185,9 +185,9 @@ _READER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background has it ignored
 from pathlib import Path
-from dataprep.models.input import Input
-from dataprep.train.loader import batches
-from dataprep.train.source import open_source
+from dataprep.models.preprocessing import Input
+from dataprep.train.data.loader import batches
+from dataprep.train.data.dataset import open_source
 source = open_source([Path(sys.argv[1])])
 while True:
     for batch in batches(source, Input(height=24, width=24), batch_size=4, seed=0, epoch=0, skip=0, workers=2):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
+from helpers.command import environment
 
 from dataprep.errors import Interrupted
 from dataprep.imaging.codec import encode_jpeg

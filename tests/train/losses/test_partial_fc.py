@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
+from helpers.command import environment
 
 from dataprep.train.distributed.collectives import shard
 from dataprep.train.losses.factory import Head, make_head
@@ -84,7 +84,7 @@ for number, (params, classes, start) in enumerate(torch.load(f"{{folder}}/cases.
     found = trained(LossParams(**params), classes, rank=rank, world=world, start=start)
     torch.save(found, f"{{folder}}/{{number}}.{{rank}}.pt")
 try:
-    from dataprep.train.heads import make_head
+    from dataprep.train.losses.factory import make_head
     make_head(LossParams(), 6, 5, rank=rank, world=world)(torch.zeros(2, 6), torch.tensor([1, 5 if rank == 1 else 2]))
 except Exception as error:
     print(type(error).__name__, error)
@@ -97,7 +97,7 @@ def in_processes(folder: Path, cases: list[Case], world: int) -> tuple[list[list
     folder.mkdir()
     torch.save([(params.as_dict(), classes, start) for params, classes, start in cases], folder / "cases.pt")
     here = Path(__file__).resolve().parent
-    code = WORKER.format(tests=str(here.parent), here=str(here))
+    code = WORKER.format(tests=str(here.parents[1]), here=str(here))
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", code, str(rank), str(world), str(folder)],

@@ -1,8 +1,9 @@
+"""Packs of a few small images that are like no others."""
+
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.packs.base import Face, Form
@@ -27,12 +28,11 @@ def people(count: int, photos: int, *, seed: int = 0, name: str = "person") -> l
     ]
 
 
-@pytest.fixture
-def packed(tmp_path: Path) -> Callable[..., Path]:
-    """Write faces as a pack into a new folder."""
+def pack_writer(root: Path) -> Callable[..., Path]:
+    """A function that writes faces as a pack into a new folder under `root`."""
 
     def write(faces: list[Face], name: str = "pack", form: Form | None = None, side: int = 16) -> Path:
-        folder = tmp_path / name
+        folder = root / name
         folder.mkdir()
         write_pack(folder, iter(faces), form=form or Form(), height=side, width=side, about={"licence": "none"})
         return folder
