@@ -1,7 +1,7 @@
-"""The exceptions a user can meet, and the reasons for which a sample does not make it.
+"""The exceptions that a user may see, and the reasons for which a sample is rejected.
 
-A sample's trouble is a `Reason` in a ledger row and never an exception; an exception means that the command as a whole
-cannot go on. Every message names what is wrong and what to do about it.
+A problem with one sample is a `Reason` in a ledger row, never an exception. An exception means that the whole command
+cannot continue. Every message says what is wrong; the hint says what to do about it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataprep.reasons import Reason
 
 
 class DataprepError(Exception):
-    """Base of everything raised on purpose.
+    """Base class of all errors raised deliberately.
 
-    The message says what is wrong, in terms of the library. `hint` is what somebody at the command line types or does
-    about it; the command line prints it on a line of its own. `exit_code` is what the command line exits with.
+    The message says what is wrong, in terms of the library. `hint` says what to type or do about it; the command line
+    prints it on a line of its own. `exit_code` is the exit status of the command line.
     """
 
     exit_code = 1
@@ -30,14 +30,14 @@ class DataprepError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def within(self, where: object) -> Self:
-        """The same error, hint included, with `where: ` in front of its message: a file that holds what is wrong."""
+        """A copy of the error, hint included, with `where: ` (such as a file) in front of its message."""
         error = copy.copy(self)
         error.args = (f"{where}: {self}",)
         return error
 
 
 class UsageError(DataprepError):
-    """The command cannot be understood or does not fit this workspace."""
+    """The command is invalid or does not fit this workspace."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class LockedError(DataprepError):
 
 
 class Interrupted(DataprepError):
-    """The user or the system asked the run to stop; what was finished is committed."""
+    """The run was stopped by the user or the system; finished work is committed."""
 
     exit_code = 130
 
@@ -63,11 +63,11 @@ class WorkspaceError(DataprepError):
 
 
 class RecordError(DataprepError):
-    """A packed file (.rec, .idx, .lst, property, .bin) is damaged or is not what it claims to be."""
+    """A packed file (.rec, .idx, .lst, property, .bin) is damaged or not of the expected format."""
 
 
 class ImagingError(DataprepError):
-    """A photo's bytes cannot be turned into pixels; carries the reason for the ledger."""
+    """A photo cannot be decoded; `reason` is recorded in the ledger."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason.code}: {detail}" if detail else reason.code)

@@ -6,8 +6,8 @@ import functools
 import re
 import unicodedata
 
-# controls, what file systems or shells reserve, halves of pairs, and what shows as nothing or turns the text around:
-# zero-width, bidirectional and other default-ignorable characters; U+FFFD stands for bytes that were no UTF-8
+# control characters, characters reserved by file systems or shells, surrogates, and invisible or direction-changing
+# characters (zero-width, bidirectional and other default-ignorable); U+FFFD replaces bytes that were not UTF-8
 _UNSAFE = re.compile(
     r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5'
     r"\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
@@ -19,14 +19,14 @@ _UNSAFE = re.compile(
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
 
 
-_LONGEST = 180  # bytes of UTF-8; file systems allow 255, and suffixes come on top
+_LONGEST = 180  # bytes of UTF-8; file systems allow 255, and suffixes are appended
 
 
-@functools.lru_cache(maxsize=1 << 14)  # lists of millions of photos hold the same names again and again
+@functools.lru_cache(maxsize=1 << 14)  # lists of millions of photos repeat the same names
 def is_safe(name: str) -> bool:
-    """Whether a name from a list can be the name of a file or folder: one component that stays where it is put.
+    """Whether a name from a list is safe as the name of a file or folder: a single path component.
 
-    It must stand in NFC, and be as harmless after NFKC, into which some systems turn names: U+FF0F is a `/` there.
+    It must be in NFC, and also safe in NFKC, to which some systems convert names: U+FF0F becomes `/` there.
     """
     if not _is_plain(name):
         return False
@@ -34,12 +34,12 @@ def is_safe(name: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """In NFC and without dots and blanks at its end, which Windows drops: Robert_Downey_Jr. is Robert_Downey_Jr."""
+    """The name in NFC, without trailing dots and spaces, which Windows drops: Robert_Downey_Jr. -> Robert_Downey_Jr."""
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).rstrip(". ")
 
 
 def folded(name: str) -> str:
-    """Equal for two names that are one to a disk that tells no cases, or no ways to write an accent, apart."""
+    """A key that is equal for names that collide on file systems that ignore case or Unicode normalisation."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

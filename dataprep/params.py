@@ -1,7 +1,7 @@
-"""Parameters of stages: frozen dataclasses that know which of their fields change the output.
+"""Parameters of stages: frozen dataclasses that mark which of their fields change the output.
 
-A field made with `param()` counts: it is part of the stage's fingerprint. One made with `runtime()` does not: it says
-how to do the work (time-outs, paths), never what comes out. Both carry the help text that the command line shows.
+A field made with `param()` is part of the stage's fingerprint. A field made with `runtime()` is not: it controls how
+the work is done (time-outs, paths), not the output. Both have the help text that the command line shows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from dataprep.errors import UsageError
 
 
 def param(default: Any, help: str, **extra: Any) -> Any:
-    """A field that counts. `choices=(...)`, `minimum=` and `maximum=` are checked when the parameters are made."""
+    """A field of the fingerprint. `choices=(...)`, `minimum=` and `maximum=` are checked on construction."""
     return _field(default, help, counts=True, **extra)
 
 
 def runtime(default: Any, help: str, **extra: Any) -> Any:
-    """A field that does not change the output, and so is no part of the fingerprint."""
+    """A field that does not change the output and is not part of the fingerprint."""
     return _field(default, help, counts=False, **extra)
 
 
@@ -38,7 +38,7 @@ def _field(default: Any, help: str, **metadata: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class StageParams:
-    """Base of every stage's parameters; subclasses are frozen, keyword-only dataclasses of plain values."""
+    """Base class of stage parameters. Subclasses are frozen, keyword-only dataclasses of plain values."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -46,7 +46,7 @@ class StageParams:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Parameters from a recipe's mapping. Dashes may stand for underscores; unknown names raise UsageError."""
+        """Parameters from a recipe's mapping. Names may have dashes or underscores; unknown names raise UsageError."""
         hints = get_type_hints(cls)
         names = {f.name: f for f in dataclasses.fields(cls)}
         chosen = {}
@@ -54,23 +54,23 @@ class StageParams:
             name = given.replace("-", "_")
             if name not in names:
                 known = ", ".join(sorted(n.replace("_", "-") for n in names))
-                raise UsageError(f"unknown option {given!r}; the options here are: {known}")
+                raise UsageError(f"unknown option {given!r}; the options are: {known}")
             chosen[name] = _coerce(name, value, hints[name])
         return cls(**chosen)
 
     def counted(self) -> dict[str, Any]:
-        """The fields that are part of the fingerprint, ready for JSON."""
+        """The fields of the fingerprint, JSON-serialisable."""
         return {
             f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.metadata.get("counts", True)
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, ready for JSON and for `from_mapping`."""
+        """All fields, JSON-serialisable and accepted by `from_mapping`."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of canonical JSON (sorted keys, no blanks, no NaN), in hex."""
+    """SHA-256 of canonical JSON (sorted keys, no spaces, no NaN), in hex."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -100,16 +100,16 @@ def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     option = name.replace("_", "-")
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
-        raise UsageError(f"--{option}: {value!r} is not one of {', '.join(map(str, choices))}")
+        raise UsageError(f"{option}: {value!r} is not one of {', '.join(map(str, choices))}")
     low, high = metadata.get("minimum"), metadata.get("maximum")
     if value is None:
         return
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"--{option}: {value!r} is no number to work with")
+        raise UsageError(f"{option}: {value!r} is not a finite number")
     if low is not None and not value >= low:
-        raise UsageError(f"--{option}: {value!r} is below {low}")
+        raise UsageError(f"{option}: {value!r} is below {low}")
     if high is not None and not value <= high:
-        raise UsageError(f"--{option}: {value!r} is above {high}")
+        raise UsageError(f"{option}: {value!r} is above {high}")
 
 
 def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, str | list[str]]:

@@ -9,9 +9,9 @@ Verdict = Literal["ok", "dropped", "failed"]
 
 
 class Reason(Enum):
-    """Why a sample was dropped (the data says no) or failed (something went wrong while asking).
+    """Why a sample was dropped (its data is unusable) or failed (an error occurred while processing it).
 
-    Members are (code, verdict, transient): `transient` marks failures that a retry may mend.
+    Members are (code, verdict, transient): `transient` marks failures that a retry may resolve.
     """
 
     # the URL itself
@@ -19,7 +19,7 @@ class Reason(Enum):
     BAD_LINE = ("bad_line", "dropped", False)
     BAD_NAME = ("bad_name", "dropped", False)
     FORBIDDEN_ADDRESS = ("forbidden_address", "dropped", False)
-    # the answer
+    # the HTTP response
     HTTP_4XX = ("http_4xx", "failed", False)
     HTTP_404 = ("http_404", "failed", False)
     HTTP_429 = ("http_429", "failed", True)
@@ -37,7 +37,7 @@ class Reason(Enum):
     HOST_DOWN = ("host_down", "failed", True)
     ROBOTS = ("robots_txt", "dropped", False)
     ROBOTS_DOWN = ("robots_txt_unreachable", "failed", True)
-    # what was found instead of a photo
+    # the content is not a usable photo
     EMPTY = ("empty", "dropped", False)
     HTML = ("html", "dropped", False)
     NOT_AN_IMAGE = ("not_an_image", "dropped", False)
@@ -50,7 +50,7 @@ class Reason(Enum):
     CORRUPT = ("corrupt", "dropped", False)
     TOO_SMALL = ("too_small", "dropped", False)
     BOMB = ("too_many_pixels", "dropped", False)
-    # what the files on disk did
+    # files on disk
     UNREADABLE = ("unreadable", "failed", True)
     PHOTO_CHANGED = ("photo_changed", "failed", True)
     # boxes and faces
@@ -60,7 +60,7 @@ class Reason(Enum):
     BAD_LANDMARKS = ("bad_landmarks", "dropped", False)
     TINY_FACE = ("tiny_face", "dropped", False)
     OTHER_SIZE = ("other_size", "dropped", False)
-    # quality that was asked for
+    # quality filters
     LOW_PROBABILITY = ("low_probability", "dropped", False)
     SMALL_FACE = ("small_face", "dropped", False)
     CUT_FACE = ("cut_face", "dropped", False)
@@ -73,7 +73,7 @@ class Reason(Enum):
     EXCLUDED = ("excluded", "dropped", False)
     DUPLICATE = ("duplicate", "dropped", False)
     AMBIGUOUS = ("ambiguous", "dropped", False)
-    # us
+    # internal errors
     BUG = ("bug", "failed", True)
     WORKER_DIED = ("worker_died", "failed", True)
 
@@ -84,7 +84,7 @@ class Reason(Enum):
 
     @classmethod
     def from_code(cls, code: str) -> Reason:
-        """The member whose `code` is given; UsageError lists the codes if there is none."""
+        """The member with this `code`. Raises UsageError, which lists the codes, if there is none."""
         for reason in cls:
             if reason.code == code:
                 return reason

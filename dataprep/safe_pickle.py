@@ -1,9 +1,9 @@
-"""Pickles of images and truth values, or of weights, opened so that nothing in them is run and little can be wasted.
+"""Safe reading of pickles of images and labels, or of weights: nothing in them is executed, and memory is bounded.
 
-A verification set's .bin is a pickle, and a pickle is a program. Ours is read twice: a scan of its opcodes, which must be
-among those that lists (of weights: dicts) of bytes and plain arrays need, with lengths and memo numbers that the file is
-long enough for; then Python's own unpickler, for which every global is a stand-in of this module and numpy itself is
-never called.
+A verification set's .bin is a pickle, and a pickle is a program. It is read twice. First a scan checks its opcodes:
+only those that lists (for weights: dicts) of bytes and plain arrays need are allowed, and lengths and memo numbers must
+fit the file's size. Then Python's own unpickler loads it; every global is a stand-in from this module, and numpy itself
+is never called.
 Opcodes: Python's Lib/pickletools.py.
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError
 
-# opcode -> how its argument is stored: bytes of fixed width, "line" or two, or a count of so many bytes and then the data
+# opcode -> how its argument is stored: a fixed number of bytes, one or two lines, or a byte count and then the data
 _FIXED = {
     **dict.fromkeys(b".(]lae)t\x85\x86\x87N\x88\x89\x93Rb\x94", 0),
     **dict.fromkeys(b"\x80Kqh", 1),
@@ -41,9 +41,9 @@ _PLAIN, _NUMBERS = re.compile(r"[biu][1248]"), re.compile(r"[biu][1248]|f[248]")
 
 
 class Array:
-    """What a pickled numpy array stands for: a type of numbers, a shape and the bytes.
+    """The stand-in for a pickled numpy array: a number type, a shape and the bytes.
 
-    `data` is as it stands in the pickle: several arrays may share it."""
+    `data` is the pickle's own object; several arrays may share it."""
 
     def __init__(self, *arguments: Any) -> None:
         self._dtype, self._shape = np.dtype("u1"), (0,)
@@ -57,16 +57,16 @@ class Array:
 
     def fill(self, shape: Any, dtype: Any, data: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
-            raise RecordError("an array in it holds something else than whole numbers")
+            raise RecordError("an array in it does not hold plain numbers")
         sides = shape if isinstance(shape, tuple) else (shape,)
         if not all(isinstance(side, int) and side >= 0 for side in sides):
             raise RecordError(f"an array in it has the shape {str(shape)[:60]}")
         if math.prod(sides) * dtype.plain.itemsize != len(data):
-            raise RecordError(f"an array in it claims the shape {str(sides)[:60]} and holds {len(data)} bytes")
+            raise RecordError(f"an array in it claims the shape {str(sides)[:60]} but holds {len(data)} bytes")
         self._dtype, self._shape, self.data = dtype.plain, sides, data
 
     def values(self) -> npt.NDArray[Any]:
-        """The elements in a row; a transposed array of more than one column is not expected here."""
+        """The elements as a flat array; a transposed array of several columns is not expected here."""
         return np.frombuffer(self.data, self._dtype)
 
     def array(self) -> npt.NDArray[Any]:
@@ -93,10 +93,10 @@ class _AnyDtype(_Dtype):
 
 
 def load_plain(data: bytes, *, weights: bool = False) -> Any:
-    """What a pickle of lists, tuples, bytes, truth values and numpy arrays (as `Array`) holds; with `weights`, of dicts and
-    of arrays of floats too.
+    """Load a pickle of lists, tuples, bytes, booleans and numpy arrays (as `Array`); with `weights`, also dicts and
+    arrays of floats.
 
-    Str of Python 2 come as bytes. Raises RecordError for anything else, hostile or damaged.
+    Python 2's str become bytes. Raises RecordError for anything else, hostile or damaged.
     """
     scan(data, weights=weights)
     try:
@@ -108,7 +108,7 @@ def load_plain(data: bytes, *, weights: bool = False) -> Any:
 
 
 def scan(data: bytes, *, weights: bool = False) -> None:
-    """Go through the opcodes without executing them. Raises RecordError for one that has no business in a .bin, a length
+    """Walk the opcodes without executing them. Raises RecordError for an opcode that a .bin does not need, a length
     beyond the end of the file, or a memo number that would make Python reserve more than the file could fill."""
     position, opcodes, end = 0, 0, len(data)
     fixed = {**_FIXED, **_MAPPINGS} if weights else _FIXED
@@ -125,11 +125,11 @@ def scan(data: bytes, *, weights: bool = False) -> None:
             position = _after_lines(data, start, *_LINES[code])
         else:
             raise RecordError(
-                f"its pickle uses opcode {bytes([code])!r} at byte {position}, which no "
-                f"{'weights need' if weights else 'list of images needs'}"
+                f"its pickle uses opcode {bytes([code])!r} at byte {position}, which "
+                f"{'weights do' if weights else 'a list of images does'} not need"
             )
         if position > end:
-            raise RecordError(f"it is cut short, or lies about a length, at byte {start - 1}")
+            raise RecordError(f"it is cut short, or states a wrong length, at byte {start - 1}")
         if code in _PUTS and _memo_number(data[start:position], _PUTS[code]) > opcodes:
             raise RecordError(f"its pickle has an impossible memo number at byte {start - 1}")
         if code == ord("."):
@@ -178,15 +178,15 @@ class _Unpickler(pickle.Unpickler):
         found = self._stand_ins.get((module, name))
         if found is None:
             raise RecordError(
-                f"its pickle asks for {module[:60]}.{name[:60]}; only numpy arrays are opened, nothing is run"
+                f"its pickle refers to {module[:60]}.{name[:60]}; only numpy arrays are loaded, no code is run"
             )
         return found
 
     def _encode(self, text: Any, encoding: Any = "latin1") -> bytes:
-        """How Python 3 writes bytes for Python 2. All of them together cannot be longer than the file."""
+        """How Python 3 writes bytes for Python 2. In total they cannot be longer than the file."""
         self._left -= len(text)
         if self._left < 0 or encoding not in ("latin1", "latin-1", b"latin1"):
-            raise RecordError("its pickle makes more out of its text than there is, or encodes it oddly")
+            raise RecordError("its pickle reuses text beyond the file's size, or has an unknown encoding")
         return bytes(text.encode("latin1"))
 
     def _bytes(self, *arguments: Any) -> bytes:
@@ -196,11 +196,11 @@ class _Unpickler(pickle.Unpickler):
             return self._encode(*arguments)
         if len(arguments) == 1 and isinstance(arguments[0], bytes):
             return arguments[0]
-        raise RecordError("its pickle makes bytes out of something that is no text")
+        raise RecordError("its pickle makes bytes from something that is not text")
 
 
 class _Mapping(dict[Any, Any]):
-    """An OrderedDict. Attributes that its pickle would set are left out."""
+    """An OrderedDict. Attributes that the pickle sets are ignored."""
 
     def __init__(self, *items: Any) -> None:
         super().__init__(*items)
@@ -210,7 +210,7 @@ class _Mapping(dict[Any, Any]):
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    """A numpy truth value or whole number."""
+    """A numpy boolean or integer."""
     if isinstance(data, str):
         data = data.encode("latin1")
     one = Array()
@@ -219,7 +219,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """How pickle protocol 5 keeps arrays."""
+    """How pickle protocol 5 stores arrays."""
     array = Array()
     array.fill(shape, dtype, data)
     return array

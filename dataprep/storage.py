@@ -1,6 +1,6 @@
-"""Folders that are written so that a reader, or a run after a power cut, sees a file whole or not at all.
+"""Folders with atomic writes: a reader, or a run after a power cut, sees a complete file or none.
 
-This is the seam for object stores: everything else names files relative to a `Folder`.
+Support for object stores would go here: all other code names files relative to a `Folder`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Folder:
         return self.put(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
     def put_all(self, files: Iterable[tuple[str, bytes]]) -> list[str]:
-        """`put` for many files of this directory, all of them or none unless the process dies; which ones.
+        """`put` many files of this directory: all or none, unless the process dies. Returns their names.
 
-        They are synced and renamed together at the end, which is several times as fast.
+        The files are synced and renamed together at the end, which is several times as fast.
         """
         names: list[str] = []
         self.path.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class Folder:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A stream whose content appears under `name` only if the block ends without an exception."""
+        """A stream whose content appears as `name` only if the block ends without an exception."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._temporary(name)
@@ -84,17 +84,18 @@ class Folder:
         sync_directory(target.parent)
 
     def get_json(self, name: str) -> Any:
-        """The JSON under `name`, or None if there is no such file; damaged JSON raises WorkspaceError."""
+        """The JSON in the file `name`, or None if it does not exist. Damaged JSON raises WorkspaceError."""
         path = self.path / name
         try:
             return json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise WorkspaceError(f"{path} is damaged ({error}); remove it to redo the work it stands for") from None
+            hint = f"remove {path} to redo the work that it records"
+            raise WorkspaceError(f"{path} is damaged ({error})", hint=hint) from None
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Sorted names of the files here that match, leftovers of interrupted writes not among them."""
+        """Sorted names of the matching files, without leftovers of interrupted writes."""
         if not self.path.is_dir():
             return []
         return sorted(p.name for p in self.path.glob(pattern) if not p.name.startswith("."))
@@ -123,7 +124,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 class HashedFile:
-    """A new file whose sha256 is computed by a thread beside the writing, not after it."""
+    """A new file whose sha256 is computed in a thread while it is written."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._stream = open(path, "wb", buffering=0)  # noqa: SIM115
@@ -141,14 +142,14 @@ class HashedFile:
         return len(block)
 
     def close(self) -> str:
-        """Close the file; the sha256 of all that was written."""
+        """Close the file and return the sha256 of its content."""
         self._waiting.put(None)
         self._thread.join()
         self._stream.close()
         return self._state.hexdigest()
 
     def abandon(self) -> None:
-        """Close the file, if it is open, whatever it holds."""
+        """Close the file if it is open, and discard the sha256."""
         if not self._stream.closed:
             self.close()
 
@@ -162,9 +163,10 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def local_copy(path: str | os.PathLike[str]) -> Path:
-    """The file or folder itself, or a copy on this disk of what lies under an fsspec URL (s3://, gs://, https://, ...).
+    """The local file or folder itself, or a local copy of an fsspec URL (s3://, gs://, https://, ...).
 
-    A URL is copied once per process, to a place that goes with it. Raises WorkspaceError if it cannot be read.
+    A URL is copied once per process, to a temporary folder that is removed at exit. Raises WorkspaceError if it cannot
+    be read.
     """
     return _fetched(os.fspath(path)) if is_url(path) else Path(path)
 
@@ -185,10 +187,10 @@ def _fetched(url: str) -> Path:
 
 
 def publish_directory(staged: Path, target: Path) -> None:
-    """Put a finished directory in the place of `target`; the one that was there stays until the new one is complete.
+    """Replace `target` with a finished directory; the old one is kept until the new one is complete.
 
-    Between the two renames neither stands under its name; `staged` then lies beside it in full, and running the same
-    command again makes it anew.
+    Between the two renames `target` does not exist. If the process dies then, `staged` is still complete beside it, and
+    running the same command again rebuilds `target`.
     """
     retired = target.with_name(f".{target.name}.retired")
     shutil.rmtree(retired, ignore_errors=True)
@@ -196,7 +198,7 @@ def publish_directory(staged: Path, target: Path) -> None:
         if entry.is_file():
             with open(entry, "rb") as stream:
                 os.fsync(stream.fileno())
-    os.sync()  # what lies in sub-folders too
+    os.sync()  # includes the files in sub-folders
     if target.exists():
         os.replace(target, retired)
     os.replace(staged, target)
@@ -206,7 +208,7 @@ def publish_directory(staged: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder/.lock` for the block; LockedError at once if another process holds it."""
+    """Hold `folder/.lock` for the block. Raises LockedError at once if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

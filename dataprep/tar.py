@@ -1,11 +1,11 @@
-"""Members of tar archives that come out the same byte for byte, and the extension that an image's content asks for."""
+"""Reproducible members of tar archives, and file extensions by image content."""
 
 from __future__ import annotations
 
 import tarfile
 
 _BLOCK = 512
-_NAME, _LARGEST = 100, 0o77777777777  # what fits into one block's fields
+_NAME, _LARGEST = 100, 0o77777777777  # limits of the fields of one header block
 END = b"\0" * (2 * _BLOCK)
 _EMPTY = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 _SUM = sum(_EMPTY[:124]) + sum(_EMPTY[135:148]) + sum(b" " * 8) + sum(_EMPTY[156:])
@@ -14,29 +14,29 @@ _EXTENSIONS = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"GIF":
 
 
 def member(name: str, data: bytes) -> tuple[bytes, int]:
-    """A tar member, header to padding, and the offset of `data` in it. The same input gives the same bytes."""
+    """A tar member (header, data, padding) and the offset of `data` in it. Equal input gives equal bytes."""
     header = _header(name, len(data))
     return b"".join((header, data, bytes(-len(data) % _BLOCK))), len(header)
 
 
 def _header(name: str, size: int) -> bytes:
-    """What tarfile writes, by hand where one block holds it: that is ten times faster, and once per photo counts."""
+    """The header that tarfile would write. One-block headers are built by hand, which is ten times faster."""
     if not name.isascii() or len(name) > _NAME or size > _LARGEST:
         info = tarfile.TarInfo(name)
         info.size = size
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
     field = name.encode()
     octal = b"%011o" % size
-    # POSIX 1003.1-2001, ustar: the sum of all bytes, those of the sum itself taken as blanks
+    # POSIX 1003.1-2001, ustar: the sum of all bytes, with those of the sum itself as spaces
     check = b"%06o\0 " % (_SUM + sum(field) + sum(octal))
     return b"".join((field, _EMPTY[len(field) : 124], octal, _EMPTY[135:148], check, _EMPTY[156:]))
 
 
 def extension(image: bytes) -> str:
-    """jpg, png, webp, gif or bmp by the first bytes; bin for anything else."""
+    """jpg, png, webp, gif or bmp, by the first bytes; otherwise bin."""
     return next((name for start, name in _EXTENSIONS.items() if image.startswith(start)), "bin")
 
 
 def member_name(key: str, data: bytes) -> str:
-    """The key with the extension that the content asks for."""
+    """The key with the extension of its content."""
     return f"{key}.{extension(data)}"

@@ -1,4 +1,4 @@
-"""The values that travel between the parts: what a source lists, and what became of it after a stage."""
+"""The data types shared by all parts: a sample listed by a source, and its result after a stage."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One line of a source: a photo, whose face it shows, and where.
+    """One line of a source: a photo, the identity of its face, and the face's position.
 
-    `key` is unique in a plan and reads `identity/name`. A sample lies either behind a `url` or on this disk under
-    `path`: a file, or the record at byte `offset` of a .rec. An `aligned` one is a face as a pack holds it, not a photo
-    to look for faces in. `box` is the published face box, in the frame that `box_frame` names: `stored` is the pixel
-    grid of the file as it is, `upright` the grid after the EXIF turn. `landmarks` are the published ones in that frame:
-    five (x, y) in the field's order (imaging/geometry.py), whole numbers being centres of pixels. `hash` is the published
-    one of the photo's bytes as `algorithm:hex`. `trouble` is set when the source's line itself is unusable.
+    `key` is unique in a plan and has the form `identity/name`. A sample has a `url` or a local `path`: a file, or the
+    record at byte `offset` of a .rec. An `aligned` sample is an aligned face, not a photo in which to detect faces.
+    `box` is the published face box in the frame `box_frame`: `stored` is the pixel grid of the file, `upright` the grid
+    after the EXIF rotation. `landmarks` are the published landmarks in that frame: five (x, y) in insightface's order
+    (imaging/geometry.py); integer coordinates are pixel centres. `hash` is the published hash of the photo's bytes, as
+    `algorithm:hex`. `trouble` is set if the source's line itself is unusable.
     """
 
     key: str
@@ -65,10 +65,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One sample after one stage: the verdict, and the stage's own columns in `values`.
+    """The result of one stage for one sample: the verdict, and the stage's own columns in `values`.
 
-    `payload` is what the stage made for this sample (bytes of an image, say); it goes to the shard's tar, and the
-    ledger keeps its place there.
+    `payload` is the stage's output for this sample (for example the bytes of an image). It is written to the shard's
+    tar, and its position there to the ledger.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Click options made from the parameter dataclasses, and the options that every stage verb has."""
+"""Click options made from the parameter dataclasses, and the options shared by all stage verbs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F = Callable[..., Any]
 
 
 def params_options(*kinds: type[StageParams]) -> Callable[[F], F]:
-    """One option for each field, with the field's own help, default, choices and group."""
+    """Add one option per field, with the field's help, default, choices and group."""
 
     def decorate(function: F) -> F:
         for kind in reversed(kinds):
@@ -30,13 +30,13 @@ def params_options(*kinds: type[StageParams]) -> Callable[[F], F]:
 
 
 def given_params(values: Mapping[str, Any], *kinds: type[StageParams]) -> list[dict[str, Any]]:
-    """The values that the command line holds for each of the dataclasses, checked. Raises UsageError."""
+    """The command line's values for each of the dataclasses, validated. Raises UsageError."""
     given = [{f.name: values[f.name] for f in dataclasses.fields(kind)} for kind in kinds]
     return [kind.from_mapping(found).as_dict() for kind, found in zip(kinds, given, strict=True)]
 
 
 def is_given(ctx: click.Context, kind: type[StageParams]) -> bool:
-    """Whether the user typed any option of this dataclass."""
+    """Whether the user set any option of this dataclass."""
     source = click.core.ParameterSource
     return any(
         ctx.get_parameter_source(f.name) not in (source.DEFAULT, source.DEFAULT_MAP, None)
@@ -45,7 +45,7 @@ def is_given(ctx: click.Context, kind: type[StageParams]) -> bool:
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows its options under the groups that their parameters name, the others first."""
+    """A command whose help lists the options by group; options without a group come first."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -59,7 +59,7 @@ class GroupedCommand(click.Command):
 
 
 class GroupedOption(click.Option):
-    """An option with the title it stands under."""
+    """An option with the title of its help section."""
 
     def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -69,12 +69,12 @@ class GroupedOption(click.Option):
 def run_options(function: F) -> F:
     """--jobs, --dry-run, --strict, --accept-versions."""
     for option in (
-        click.option("--accept-versions", is_flag=True, help="Go on with a stage begun under other library versions."),
-        click.option("--strict", is_flag=True, help="Exit with 3 if samples failed that a retry could save."),
-        click.option("--dry-run", is_flag=True, help="Print what would run, and why; do nothing."),
+        click.option("--accept-versions", is_flag=True, help="Continue a stage begun with other library versions."),
+        click.option("--strict", is_flag=True, help="Exit with status 3 if samples failed that a retry could recover."),
+        click.option("--dry-run", is_flag=True, help="Show what would run, and why, without running it."),
         click.option(
-            "-j", "--jobs", type=click.IntRange(0), default=len(os.sched_getaffinity(0)), show_default="the cores",
-            help="Worker processes; 0 works in this process.",
+            "-j", "--jobs", type=click.IntRange(0), default=len(os.sched_getaffinity(0)), show_default="CPU cores",
+            help="Worker processes; 0 runs everything in this process.",
         ),
     ):  # fmt: skip
         function = option(function)

@@ -1,4 +1,4 @@
-"""From a verb to a run: which stages it covers, with which parameters, and what is told at the end."""
+"""Run the stages that a verb covers, with its parameters, and print the result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def run_stages(
     strict: bool,
     accept_versions: bool,
 ) -> Report | None:
-    """Run all that `upto` needs, under the workspace's recipe with `changes`; None after a dry run.
+    """Run the stages up to `upto` with the workspace's recipe and `changes`. Returns None after a dry run.
 
-    Exits with 1 if shards could not be done and with 3 if `strict` and something could be saved by a retry.
+    Exits with 1 if shards failed, and with 3 if `strict` is set and a retry could recover samples.
     """
     opened = Workspace(workspace)
     chain = Chain(opened, opened.recipe() | dict(changes), upto=upto)
@@ -38,10 +38,10 @@ def run_stages(
         if name != upto:
             click.echo(f"{name}: {_shards(shards)} first ({why})", err=True)
         elif name == "download" and why != "never run":
-            click.echo(f"{name}: {_shards(shards)} asked of the web again ({why})", err=True)
+            click.echo(f"{name}: {_shards(shards)} downloaded again ({why})", err=True)
     report = run(chain, jobs=jobs, accept_versions=accept_versions)
     if not announce:
-        click.echo(f"{upto}: nothing to do, all is done")
+        click.echo(f"{upto}: nothing to do, everything is done")
     _show_account(report, upto)
     if report.errors:
         raise SystemExit(1)
@@ -51,7 +51,7 @@ def run_stages(
 
 
 def transient_failures(report: Report) -> dict[str, int]:
-    """How many samples failed, by reason, that a retry may save."""
+    """The number of failed samples that a retry may recover, by reason."""
     found: dict[str, int] = {}
     for account in report.accounts.values():
         for code, count in account["failed"].items():
@@ -72,9 +72,7 @@ def account_line(name: str, account: Mapping[str, Any]) -> str:
 
 
 def duplicates_line(found: Mapping[str, int]) -> str:
-    return (
-        f"faces that come again in the same photo: {found['within']} within a person, {found['across']} across people"
-    )
+    return f"duplicate faces in identical photos: {found['within']} within a person, {found['across']} across people"
 
 
 def _show_plan(work: Any) -> None:
@@ -88,7 +86,7 @@ def _show_plan(work: Any) -> None:
             why = "; ".join(f"{_shards(count)}: {reason}" for reason, count in reasons.items())
             click.echo(f"{link.name} would run ({why})")
     if not any_pending:
-        click.echo("nothing would run, all is done")
+        click.echo("nothing would run, everything is done")
 
 
 def _show_account(report: Report, upto: str) -> None:
@@ -98,9 +96,9 @@ def _show_account(report: Report, upto: str) -> None:
     saveable = transient_failures(report)
     if saveable:
         total = sum(saveable.values())
-        click.echo(f"{total} failed in a way that may pass: dataprep retry --reason {','.join(sorted(saveable))}")
+        click.echo(f"{total} transient failures: dataprep retry --reason {','.join(sorted(saveable))}")
     for shard, error in report.errors.items():
-        click.echo(f"shard {shard} is not done: {error.strip().splitlines()[-1]}", err=True)
+        click.echo(f"shard {shard} failed: {error.strip().splitlines()[-1]}", err=True)
 
 
 def _shards(count: int) -> str:

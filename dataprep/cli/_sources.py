@@ -1,4 +1,4 @@
-"""How the samples of a source come into a workspace, and the options that select some of them."""
+"""Add the samples of a source to a workspace; options that select samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataprep.workspace.workspace import Workspace
 
 
 def plan_source(workspace: str, kind: str, options: Mapping[str, Any]) -> None:
-    """Freeze a source's samples into the plan of a workspace, unless they are in it."""
+    """Add a source's samples to the plan of a workspace, unless they are in it already."""
     from dataprep.sources.catalog import open_source
 
     add_source(workspace, open_source(kind, options, workspace))
@@ -22,17 +22,16 @@ def add_source(workspace: str, source: Source) -> None:
     plan = Workspace(workspace, create=True).plan()
     described, digest = source.describe(), source.digest()
     if plan.knows(described, digest):
-        click.echo(f"{described['kind']}: planned before, {plan.count} samples in all")
+        click.echo(f"{described['kind']}: already planned, {plan.count} samples in total")
         return
     added = plan.add(described, digest, listed(source))
     if added is None:
-        click.echo(f"{described['kind']}: nothing new, {plan.count} samples in all")
+        click.echo(f"{described['kind']}: nothing new, {plan.count} samples in total")
     else:
         click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
     if plan.known:
         click.echo(
-            f"{plan.known} were planned before and stay as they were; new boxes, landmarks or hashes take a workspace of "
-            "their own"
+            f"{plan.known} were already planned and stay unchanged; new boxes, landmarks or hashes need a new workspace"
         )
     if source.account:
         click.echo(source.account)
@@ -41,11 +40,11 @@ def add_source(workspace: str, source: Source) -> None:
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--limit, --per-identity, --identities."""
     for option in (
-        click.option("--limit", type=click.IntRange(1), help="At most this many photos, in the list's order."),
-        click.option("--per-identity", type=click.IntRange(1), help="At most this many photos of one person."),
+        click.option("--limit", type=click.IntRange(1), help="Maximum number of photos, in list order."),
+        click.option("--per-identity", type=click.IntRange(1), help="Maximum number of photos per person."),
         click.option(
             "--identities", metavar="N|FILE|NAME,NAME",
-            help="Only the first N people, those of a file with a name per line, or these.",
+            help="Only the first N people, the names in FILE (one per line), or the given names.",
         ),
     ):  # fmt: skip
         function = option(function)

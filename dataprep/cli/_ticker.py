@@ -1,4 +1,4 @@
-"""A line on stderr for work that is counted: how much, how fast, how long still."""
+"""A progress line on stderr: count, rate and ETA."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import click
 
 
 class Ticker:
-    """Call with what is counted, the number done, and the total if it is known; `what` may end in a remark in brackets.
+    """Call with a label, the number done, and the total if known. `what` may end in a remark in brackets.
 
-    On a terminal the line is rewritten twice a second; elsewhere one comes every ten seconds. Work of a moment shows none.
+    On a terminal the line is rewritten twice a second; elsewhere a line is printed every ten seconds. Short work
+    prints nothing.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a training shows: a bar on a terminal, a line now and then elsewhere, and in a file if asked for."""
+"""Training progress: a bar on a terminal, a line every ten seconds elsewhere, and an optional log file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_EVERY = 10.0  # seconds
 
 
 class Display:
-    """Takes every report of a training; what was verified stays on the screen."""
+    """Shows each progress report of a training run; verification results stay on the screen."""
 
     def __init__(self, log: IO[str] | None) -> None:
         self._live, self._log = sys.stderr.isatty(), log
@@ -71,7 +71,7 @@ class Display:
 
 @contextmanager
 def open_display(log: Path | None) -> Iterator[Display]:
-    """A display, which also appends to the file `log`. Raises UsageError if that cannot be written."""
+    """A display that also appends to the file `log`. Raises UsageError if `log` cannot be written."""
     try:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)

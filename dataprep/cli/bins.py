@@ -1,4 +1,4 @@
-"""bins: build a verification .bin, unpack one, look into one."""
+"""bins: build, unpack or inspect a verification .bin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def bins() -> None:
-    """Verification sets as the field's .bin: build, unpack, show.
+    """Build, unpack or inspect verification sets in insightface's .bin format.
 
     \b
     Example: dataprep bins build pairs.txt --images lfw-112 --out lfw.bin
@@ -22,11 +22,11 @@ def bins() -> None:
 
 @bins.command()
 @click.argument("pairs", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), help="Where the aligned faces are; default: beside PAIRS.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .bin to write.")
-@click.option("--skip-missing", is_flag=True, help="Leave out the pairs of missing files, and say how many.")
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of aligned faces; default: that of PAIRS.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .bin file to write.")
+@click.option("--skip-missing", is_flag=True, help="Skip pairs with missing files, and report how many.")
 def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> None:
-    """Pack the faces that PAIRS names (pairs.txt, `left right 1|-1` or CSV), bytes and order as they are.
+    """Pack the faces named in PAIRS (pairs.txt, `left right 1|-1` or CSV), with bytes and order unchanged.
 
     \b
     Example: dataprep bins build pairs.txt --images lfw-112 --out workspace/bins/lfw.bin
@@ -37,14 +37,14 @@ def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> No
     chosen = open_set(pairs, images=images, skip_missing=skip_missing)
     _tell(out, build_bin(chosen, out))
     if chosen.skipped_pairs:
-        click.echo(f"  {chosen.skipped_pairs} pairs left out for {len(chosen.skipped)} missing files")
+        click.echo(f"  {chosen.skipped_pairs} pairs skipped because of {len(chosen.skipped)} missing files")
 
 
 @bins.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def unpack(path: Path, out: Path) -> None:
-    """Write the images of a .bin as 00001.jpg and on into OUT, not re-encoded, with a `L R 1|-1` list.
+    """Write the images of a .bin to OUT as 00001.jpg, ..., not re-encoded, with a `L R 1|-1` list.
 
     \b
     Example: dataprep bins unpack lfw.bin lfw/
@@ -57,7 +57,7 @@ def unpack(path: Path, out: Path) -> None:
 @bins.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def show(path: Path) -> None:
-    """Say what a .bin holds: pairs, sizes and forms of the images, and whether ten folds can be made of it.
+    """Show the pairs, image sizes and image formats of a .bin, and whether ten folds can score it.
 
     \b
     Example: dataprep bins show lfw.bin
@@ -74,11 +74,9 @@ def _tell(path: Path, found: BinReport) -> None:
     for form, count in found.forms.items():
         click.echo(f"  {count} of {form}")
     if found.refolded:
-        click.echo(
-            f"  {found.refolded} pairs come into another fold than in the list: a .bin is read as ten folds of one length"
-        )
+        click.echo(f"  {found.refolded} pairs move to a different fold: a .bin is read as ten folds of equal length")
     if found.one_kind:
         click.echo(
-            f"  fold {', '.join(map(str, found.one_kind))} of ten holds pairs of one kind only: the ten-fold protocols "
-            "cannot score it; interleave the list"
+            f"  fold {', '.join(map(str, found.one_kind))} of ten has only positive or only negative pairs, so the "
+            "ten-fold protocols cannot score it; interleave the list"
         )

@@ -1,4 +1,4 @@
-"""validate, crop, align, lst, pack."""
+"""validate, crop, align, lst and pack: the stages after the download."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
 @run_options
 @click.pass_obj
 def validate(workspace: str, /, **values: Any) -> None:
-    """Decode every photo in full, by content whatever its name; record what it is; drop what is no usable photo.
+    """Decode every photo fully, by content, not by file name. Record its properties; drop unusable files.
 
     \b
     Example: dataprep validate --min-side 64
@@ -40,12 +40,12 @@ def validate(workspace: str, /, **values: Any) -> None:
 @click.command()
 @params_options(CropParams)
 @click.option(
-    "--write", type=click.Path(path_type=Path), help="Also write the cropped boxes there, as identity/name.jpg."
+    "--write", type=click.Path(path_type=Path), help="Also write the crops to this folder, as identity/name.jpg."
 )
 @run_options
 @click.pass_obj
 def crop(workspace: str, /, write: Path | None, **values: Any) -> None:
-    """Clamp the published boxes to their photos; drop samples whose box lies outside.
+    """Clip the published boxes to their photos. Drop samples whose box lies outside.
 
     \b
     Example: dataprep crop --write crops/
@@ -63,11 +63,11 @@ def crop(workspace: str, /, write: Path | None, **values: Any) -> None:
 @run_options
 @click.pass_obj
 def align(workspace: str, /, **values: Any) -> None:
-    """Find the face that is meant in every photo and align it to the field's five-point template.
+    """Detect the target face in every photo and align it to insightface's five-point template.
 
     \b
     Example: dataprep align --size 112
-             dataprep align --size 224 --extend 0.3      # VGGFace2's crop, not aligned
+             dataprep align --size 224 --extend 0.3      # VGGFace2's crop, without alignment
     """
     aligning, detecting = given_params(values, AlignParams, DetectParams)
     run_stages(workspace, "align", {"detect": detecting, "align": aligning}, **_split(values))
@@ -75,11 +75,13 @@ def align(workspace: str, /, **values: Any) -> None:
 
 @click.command()
 @params_options(ListingParams)
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the list there, in insightface's dialect.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Also write the list to this file, in insightface's dialect."
+)
 @run_options
 @click.pass_obj
 def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
-    """Choose what is packed: identities with enough images, labels from 0 without gaps, some held out if you like.
+    """List the faces to pack: identities with enough images, labelled from 0 without gaps; some may be held out.
 
     \b
     Example: dataprep lst --min-images 10 --holdout 0.1
@@ -101,9 +103,9 @@ def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
 @run_options
 @click.pass_context
 def pack(ctx: click.Context, /, **values: Any) -> None:
-    """Pack the listed faces as insightface does: train.rec, .idx, .lst, property, and ours beside them.
+    """Pack the listed faces like insightface: train.rec, .idx, .lst and property, plus dataprep's own files.
 
-    Takes lst's options too; without any of them, lst's last ones stand.
+    Options of lst are accepted too; without any, the last run of lst applies.
 
     \b
     Example: dataprep pack --format rec --holdout 0.1

@@ -1,4 +1,4 @@
-"""demo: the commands a user types, run one after the other on synthetic faces, and what came of them."""
+"""demo: run a user's commands in order on synthetic faces, and compare the results with the truth."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ import click
 
 from dataprep.errors import DataprepError
 
-_MISSED = 0.005  # the share of drawn faces that MTCNN may miss
+_MISSED = 0.005  # maximum share of drawn faces that MTCNN may miss
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default="demo")
-@click.option(
-    "--identities", type=click.IntRange(30), default=120, show_default=True, help="How many people are drawn."
-)
-@click.option("--photos", type=click.IntRange(10), default=24, show_default=True, help="Lines in each person's list.")
-@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Passes over the training pack.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+@click.option("--identities", type=click.IntRange(30), default=120, show_default=True, help="Number of people to draw.")
+@click.option("--photos", type=click.IntRange(10), default=24, show_default=True, help="URLs in each person's list.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Training epochs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the drawn people.")
 def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> None:
-    """Publish synthetic faces as a website as bad as the real one, then build, train and test, as you would.
+    """Serve synthetic faces from a local site that reproduces the web's failures, then build, train and test.
 
-    Typed again, it goes on where it was stopped.
+    Run the same command again to resume an interrupted demo.
 
     \b
     Example: dataprep demo
@@ -39,26 +37,26 @@ def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> 
     site, workspace = folder / "web", folder / "workspace"
     lists = str(site / "lists")
     port = _site_port(site)
-    _say("Somebody publishes lists of URLs of faces; a fifth of them lead to trouble.")
+    _say("Publish lists of face URLs on a local website; a fifth of the URLs are faulty.")
     _type(
         "synth", "publish", str(site), "--identities", str(identities), "--photos", str(photos), "--seed", str(seed),
         "--port", str(port),
     )  # fmt: skip
     server = _serve(site)
     try:
-        _say("You download them ...")
+        _say("Download the photos ...")
         _type(
             "-w", str(workspace), "download", "vggface", "--lists", lists, "--allow-private", "--idle-timeout", "3",
-            "--retries", "1", "--per-host", "32", "--host-failures", "1000",  # all that is dead there is one host
+            "--retries", "1", "--per-host", "32", "--host-failures", "1000",  # all dead URLs there share one host
         )  # fmt: skip
     finally:
         server.terminate()
         server.wait()
-    _say("... detect and align the faces (validate and crop run by themselves) ...")
+    _say("... detect and align the faces (validate and crop run automatically) ...")
     _type("-w", str(workspace), "align", "--size", "112")
-    _say("... pack them, a third of the people held out ...")
+    _say("... pack them, with a third of the people held out ...")
     _type("-w", str(workspace), "pack", "--format", "rec", "--holdout", "0.333")
-    _say("... train on the pack, and test on the people that were held out.")
+    _say("... train on the pack, and test on the held-out people.")
     _type("-w", str(workspace), "train", "--epochs", str(epochs), "--batch-size", "32", "--lr", "0.2")
     _type("-w", str(workspace), "test", "--baselines")
     _conclude(folder, site, workspace, time.monotonic() - began)
@@ -68,23 +66,23 @@ def _conclude(folder: Path, site: Path, workspace: Path, seconds: float) -> None
     from dataprep.pipeline.image_export import draw_contact_sheet
     from dataprep.pipeline.maintenance import status
 
-    _say(f"The account of {folder}, planted against found")
+    _say(f"Results in {folder}: planted faults against found ones")
     equal = _compare(json.loads((site / "truth.json").read_bytes()), status(str(workspace)))
     sheet = draw_contact_sheet(str(workspace), folder / "faces.png")
     roc = workspace / "models/default/test/holdout/roc.png"
-    click.echo(f"\n{sheet} shows aligned faces, {roc} the ROC. All of it took {seconds / 60:.1f} minutes.")
+    click.echo(f"\nAligned faces: {sheet}. ROC curve: {roc}. Total time: {seconds / 60:.1f} minutes.")
     click.echo(
         "Next: dataprep import folder YOUR_PHOTOS && dataprep pack --holdout 0.1 && dataprep train && dataprep test"
     )
     if not equal:
-        raise DataprepError("the account is not what was planted")
+        raise DataprepError("the results differ from what was planted")
 
 
 def _compare(truth: dict[str, Any], found: dict[str, Any]) -> bool:
-    """Print the account against the truth; False if they differ.
+    """Print the results against the truth; False if they differ.
 
-    `in` must be the number of lines, every line must end as ok or under one reason, and the reasons must be those that
-    were planted; a few drawn faces may escape the detector.
+    `in` must be the number of lines. Every line must end as ok or with exactly one reason. The reasons must be the
+    planted ones, except that the detector may miss a few drawn faces.
     """
     ends: Counter[str] = Counter()
     stages = [stage for stage in found["stages"] if stage["account"]["in"] and stage["stage"] != "pack"]
@@ -98,7 +96,7 @@ def _compare(truth: dict[str, Any], found: dict[str, Any]) -> bool:
         planted, seen = truth["reasons"].get(reason, 0), ends.get(reason, 0)
         click.echo(f"  {reason:<20} planted {planted:>4}   found {seen:>4}{'' if planted == seen else '   <- differs'}")
     if 0 < missed <= _MISSED * ok:
-        click.echo(f"  {missed} of {ok + missed} drawn faces were not found by the detector; the rest is as planted")
+        click.echo(f"  the detector missed {missed} of {ok + missed} drawn faces; the rest is as planted")
         ends["no_face"] -= missed
     return bool(
         lines == truth["lines"] and lines == ok + sum(ends.values()) + max(0, missed) and +ends == truth["reasons"]
@@ -123,12 +121,12 @@ def _serve(site: Path) -> subprocess.Popen[bytes]:
     )
     assert server.stdout is not None
     if not server.stdout.readline():
-        raise DataprepError("the site cannot be served; the reason stands above")
+        raise DataprepError("the site cannot be served; the error is shown above")
     return server
 
 
 def _site_port(site: Path) -> int:
-    """The port of a site published before, else a free one."""
+    """The port of an already published site, else a free port."""
     try:
         return int(json.loads((site / "site.json").read_bytes())["port"])
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""download: the photos of lists of URLs."""
+"""download: fetch the photos in lists of URLs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RUN = ("jobs", "dry_run", "strict", "accept_versions")
 @run_options
 @click.pass_context
 def download(ctx: click.Context, /, **values: Any) -> None:
-    """Fetch the photos of a published list of URLs: resumable, polite, suspicious.
+    """Download the photos in a published list of URLs: resumable, polite, and wary of non-photos.
 
-    A list that has grown is given again: what is planned stays as it is, and only what is new is fetched. Without a
-    list, what is planned and not done, or to be tried again, is done with the options of last time.
+    Pass a list again when it has grown: planned samples stay unchanged, and only new ones are fetched. Without a list,
+    pending samples and retries are downloaded with the options of the last run.
 
     \b
     Example: dataprep download vggface --lists vgg_face_dataset.tar.gz --per-identity 50
@@ -35,19 +35,19 @@ def download(ctx: click.Context, /, **values: Any) -> None:
     if ctx.invoked_subcommand is None:
         run_stages(ctx.obj, "download", {}, **values)
     elif any(ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT for name in values):
-        raise click.UsageError(f"options go behind `{ctx.invoked_subcommand}`")
+        raise click.UsageError(f"put the options after `{ctx.invoked_subcommand}`")
 
 
 @download.command()
-@click.option("--lists", type=click.Path(), help="Folder of lists, one person's .txt, or vgg_face_dataset.tar.gz.")
-@click.option("--curated-only", is_flag=True, help="Only the lines of the curated set (the last column is 1).")
-@click.option("--frontal-only", is_flag=True, help="Only faces seen from the front (a pose above 2).")
+@click.option("--lists", type=click.Path(), help="Folder of lists, a single person's .txt, or vgg_face_dataset.tar.gz.")
+@click.option("--curated-only", is_flag=True, help="Use only lines of the curated set (last column 1).")
+@click.option("--frontal-only", is_flag=True, help="Use only frontal faces (pose above 2).")
 @selection_options
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
 def vggface(workspace: str, /, **values: Any) -> None:
-    """VGG-Face: 2.6 million URLs of 2,622 people. Without --lists, the official archive of lists is fetched first.
+    """VGG-Face: 2.6 million URLs of 2,622 people. Without --lists, the official list archive is downloaded first.
 
     \b
     Example: dataprep download vggface --curated-only --identities 100
@@ -57,15 +57,15 @@ def vggface(workspace: str, /, **values: Any) -> None:
 
 @download.command()
 @click.option(
-    "--lists", type=click.Path(), multiple=True, help="facescrub_actors.txt, facescrub_actresses.txt, or their folder."
+    "--lists", type=click.Path(), multiple=True, help="facescrub_actors.txt, facescrub_actresses.txt or their folder."
 )
-@click.option("--ignore-hashes", is_flag=True, help="Also take photos whose bytes are not those of 2014 any more.")
+@click.option("--ignore-hashes", is_flag=True, help="Also keep photos whose bytes have changed since 2014.")
 @selection_options
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
 def facescrub(workspace: str, /, **values: Any) -> None:
-    """FaceScrub: 106,863 faces of 530 actors and actresses. Its authors give the lists on request.
+    """FaceScrub: 106,863 faces of 530 actors and actresses. The authors provide the lists on request.
 
     \b
     Example: dataprep download facescrub --lists facescrub/
@@ -75,30 +75,32 @@ def facescrub(workspace: str, /, **values: Any) -> None:
 
 @download.command()
 @click.argument("table")
-@click.option("--format", help="csv, tsv, txt, parquet, json or jsonl, if the name of TABLE does not say it.")
-@click.option("--url-column", help="The column of URLs; else url, image_url or img_url.")
-@click.option("--identity-column", help="The column that says who it is; else identity, person or name.")
-@click.option("--identity", help="All photos are of this one, so no column is needed.")
-@click.option("--key-column", help="The column of names for the photos of a person; else key, else a hash of the URL.")
+@click.option("--format", help="csv, tsv, txt, parquet, json or jsonl; default: by the suffix of TABLE.")
+@click.option("--url-column", help="Column of URLs; default: url, image_url or img_url.")
+@click.option("--identity-column", help="Column of identities; default: identity, person or name.")
+@click.option("--identity", help="The identity of all photos, instead of a column.")
+@click.option("--key-column", help="Column of photo names, unique per person; default: key, else a hash of the URL.")
 @click.option(
     "--box-column", multiple=True,
-    help="One column with four numbers, or A,B,C,D; else left, top, right, bottom or x1, y1, x2, y2.",
+    help="One column of four numbers, or A,B,C,D; default: left, top, right, bottom or x1, y1, x2, y2.",
 )  # fmt: skip
 @click.option(
     "--box-format",
     type=click.Choice(["ltrb", "ltwh"]),
-    help="What the numbers are: edges (default), or width and height.",
+    help="Box numbers: edges (ltrb, default), or width and height (ltwh).",
 )
-@click.option("--hash-column", help="A published hash of the photo, in hexadecimal digits: others are dropped.")
-@click.option("--hash-algorithm", help="md5, sha1, sha256, sha384 or sha512; else told by the length.")
+@click.option(
+    "--hash-column", help="Column of published photo hashes, in hexadecimal; photos with another hash are dropped."
+)
+@click.option("--hash-algorithm", help="md5, sha1, sha256, sha384 or sha512; default: by the length.")
 @selection_options
 @params_options(DownloadParams)
 @run_options
 @click.pass_obj
 def urls(workspace: str, /, **values: Any) -> None:
-    """A table of yours: .csv, .tsv, .json, .jsonl (also .gz), .parquet, .txt with a URL per line; a folder of them.
+    """Your own table: .csv, .tsv, .json, .jsonl (also .gz), .parquet, .txt with a URL per line, or a folder of these.
 
-    TABLE may be any fsspec URL. What img2dataset reads or writes is read as well: name the column of identities.
+    TABLE may be any fsspec URL. Input and output files of img2dataset work too: name the identity column.
 
     \b
     Example: dataprep download urls photos.csv --per-host 8
@@ -117,7 +119,7 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     if run["dry_run"]:
         plan = Plan(Folder(workspace).folder("plan"))
         count = sum(map(len, plan.fresh(listed(source))))
-        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are planned already")
+        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are already planned")
         if not plan.generations:
             return
     else:

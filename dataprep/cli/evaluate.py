@@ -1,4 +1,4 @@
-"""test, extract and compare."""
+"""test, extract and compare: evaluate models, compute embeddings, tabulate results."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ F = Callable[..., Any]
 def _model_options(function: F) -> F:
     for option in (
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, ..."),
-        click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."),
-        click.option("--order", type=click.Choice(["RGB", "BGR"]), help="Of an .onnx file's channels; default RGB."),
-        click.option("--std", help="What an .onnx file's input is divided by; default 127.5. One number or R,G,B."),
-        click.option("--mean", help="What is taken from 0..255 for an .onnx file; default 127.5. One number or R,G,B."),
+        click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Batch size."),
+        click.option(
+            "--order", type=click.Choice(["RGB", "BGR"]), help="Channel order of an ONNX model's input; default RGB."
+        ),
+        click.option("--std", help="Per-channel std of an ONNX model's input; default 127.5. One number or R,G,B."),
+        click.option("--mean", help="Per-channel mean of an ONNX model's input (0..255); default 127.5. Also R,G,B."),
     ):
         function = option(function)
     return function
@@ -35,25 +37,31 @@ def _model_options(function: F) -> F:
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
-@click.option("--name", default="default", show_default=True, help="The model under models/.")
-@click.option("--features", type=click.Path(path_type=Path), help="Score a .npy or .parquet of features, no model.")
+@click.option("--name", default="default", show_default=True, help="Name of the model under models/.")
+@click.option(
+    "--features", type=click.Path(path_type=Path), help="Score a .npy or .parquet of features instead of a model."
+)
 @click.option(
     "--set", "pairs",
     help="A .bin, pairs.txt, `left right 1|-1` list or CSV, or lfw, cfp_fp, cfp_ff, agedb_30, calfw, cplfw from the "
     "workspace's bins/; default: holdout.bin of packs/train.",
 )  # fmt: skip
-@click.option("--images", type=click.Path(path_type=Path), help="Where a list's aligned faces are; default: beside it.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Folder of a list's aligned faces; default: the list's."
+)
 @click.option("--protocol", type=click.Choice(["insightface", "face_pytorch", "cosine"]), default="insightface",
-              show_default=True, help="Whose rules; their numbers differ.")  # fmt: skip
+              show_default=True, help="Evaluation protocol; results differ between protocols.")  # fmt: skip
 @click.option("--flip", type=click.Choice(["sum", "concat", "none"]),
-              help="How the mirrored face's embedding is fused; default: as the protocol does.")  # fmt: skip
-@click.option("--skip-missing", is_flag=True, help="Leave out pairs of missing or unusable images, and report them.")
+              help="How the mirrored face's embedding is fused; default: by the protocol.")  # fmt: skip
+@click.option("--skip-missing", is_flag=True, help="Skip pairs of missing or unusable images, and report them.")
 @click.option("--baselines", is_flag=True, help="Also score mean colour, raw pixels and the untrained network.")
-@click.option("--plots", is_flag=True, help="Also draw DET, histograms of scores and the pairs that are most wrong.")
+@click.option("--plots", is_flag=True, help="Also plot DET, score histograms and the worst errors.")
 @click.option("--leaks", type=click.Choice(["auto", "full", "off"]), default="auto", show_default=True,
-              help="Look for the set's people and photos in the training pack; auto hashes up to 100,000.")  # fmt: skip
-@click.option("--trained-on", type=click.Path(path_type=Path), help="The training pack of a model that does not say.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where results go; default: models/NAME/test/SET.")
+              help="Search the training pack for the set's people and photos; auto hashes up to 100,000.")  # fmt: skip
+@click.option(
+    "--trained-on", type=click.Path(path_type=Path), help="The training pack, if the model does not record it."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results; default: models/NAME/test/SET.")
 @_model_options
 @click.pass_obj
 def test(
@@ -62,7 +70,7 @@ def test(
     trained_on: Path | None, out: Path | None, mean: str | None, std: str | None, order: str | None, batch: int,
     device: str,
 ) -> None:  # fmt: skip
-    """Score a model on a verification set: ten-fold accuracy, VAL, TAR at FAR, AUC and EER, with 95 % intervals.
+    """Evaluate a model on a verification set: ten-fold accuracy, VAL, TAR at FAR, AUC and EER, with 95 % intervals.
 
     \b
     Example: dataprep test
@@ -74,14 +82,14 @@ def test(
     from dataprep.evaluate.verification.scoring import Scoring, check_target, score_features, score_model
 
     if model is not None and features is not None:
-        raise UsageError("--model and --features exclude each other: features are scored without a model")
+        raise UsageError("--model and --features exclude each other")
     if features is not None:
         _refuse("--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch")
     path = default_pack(workspace) / "holdout.bin" if pairs is None else find_set(pairs, Path(workspace))
     chosen = open_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
     found = features or model or Path(workspace) / "models" / name / "model.pt"
     label = "-".join(part for part in (path.stem, "" if protocol == "insightface" else protocol, flip) if part)
-    if name == "default" and (features or model):  # model.onnx says less than the folder it is in
+    if name == "default" and (features or model):  # the folder's name tells more than model.onnx
         name = found.absolute().parent.name if found.stem == "model" else found.stem
     target = out or Path(workspace) / "models" / name / "test" / label
     how = Scoring(
@@ -101,18 +109,18 @@ def test(
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A .parquet or .npy, or a folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A .parquet or .npy file, or a folder.")
 @click.option("--form", type=click.Choice(["parquet", "npy", "npy-per-image", "megaface"]),
-              help="Default: by the suffix of --out; a folder gets a .npy for each image.")  # fmt: skip
+              help="Output format; default: by the suffix of --out, npy-per-image for a folder.")  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
 @click.option(
-    "--root", type=click.Path(path_type=Path), help="What a list's paths are relative to; default: its folder."
+    "--root", type=click.Path(path_type=Path), help="Base folder of a list's paths; default: the list's folder."
 )
 @click.option("--flip", type=click.Choice(["sum", "concat", "none"]), default="none", show_default=True,
               help="How the mirrored face's embedding is fused.")  # fmt: skip
-@click.option("--algorithm", default="dataprep", show_default=True, help="What MegaFace's file names end in.")
+@click.option("--algorithm", default="dataprep", show_default=True, help="Suffix of MegaFace's file names.")
 @click.option("--chunk", type=click.IntRange(1), default=1024, show_default=True, help="Images between commits.")
-@click.option("--fresh", is_flag=True, help="Start over, whatever is there.")
+@click.option("--fresh", is_flag=True, help="Start over and discard previous results.")
 @_model_options
 @click.pass_obj
 def extract(
@@ -120,7 +128,7 @@ def extract(
     algorithm: str, chunk: int, fresh: bool, mean: str | None, std: str | None, order: str | None, batch: int,
     device: str,
 ) -> None:  # fmt: skip
-    """Embed the images of SOURCE: a folder, a list of paths, a pack or a .bin. Typed again, it goes on where it was stopped.
+    """Compute embeddings of SOURCE: a folder, a list of paths, a pack or a .bin. The same command resumes it.
 
     \b
     Example: dataprep extract faces/ --out faces.parquet
@@ -142,16 +150,16 @@ def extract(
         images, embedder, out, about=about, form=form, flip=flip, batch=batch, algorithm=algorithm, fresh=fresh,
         chunk=chunk, tick=tick,
     )  # fmt: skip
-    click.echo(f"{out}: {result.images} features of {result.width} numbers")
+    click.echo(f"{out}: {result.images} features of {result.width} values")
     if result.failed:
-        click.echo(f"  {result.failed} images have none: {out}.failed.tsv says why")
+        click.echo(f"  {result.failed} images failed; the reasons are in {out}.failed.tsv")
 
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
-@click.option("--markdown", is_flag=True, help="As a table for a README.")
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 def compare(runs: tuple[Path, ...], markdown: bool) -> None:
-    """Print the results of several models side by side; RUNS are result.json files or folders with some.
+    """Print results of several models side by side. RUNS are result.json files or folders that contain them.
 
     \b
     Example: dataprep compare workspace/models workspace/identify
@@ -170,10 +178,12 @@ def _tell(path: Path, result: TestResult) -> None:
     spans = {name: f"{low:.2%} .. {high:.2%}" for name, (low, high) in found.intervals.items()}
     click.echo(f"{path.name}: {found.pairs} pairs, {found.positives} of the same person")
     if result.skipped_pairs:
-        click.echo(f"  {result.skipped_pairs} pairs left out for {len(result.skipped)} images: result.json names them")
+        click.echo(
+            f"  {result.skipped_pairs} pairs skipped because of {len(result.skipped)} images, listed in result.json"
+        )
     click.echo(
         f"  accuracy {found.accuracy:.2%} +- {found.accuracy_std:.2%}   [{spans['accuracy']}]   "
-        f"(folds' mean, threshold {found.threshold:.3f})"
+        f"(mean of folds, threshold {found.threshold:.3f})"
     )
     if found.validation is not None:
         click.echo(
@@ -184,8 +194,8 @@ def _tell(path: Path, result: TestResult) -> None:
     if found.negatives_needed:
         far, needed = next(iter(found.negatives_needed.items()))
         click.echo(
-            f"  TAR at FAR {float(far):.0e} and below is not measurable: it takes {needed:,} negatives, "
-            f"{found.pairs - found.positives:,} are there"
+            f"  TAR at FAR {float(far):.0e} and below is not measurable: it needs {needed:,} negatives, "
+            f"the set has {found.pairs - found.positives:,}"
         )
     click.echo(f"  AUC {found.auc:.5f}   [{found.intervals['auc'][0]:.5f} .. {found.intervals['auc'][1]:.5f}]")
     click.echo(f"  EER {found.eer:.2%}   [{spans['eer']}]   (intervals: 95 %)")
@@ -204,11 +214,12 @@ def _input(mean: str | None, std: str | None, order: str | None) -> Input | None
 
 
 def _refuse(given: str, *options: str) -> None:
-    """UsageError for options that were typed and mean nothing beside `given`."""
+    """Raise UsageError for options that do not apply together with `given`."""
     context = click.get_current_context()
     typed = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if typed:
-        raise UsageError(f"--{typed[0].replace('_', '-')} means nothing with {given}: leave it out")
+        option = f"--{typed[0].replace('_', '-')}"
+        raise UsageError(f"{option} does not apply to {given}", hint=f"leave out {option}")
 
 
 def _three(text: str | None, option: str) -> tuple[float, float, float]:
@@ -217,7 +228,7 @@ def _three(text: str | None, option: str) -> tuple[float, float, float]:
         numbers = [float(part) for part in (text or "127.5").split(",")]
         first, second, third = numbers * 3 if len(numbers) == 1 else numbers
     except ValueError:
-        raise UsageError(f"{option} {text}: one number or three separated by commas are needed") from None
+        raise UsageError(f"{option} {text}: expected one number or three separated by commas") from None
     if not all(map(math.isfinite, (first, second, third))):
         raise UsageError(f"{option} {text}: the numbers must be finite")
     if option == "--std" and min(first, second, third) <= 0:

@@ -1,4 +1,4 @@
-"""export-model."""
+"""export-model: write a model as ONNX or safetensors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import click
 
 @click.command("export-model")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(["onnx", "safetensors"]), required=True, help="What is written.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: beside MODEL, under its name.")
-@click.option("--licence", default="not stated", show_default=True, help="Under which the weights are given away.")
+@click.option("--to", "form", type=click.Choice(["onnx", "safetensors"]), required=True, help="Output format.")
+@click.option("--out", type=click.Path(path_type=Path), help="Output file; default: MODEL with the format's suffix.")
+@click.option("--licence", default="not stated", show_default=True, help="Licence of the weights.")
 def export_model(model: Path, form: str, out: Path | None, licence: str) -> None:
-    """Write a model for others, checked against torch first, with a card that says what it takes and whom it has seen.
+    """Export a model, checked against PyTorch, with a model card on its input and training data.
 
-    MODEL is a model.pt or a checkpoint of ours, or published weights: insightface's backbone.pth, Face_Pytorch's .ckpt,
+    MODEL is dataprep's model.pt or checkpoint, or published weights: insightface's backbone.pth, Face_Pytorch's .ckpt,
     foamliu's MobileFaceNet, VGGFace2's .pkl or .pth.
 
     \b
@@ -25,5 +25,5 @@ def export_model(model: Path, form: str, out: Path | None, licence: str) -> None
     from dataprep.models.export import export_model
 
     made = export_model(model, out or model.with_suffix(f".{form}"), form, licence=licence)
-    click.echo(f"{made.path}: its embeddings differ from torch's by {made.difference:.1e} of their largest number")
+    click.echo(f"{made.path}: embeddings differ from PyTorch's by {made.difference:.1e} of the largest value")
     click.echo(f"  {made.card}")

@@ -1,4 +1,4 @@
-"""identify ijb, megaface, devkit, gallery."""
+"""identify: the subcommands ijb, megaface, devkit and gallery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataprep.errors import UsageError
 
 @click.group()
 def identify() -> None:
-    """Score features by the template and identification protocols, or search a gallery.
+    """Evaluate features by template and identification protocols, or search a gallery.
 
     \b
     Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
@@ -24,36 +24,36 @@ def identify() -> None:
 def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     path = click.Path(path_type=Path)
     for option in (
-        click.option("--out", type=path, help="Where result.json goes; default: identify/NAME of the workspace."),
-        click.option("--dim", type=click.IntRange(1), help="Values in a row of raw float32 features."),
-        click.option("--exclude-missing", is_flag=True, help="Leave out zero features and templates without faces, and "
-                     "count them, instead of stopping."),
+        click.option("--out", type=path, help="Folder for result.json; default: identify/NAME in the workspace."),
+        click.option("--dim", type=click.IntRange(1), help="Values per row of raw float32 features."),
+        click.option("--exclude-missing", is_flag=True, help="Exclude and count zero features and templates without "
+                     "faces, instead of stopping."),
     ):  # fmt: skip
         function = option(function)
     return function
 
 
-_DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, ...: the same figures from all.")
+_DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, ...; results are the same on all."
+)
 
 
 @identify.command()
-@click.option("--meta", type=click.Path(path_type=Path), required=True, help="The benchmark's folder of meta files.")
+@click.option("--meta", type=click.Path(path_type=Path), required=True, help="The benchmark's meta folder.")
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
     required=True,
-    help="One row per face, by image name or in the meta files' order.",
+    help="One row per face, by image name or in the order of the meta files.",
 )
-@click.option("--protocol", type=click.Choice(["ijbb", "ijbc"]), help="Default: the one whose files lie in the folder.")
-@click.option("--one-to-many", is_flag=True, help="1:N with both galleries instead of 1:1.")
+@click.option("--protocol", type=click.Choice(["ijbb", "ijbc"]), help="Default: by the files in the meta folder.")
+@click.option("--one-to-many", is_flag=True, help="Evaluate 1:N with both galleries instead of 1:1.")
 @click.option("--pooling", type=click.Choice(["insightface", "vggface2"]), default="insightface", show_default=True,
-              help="How faces become templates.")  # fmt: skip
-@click.option("--halves", is_flag=True, help="A row holds the face's embedding and, beside it, the mirrored face's.")
-@click.option("--no-flip", is_flag=True, help="With --halves: do not add the mirrored face (F0).")
-@click.option("--no-detector-score", is_flag=True, help="Do not weigh faces by the detector's score (D0).")
-@click.option(
-    "--normalise-faces", is_flag=True, help="Give all faces the same length before pooling (insightface's N0)."
-)
+              help="How faces are pooled to templates.")  # fmt: skip
+@click.option("--halves", is_flag=True, help="Each row is the face's embedding followed by the mirrored face's.")
+@click.option("--no-flip", is_flag=True, help="With --halves: ignore the mirrored face (F0).")
+@click.option("--no-detector-score", is_flag=True, help="Do not weight faces by detector score (D0).")
+@click.option("--normalise-faces", is_flag=True, help="L2-normalise face features before pooling (insightface's N0).")
 @_shared
 @click.pass_obj
 def ijb(
@@ -61,7 +61,7 @@ def ijb(
     no_flip: bool, no_detector_score: bool, normalise_faces: bool, exclude_missing: bool, dim: int | None,
     out: Path | None,
 ) -> None:  # fmt: skip
-    """IJB-B and IJB-C: pool faces to templates, then verify 15.7 million pairs (1:1) or search the galleries (1:N).
+    """IJB-B and IJB-C: pool faces to templates, then verify 15.7 million pairs (1:1) or search galleries (1:N).
 
     \b
     Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
@@ -100,8 +100,8 @@ def ijb(
             click.echo(
                 f"  excluded: {found.probes_excluded} probes, {found.gallery_templates_excluded} gallery templates"
             )
-        click.echo(f"  both galleries as one: {_shares('rank', found.rank)}")
-        click.echo(f"    {_shares('TPIR at FPIR', found.tpir_at_fpir_ijb_1n)} (ijb_1n.py's)")
+        click.echo(f"  both galleries combined: {_shares('rank', found.rank)}")
+        click.echo(f"    {_shares('TPIR at FPIR', found.tpir_at_fpir_ijb_1n)} (as ijb_1n.py)")
         for gallery in found.galleries:
             click.echo(
                 f"  {gallery.name}: {gallery.mated} mated, {gallery.impostors} not; {_shares('rank', gallery.rank)}"
@@ -115,13 +115,13 @@ def _megaface_features(function: Callable[..., Any]) -> Callable[..., Any]:
     path = click.Path(path_type=Path)
     for option in (
         click.option("--suffix", default=".bin", show_default=True,
-                     help="Of the files in folders, after the name: _ALGO.bin."),
-        click.option("--seed", default=0, show_default=True, help="Of the noise on the centres of noisy probes."),
+                     help="Suffix of feature files in a folder: _ALGO.bin."),
+        click.option("--seed", default=0, show_default=True, help="Seed of the noise on the centres of noisy probes."),
         click.option("--noises", type=path, nargs=2, metavar="FACESCRUB MEGAFACE",
                      help="facescrub_noises.txt and megaface_noises.txt."),
-        click.option("--distractor-list", type=path, help="Their list; needed for a folder, and for noises."),
+        click.option("--distractor-list", type=path, help="Distractor list; required for a folder or --noises."),
         click.option("--distractors", type=path, required=True, help="Features of MegaFace: a file or a folder."),
-        click.option("--probe-list", type=path, required=True, help="The devkit's JSON list, or a path a line."),
+        click.option("--probe-list", type=path, required=True, help="The devkit's JSON list, or one path per line."),
         click.option("--probes", type=path, required=True, help="Features of FaceScrub's photos: a file or a folder."),
     ):  # fmt: skip
         function = option(function)
@@ -130,8 +130,8 @@ def _megaface_features(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @identify.command()
 @_megaface_features
-@click.option("--size", type=click.IntRange(1), help="Only the first so many distractors.")
-@click.option("--refined", is_flag=True, help="The refined protocol (@R); needs --noises.")
+@click.option("--size", type=click.IntRange(1), help="Use only the first N distractors.")
+@click.option("--refined", is_flag=True, help="Use the refined protocol (@R); requires --noises.")
 @_DEVICE
 @_shared
 @click.pass_obj
@@ -150,7 +150,7 @@ def megaface(
     from dataprep.evaluate.identification.benchmark import check_target, megaface_folder, score_megaface
 
     if refined != (noises is not None):
-        raise UsageError("--refined and --noises FACESCRUB MEGAFACE belong together")
+        raise UsageError("--refined and --noises must be used together", hint="--refined --noises FACESCRUB MEGAFACE")
     target = out or Path(workspace) / "identify" / megaface_folder(
         probes, distractors, size, refined=refined, seed=seed, exclude_missing=exclude_missing
     )
@@ -164,7 +164,7 @@ def megaface(
         f"{found.probes} probes of {found.identities} people, {found.searches} searches, {found.distractors} distractors"
     )
     if refined:
-        click.echo(f"  {found.distractors_pushed_away} noisy distractors match nothing")
+        click.echo(f"  {found.distractors_pushed_away} noisy distractors cannot match")
     if found.probes_excluded or found.distractors_excluded:
         click.echo(f"  excluded: {found.probes_excluded} probes, {found.distractors_excluded} distractors")
     click.echo(f"  {_shares('rank', found.rank)}")
@@ -175,14 +175,14 @@ def megaface(
 
 @identify.command()
 @_megaface_features
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-@click.option("--algorithm", default="dataprep", show_default=True, help="What the file names end in.")
-@click.option("--dim", type=click.IntRange(1), help="Values in a row of raw float32 features.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--algorithm", default="dataprep", show_default=True, help="Suffix of the file names.")
+@click.option("--dim", type=click.IntRange(1), help="Values per row of raw float32 features.")
 def devkit(
     probes: Path, probe_list: Path, distractors: Path, distractor_list: Path | None, noises: tuple[Path, Path] | None,
     suffix: str, seed: int, out: Path, algorithm: str, dim: int | None,
 ) -> None:  # fmt: skip
-    """Write features for MegaFace's own devkit, as insightface's remove_noises.py does: a file a photo, one value more.
+    """Write features for MegaFace's devkit like insightface's remove_noises.py: a file per photo, one extra value.
 
     \b
     Example: dataprep identify devkit --probes facescrub.parquet --probe-list facescrub_features_list.json \\
@@ -204,11 +204,13 @@ def devkit(
 
 
 @identify.command()
-@click.option("--gallery", type=click.Path(path_type=Path), required=True, help="Features with names: who is known.")
 @click.option(
-    "--probes", type=click.Path(path_type=Path), required=True, help="Features with names: who is looked for."
+    "--gallery", type=click.Path(path_type=Path), required=True, help="Features with names: the known people."
 )
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Matches for each probe.")
+@click.option(
+    "--probes", type=click.Path(path_type=Path), required=True, help="Features with names: the people to look for."
+)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of matches per probe.")
 @_DEVICE
 @_shared
 @click.pass_obj
@@ -216,7 +218,7 @@ def gallery(
     workspace: str, gallery: Path, probes: Path, top: int, device: str, exclude_missing: bool, dim: int | None,
     out: Path | None,
 ) -> None:  # fmt: skip
-    """Find the most similar gallery photos for each probe, as a table; a photo of the same name is not its own match.
+    """List the most similar gallery photos for each probe. A gallery photo with the probe's name is skipped.
 
     \b
     Example: dataprep identify gallery --gallery known.parquet --probes unknown.parquet --top 3
@@ -242,4 +244,4 @@ def gallery(
 
 
 def _shares(what: str, values: Mapping[str, float]) -> str:
-    return ", ".join(f"{what} {name}: {value:.2%}" for name, value in values.items()) or f"{what}: too few to tell"
+    return ", ".join(f"{what} {name}: {value:.2%}" for name, value in values.items()) or f"{what}: too few samples"

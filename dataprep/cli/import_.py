@@ -1,4 +1,4 @@
-"""import: photos that are on this disk already."""
+"""import: plan photos that are already on this disk."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dataprep.cli._sources import plan_source, selection_options
 
 @click.group("import")
 def import_() -> None:
-    """Take up photos that are on this disk already. They stay where they are.
+    """Import photos that are already on this disk. The files are not moved or changed.
 
     \b
     Example: dataprep import folder lfw/
     """
 
 
-_ALIGNED = click.option("--aligned", is_flag=True, help="They are aligned faces: pack them as they are.")
+_ALIGNED = click.option("--aligned", is_flag=True, help="The photos are aligned faces: pack them unchanged.")
 
 
 @import_.command()
@@ -28,7 +28,7 @@ _ALIGNED = click.option("--aligned", is_flag=True, help="They are aligned faces:
 @selection_options
 @click.pass_obj
 def folder(workspace: str, /, **options: Any) -> None:
-    """A folder per identity with photos in it: your own, or any dataset that is laid out so.
+    """Photos in one folder per identity: your own, or any dataset with this layout.
 
     \b
     Example: dataprep import folder photos/ && dataprep align
@@ -38,12 +38,12 @@ def folder(workspace: str, /, **options: Any) -> None:
 
 @import_.command()
 @click.argument("root", metavar="DIR", type=click.Path())
-@click.option("--pairs", type=click.Path(), help="pairs.txt, if not in DIR: all its photos must be there.")
+@click.option("--pairs", type=click.Path(), help="pairs.txt, if not in DIR; all its photos must exist.")
 @_ALIGNED
 @selection_options
 @click.pass_obj
 def lfw(workspace: str, /, **options: Any) -> None:
-    """LFW as unpacked (lfw, lfw_funneled, lfw-deepfunneled, lfw-a): DIR/NAME/NAME_0001.jpg.
+    """LFW, unpacked (lfw, lfw_funneled, lfw-deepfunneled, lfw-a): DIR/NAME/NAME_0001.jpg.
 
     \b
     Example: dataprep import lfw lfw-deepfunneled/ && dataprep align
@@ -53,12 +53,12 @@ def lfw(workspace: str, /, **options: Any) -> None:
 
 @import_.command()
 @click.argument("root", metavar="DIR", type=click.Path())
-@click.option("--names", type=click.Path(), help="Lines `0000045 Name`: call people by name, not 0000045.")
+@click.option("--names", type=click.Path(), help="Lines `0000045 Name`, to use names as identities.")
 @_ALIGNED
 @selection_options
 @click.pass_obj
 def casia(workspace: str, /, **options: Any) -> None:
-    """CASIA-WebFace as unpacked: DIR/0000045/001.jpg.
+    """CASIA-WebFace, unpacked: DIR/0000045/001.jpg.
 
     \b
     Example: dataprep import casia CASIA-WebFace/ --names names.txt && dataprep align
@@ -71,7 +71,7 @@ def casia(workspace: str, /, **options: Any) -> None:
 @selection_options
 @click.pass_obj
 def rec(workspace: str, /, **options: Any) -> None:
-    """The faces of a .rec pack, anyone's, to clean and to pack again. Their bytes stay as they are.
+    """The faces of any .rec pack, to clean and pack again. Their bytes are not changed.
 
     \b
     Example: dataprep import rec faces_emore/ && dataprep pack --holdout 0.05
@@ -81,15 +81,15 @@ def rec(workspace: str, /, **options: Any) -> None:
 
 @import_.command()
 @click.argument("file", type=click.Path())
-@click.option("--root", type=click.Path(), help="Where relative paths start; else the list's folder.")
-@click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Whose list it is; else recognised.")
-@click.option("--aligned", is_flag=True, help="An im2rec list's images are aligned faces: pack them as they are.")
+@click.option("--root", type=click.Path(), help="Base folder of relative paths; default: the list's folder.")
+@click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Dialect of the list; default: detected.")
+@click.option("--aligned", is_flag=True, help="The images of an im2rec list are aligned faces: pack them unchanged.")
 @selection_options
 @click.pass_obj
 def lst(workspace: str, /, **options: Any) -> None:
-    """The images of a .lst: insightface's, with boxes and landmarks if it has them, or im2rec's.
+    """The images of a .lst: insightface's, with any boxes and landmarks it has, or im2rec's.
 
-    People are told apart by the images' folders; by the labels if a folder holds more than one.
+    An image's identity is its folder, or its label if any folder contains several labels.
 
     \b
     Example: dataprep import lst faces.lst --root photos/ && dataprep align
@@ -99,16 +99,16 @@ def lst(workspace: str, /, **options: Any) -> None:
 
 @import_.command()
 @click.argument("root", metavar="DIR", type=click.Path())
-@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help="Which.")
+@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help="Split.")
 @click.option("--boxes", type=click.Path(), multiple=True, help="loose_bb_*.csv, if not in DIR or meta/.")
 @click.option("--landmarks", type=click.Path(), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/.")
-@click.option("--names", type=click.Path(), help="identity_meta.csv: call people by name, not n000002.")
+@click.option("--names", type=click.Path(), help="identity_meta.csv, to use names as identities.")
 @selection_options
 @click.pass_obj
 def vggface2(workspace: str, /, **options: Any) -> None:
     """VGGFace2 as released: DIR/train/n000002/0001_01.jpg, with its tables of boxes and landmarks.
 
-    Its landmarks are taken as they are; align --landmarks detect finds them anew.
+    The released landmarks are used; `align --landmarks detect` detects them again.
 
     \b
     Example: dataprep import vggface2 VGG-Face2/data && dataprep align --size 224 --extend 0.3
@@ -117,12 +117,12 @@ def vggface2(workspace: str, /, **options: Any) -> None:
 
 
 @import_.command()
-@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
-@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos of each.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="Number of people.")
+@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos per person.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the drawn people.")
 @click.pass_obj
 def synth(workspace: str, /, identities: int, photos: int, seed: int) -> None:
-    """Drawn faces with their true boxes: to try everything without anybody's photo.
+    """Drawn faces with their true boxes, to try everything without real photos.
 
     \b
     Example: dataprep import synth && dataprep pack

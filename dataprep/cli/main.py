@@ -1,4 +1,4 @@
-"""`dataprep`: the verbs, each loaded only when it is used."""
+"""The `dataprep` command and its verbs; each verb's module is loaded only when the verb is used."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from dataprep.errors import DataprepError
 
 # verb -> (module under dataprep.cli, attribute, one line of help)
 _VERBS: dict[str, tuple[str, str, str]] = {
-    "download": ("download", "download", "Fetch the photos of a published list of URLs."),
-    "import": ("import_", "import_", "Take up photos that are on this disk already."),
-    "validate": ("build", "validate", "Decode every photo; drop what is none."),
-    "crop": ("build", "crop", "Clamp the published boxes to the photos."),
+    "download": ("download", "download", "Download the photos in a published list of URLs."),
+    "import": ("import_", "import_", "Import photos that are already on this disk."),
+    "validate": ("build", "validate", "Decode every file and drop those that are not images."),
+    "crop": ("build", "crop", "Clip the published face boxes to the photos."),
     "align": ("build", "align", "Detect faces and align them to the template."),
     "lst": ("build", "lst", "List the aligned faces with labels (dir2lst)."),
     "pack": ("build", "pack", "Pack the listed faces into RecordIO (face2rec)."),
-    "train": ("train", "train", "Train a recogniser on a pack."),
-    "export-model": ("export_model", "export_model", "Write a model as ONNX or safetensors, with its card."),
-    "test": ("evaluate", "test", "Score a model on a verification set."),
-    "extract": ("evaluate", "extract", "Embed a folder, a list, a pack or a .bin."),
+    "train": ("train", "train", "Train a face recognition model on a pack."),
+    "export-model": ("export_model", "export_model", "Export a model to ONNX or safetensors, with a model card."),
+    "test": ("evaluate", "test", "Evaluate a model on a verification set."),
+    "extract": ("evaluate", "extract", "Compute embeddings of a folder, a list, a pack or a .bin."),
     "compare": ("evaluate", "compare", "Print the results of several models side by side."),
-    "bins": ("bins", "bins", "Build, unpack and show verification .bin files."),
-    "identify": ("identify", "identify", "Score features by IJB or MegaFace, or search a gallery."),
-    "run": ("run", "run", "Run a whole recipe: pipelines/X.yaml."),
-    "export": ("workspace", "export", "Write faces or photos as identity/image.jpg."),
-    "unpack": ("packs", "unpack", "Write a pack as images, WebDataset shards or .rec."),
-    "merge": ("packs", "merge", "Put several packs into one."),
-    "verify": ("packs", "verify", "Check a pack: structure, index, labels, images."),
-    "repair": ("packs", "repair", "Make a new pack of what stands in a damaged one."),
-    "info": ("packs", "info", "Say what a pack is."),
-    "status": ("workspace", "status", "Show what is done, what is lost, and why."),
-    "retry": ("workspace", "retry", "Ask again for samples that failed for given reasons."),
-    "gc": ("workspace", "gc", "Remove files that nothing refers to."),
-    "demo": ("demo", "demo", "See the whole line at work on synthetic faces."),
-    "synth": ("synth", "synth", "Draw synthetic faces; serve them as the web really is."),
-    "doctor": ("workspace", "doctor", "Show what is installed and which backends are in use."),
+    "bins": ("bins", "bins", "Build, unpack and inspect verification .bin files."),
+    "identify": ("identify", "identify", "Evaluate features on IJB or MegaFace, or search a gallery."),
+    "run": ("run", "run", "Run a complete recipe: pipelines/X.yaml."),
+    "export": ("workspace", "export", "Write the faces or photos as identity/image.jpg."),
+    "unpack": ("packs", "unpack", "Convert a pack to images, WebDataset shards or .rec."),
+    "merge": ("packs", "merge", "Merge several packs into one."),
+    "verify": ("packs", "verify", "Check a pack: structure, index, labels and images."),
+    "repair": ("packs", "repair", "Rebuild a pack from the readable records of a damaged one."),
+    "info": ("packs", "info", "Show the layout, counts and origin of a pack."),
+    "status": ("workspace", "status", "Show what is done, what was lost, and why."),
+    "retry": ("workspace", "retry", "Retry the samples that failed for the given reasons."),
+    "gc": ("workspace", "gc", "Remove unreferenced files."),
+    "demo": ("demo", "demo", "Run the whole pipeline on synthetic faces."),
+    "synth": ("synth", "synth", "Draw synthetic faces, or serve them from a faulty website."),
+    "doctor": ("workspace", "doctor", "Show what is installed and which backends are used."),
 }
 
 
@@ -63,11 +63,11 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="dataprep")
 @click.option(
     "-w", "--workspace", envvar="DATAPREP_WORKSPACE", default="workspace", show_default=True,
-    help="Where everything is kept; also DATAPREP_WORKSPACE.",
+    help="Folder for all data; also set by DATAPREP_WORKSPACE.",
 )  # fmt: skip
 @click.pass_context
 def cli(ctx: click.Context, workspace: str) -> None:
-    """Build face recognition datasets: URLs or photos in, packed and verified records out; then train and test.
+    """Build face recognition datasets from URLs or photos, then train and test models on them.
 
     \b
     dataprep download vggface        # or: dataprep import folder PHOTOS
@@ -80,7 +80,7 @@ def cli(ctx: click.Context, workspace: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script: errors become one line on stderr and an exit code."""
+    """The console script. An error is printed to stderr, with its hint on a second line, and sets the exit code."""
     try:
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
     except DataprepError as error:
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except OSError as error:
-        sys.exit(_fail(_os_words(error), 1))
+        sys.exit(_fail(*_os_words(error)))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -104,14 +104,14 @@ def _fail(text: str, code: int, hint: str = "") -> int:
     return code
 
 
-def _os_words(error: OSError) -> str:
+def _os_words(error: OSError) -> tuple[str, int, str]:
+    """Message, exit code and hint."""
     import errno
 
     where = f"{error.filename}: " if error.filename else ""
     remedy: dict[Any, str] = {
-        errno.ENOSPC: "free some space and type the same command again; what was committed stays",
-        errno.EROFS: "the disk is read-only; choose another place with -w",
-        errno.EACCES: "permission is missing; choose another place with -w, or change the permissions",
+        errno.ENOSPC: "free some space, then run the same command again; committed work is kept",
+        errno.EROFS: "the disk is read-only; choose another workspace with -w",
+        errno.EACCES: "change the permissions, or choose another workspace with -w",
     }
-    hint = remedy.get(error.errno)
-    return f"{where}{error.strerror or error}" + (f": {hint}" if hint else "")
+    return f"{where}{error.strerror or error}", 1, remedy.get(error.errno, "")

@@ -1,4 +1,4 @@
-"""unpack, verify, repair, merge, info: packs from anywhere, without a workspace."""
+"""unpack, merge, verify, repair and info: commands on any pack, without a workspace."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dataprep.errors import UsageError
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path), required=True, callback=lambda _ctx, _param, path: _local(path),
-    help="The new pack's folder, on this disk.",
+    help="Folder of the new pack, on a local disk.",
 )  # fmt: skip
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _form_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--max-part-size", type=click.IntRange(1), help="Split into parts of at most this many MiB."),
+        click.option("--max-part-size", type=click.IntRange(1), help="Split into parts of at most N MiB."),
         click.option("--style", type=click.Choice(["insightface", "flat"]), default="insightface", show_default=True,
-                     help="The layout of a .rec."),
+                     help="Layout of a .rec."),
         click.option("--to", "form", type=click.Choice(["rec", "webdataset", "folder"]), default="rec",
-                     show_default=True, help="The format of the new pack."),
+                     show_default=True, help="Format of the new pack."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -40,9 +40,9 @@ def _form_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_OUT
 @click.option("--shuffle", type=click.IntRange(0), help="Shuffle with this seed (flat and webdataset).")
 def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Path, shuffle: int | None) -> None:
-    """Write a pack's faces in another format: a folder of images, WebDataset shards, or a .rec; nothing is re-encoded.
+    """Convert a pack to a folder of images, WebDataset shards or a .rec, without re-encoding the images.
 
-    PACK is a folder with a .rec, with .tar shards or with images, a .rec file, or the URL of one.
+    PACK is a folder with a .rec, .tar shards or images, a .rec file, or the URL of either.
 
     \b
     Example: dataprep unpack faces_emore --to folder --out emore_images
@@ -53,7 +53,7 @@ def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Pat
     chosen = _form(form, style, max_part_size)
     if shuffle is not None and chosen.layout in ("insightface", "folder"):
         raise UsageError(
-            f"--shuffle: a {chosen.layout} pack is grouped by identity; use --style flat or --to webdataset"
+            f"--shuffle: a {chosen.layout} pack is grouped by identity", hint="use --style flat or --to webdataset"
         )
     _written(out, convert(pack, out, form=chosen, shuffle=shuffle, tick=partial(Ticker(), "faces")))
 
@@ -62,8 +62,8 @@ def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Pat
 @click.argument("packs", nargs=-1, required=True)
 @_form_options
 @_OUT
-@click.option("--join-names", is_flag=True, help="Identities of one name in two packs are one person.")
-@click.option("--drop-duplicates", is_flag=True, help="Keep the first of images that are equal byte for byte.")
+@click.option("--join-names", is_flag=True, help="Treat identities of equal name as one person.")
+@click.option("--drop-duplicates", is_flag=True, help="Keep only the first of byte-identical images.")
 def merge(
     packs: tuple[str, ...],
     form: str,
@@ -73,7 +73,7 @@ def merge(
     join_names: bool,
     drop_duplicates: bool,
 ) -> None:
-    """Put several packs into one, identities numbered anew.
+    """Merge several packs into one and renumber the identities.
 
     \b
     Example: dataprep merge casia asian_celeb --out both --drop-duplicates
@@ -86,19 +86,19 @@ def merge(
     )
     _written(out, manifest)
     if drop_duplicates:
-        click.echo(f"  {manifest['duplicates_dropped']} duplicates left out")
+        click.echo(f"  {manifest['duplicates_dropped']} duplicates dropped")
 
 
 @click.command()
 @click.argument("pack")
 @click.option("--reader", type=click.Choice(["dataprep", "mxnet"]), default="dataprep", show_default=True,
-              help="Read every record with the real mxnet too, where it is installed.")  # fmt: skip
-@click.option("-j", "--jobs", type=click.IntRange(1), default=len(os.sched_getaffinity(0)), show_default="the cores",
-              help="Threads that decode.")  # fmt: skip
+              help="mxnet: also read every record with mxnet itself, if installed.")  # fmt: skip
+@click.option("-j", "--jobs", type=click.IntRange(1), default=len(os.sched_getaffinity(0)), show_default="CPU cores",
+              help="Decoding threads.")  # fmt: skip
 @_JSON
 @click.pass_context
 def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool) -> None:
-    """Check a pack: structure, index, labels, identities, every image, duplicates, hashes. Exits with 1 if it is not whole.
+    """Check a pack: structure, index, labels, identities, images, duplicates, hashes. Exits with 1 on errors.
 
     \b
     Example: dataprep verify workspace/packs/train
@@ -122,7 +122,9 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
                 click.echo(f"      {example}")
         mendable = opened is None or opened.layout in ("insightface", "flat")
         click.echo(
-            "whole" if not errors else "not whole" + (": `dataprep repair` saves what stands" if mendable else "")
+            "whole"
+            if not errors
+            else "not whole" + (": `dataprep repair` saves the readable records" if mendable else "")
         )
     ctx.exit(1 if errors else 0)
 
@@ -130,11 +132,11 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
 @click.command()
 @click.argument("pack")
 @_OUT
-@click.option("--style", type=click.Choice(["insightface", "flat"]), help="The new layout; default: as it was.")
+@click.option("--style", type=click.Choice(["insightface", "flat"]), help="The new layout; default: unchanged.")
 def repair(pack: str, out: Path, style: str | None) -> None:
-    """Make a new pack of what still stands in a damaged .rec; the damaged one is only read.
+    """Rebuild a pack from the readable records of a damaged .rec, which is not modified.
 
-    The .idx, record 0 and the identities are made anew from the records. lost.tsv in the new pack says what is lost.
+    The .idx, record 0 and the identities are rebuilt from the records. lost.tsv in the new pack lists the losses.
 
     \b
     Example: dataprep repair faces_emore --out faces_repaired
@@ -152,7 +154,7 @@ def repair(pack: str, out: Path, style: str | None) -> None:
 @click.argument("pack")
 @_JSON
 def info(pack: str, as_json: bool) -> None:
-    """Say what a pack is: layout, counts, sizes, where it comes from.
+    """Show the layout, counts, image sizes and origin of a pack.
 
     \b
     Example: dataprep info workspace/packs/train
@@ -171,7 +173,9 @@ def info(pack: str, as_json: bool) -> None:
 
 def _local(path: Path) -> Path:
     if ":/" in str(path):
-        raise UsageError(f"--out {path}: packs are written to this disk; copy them on from there")
+        raise UsageError(
+            f"--out {path}: packs are written to a local disk only", hint="write locally, then copy the pack"
+        )
     return path
 
 

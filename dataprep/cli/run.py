@@ -1,4 +1,4 @@
-"""run: a recipe names a source, the stages' parameters, training and testing; one command does it all."""
+"""run: execute a recipe, which sets the source, the stage parameters, training and testing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PARTS = ("about", "source", "stages", "train", "test")
 @click.command()
 @click.argument("recipe")
 @click.option("--upto", help="Stop after this stage (download, validate, crop, detect, align, lst, pack) or train.")
-@click.option("--set", "settings", multiple=True, metavar="PART.NAME=VALUE", help="Change a value of the recipe.")
+@click.option("--set", "settings", multiple=True, metavar="PART.NAME=VALUE", help="Override a value of the recipe.")
 @run_options
 @click.pass_context
 def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[str, ...], **values: Any) -> None:
-    """Run a whole recipe: a YAML file, or the name of one that comes with dataprep.
+    """Run a complete recipe: a YAML file, or the name of a recipe shipped with dataprep.
 
     \b
     Example: dataprep run vggface --set source.lists=lists/ --set stages.align.size=112
@@ -37,17 +37,17 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
         _change(loaded, setting)
     _check_mappings(recipe, loaded)
     if upto and upto not in (*BY_NAME, "train"):
-        raise UsageError(f"--upto {upto}: one of {', '.join(BY_NAME)}, train")
+        raise UsageError(f"--upto {upto} is not one of {', '.join(BY_NAME)}, train")
     stages = {name: dict(params or {}) for name, params in (loaded.get("stages") or {}).items()}
     unknown = [name for name in stages if name not in BY_NAME]
     if unknown:
-        raise UsageError(f"{recipe}: no stage {unknown[0]!r}; the stages are: {', '.join(BY_NAME)}")
+        raise UsageError(f"{recipe}: unknown stage {unknown[0]!r}; the stages are: {', '.join(BY_NAME)}")
     changes = {name: BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
     source = dict(loaded.get("source") or {})
     if not values["dry_run"]:
         sources.plan_source(ctx.obj, str(source.pop("kind", None)), source)
     elif not (Path(ctx.obj) / "dataprep.json").exists():
-        click.echo(f"{source.get('kind')} would be planned, then every stage run")
+        click.echo(f"{source.get('kind')} would be planned, then all stages would run")
         return
     last = upto if upto in BY_NAME else "pack"
     if not run_stages(ctx.obj, last, changes, **values) or upto in BY_NAME:
@@ -59,7 +59,7 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """The recipe in a file, or the one of that name among those that come with dataprep. Raises UsageError."""
+    """The recipe in a file, or the shipped recipe of that name. Raises UsageError."""
     import yaml
 
     path = Path(name)
@@ -67,16 +67,16 @@ def load_recipe(name: str) -> dict[str, Any]:
         path = _shipped() / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in _shipped().glob("*.yaml")))
-        raise UsageError(f"no recipe {name!r}: give a .yaml file, or one of: {names}")
+        raise UsageError(f"unknown recipe {name!r}", hint=f"pass a .yaml file, or one of: {names}")
     try:
         loaded = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise UsageError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(loaded, dict):
-        raise UsageError(f"{path}: a recipe is a mapping with {', '.join(_PARTS)}")
+        raise UsageError(f"{path}: a recipe must be a mapping of {', '.join(_PARTS)}")
     unknown = [part for part in loaded if part not in _PARTS]
     if unknown:
-        raise UsageError(f"{path}: unknown part {unknown[0]!r}; a recipe has {', '.join(_PARTS)}")
+        raise UsageError(f"{path}: unknown part {unknown[0]!r}; the parts are: {', '.join(_PARTS)}")
     return loaded
 
 
@@ -86,11 +86,11 @@ def _check_mappings(recipe: str, loaded: dict[str, Any]) -> None:
     parts |= {f"stages.{name}": params for name, params in stages.items()} if isinstance(stages, dict) else {}
     for part, value in parts.items():
         if value is not None and not isinstance(value, dict):
-            raise UsageError(f"{recipe}: {part} is a mapping of options, not {value!r}")
+            raise UsageError(f"{recipe}: {part} must be a mapping of options, not {value!r}")
 
 
 def _shipped() -> Path:
-    """The folder of recipes: inside the installed package, or beside it in a checkout."""
+    """The folder of shipped recipes: in the installed package, or beside it in a checkout."""
     import dataprep
 
     package = Path(dataprep.__file__).parent
@@ -104,14 +104,14 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
     path, separator, value = setting.partition("=")
     keys = path.split(".")
     if not separator or keys[0] not in _PARTS:
-        raise UsageError(f"--set {setting}: expected PART.NAME=VALUE with PART one of {', '.join(_PARTS[1:])}")
+        raise UsageError(f"--set {setting}: expected PART.NAME=VALUE, with PART one of {', '.join(_PARTS[1:])}")
     place: Any = loaded
     for key in keys[:-1]:
         if place.get(key) is None:
             place[key] = {}
         place = place[key]
         if not isinstance(place, dict):
-            raise UsageError(f"--set {setting}: {key} holds a value, not a mapping")
+            raise UsageError(f"--set {setting}: {key} is a value, not a mapping")
     try:
         place[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError:
@@ -119,7 +119,7 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
 
 
 def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:
-    """Run a verb with the options of a recipe, as if they had been typed."""
+    """Run a verb with the options of a recipe, as from the command line."""
     arguments: list[str] = []
     switches = {text for option in command.params for text in option.secondary_opts}
     for name, value in options.items():

@@ -1,4 +1,4 @@
-"""synth: drawn faces, as folders or as a website with everything that is wrong with the web."""
+"""synth: draw faces as folders, or as a website that reproduces the web's failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CORES = len(os.sched_getaffinity(0))
 
 @click.group()
 def synth() -> None:
-    """Draw synthetic faces: as a folder of photos, or published as lists of URLs and served on loopback.
+    """Draw synthetic faces, as a folder of photos or as lists of URLs served on loopback.
 
     \b
     Example: dataprep synth draw faces/ --identities 20 --photos 10
@@ -25,13 +25,13 @@ def synth() -> None:
 
 @synth.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
-@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos of each.")
+@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="Number of people.")
+@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Photos per person.")
 @click.option("--width", type=click.IntRange(64), default=250, show_default=True, help="Width of the photos.")
 @click.option("--height", type=click.IntRange(64), default=250, show_default=True, help="Height of the photos.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the drawn people.")
 def draw(folder: Path, identities: int, photos: int, width: int, height: int, seed: int) -> None:
-    """Write FOLDER/Person_00000/0000.jpg ... and truth.csv with boxes and landmarks.
+    """Write FOLDER/Person_00000/0000.jpg, ..., and truth.csv with boxes and landmarks.
 
     \b
     Example: dataprep synth draw faces/ --identities 5 --photos 4
@@ -44,14 +44,16 @@ def draw(folder: Path, identities: int, photos: int, width: int, height: int, se
 
 @synth.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="How many people.")
-@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="Lines in each person's list.")
-@click.option("--faults", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Share of bad URLs.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other people for another seed.")
+@click.option("--identities", type=click.IntRange(1), default=20, show_default=True, help="Number of people.")
+@click.option("--photos", type=click.IntRange(1), default=10, show_default=True, help="URLs in each person's list.")
+@click.option("--faults", type=click.FloatRange(0, 1), default=0.2, show_default=True, help="Share of faulty URLs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the drawn people.")
 @click.option("--port", type=click.IntRange(1024, 65535), default=8765, show_default=True, help="Port on 127.0.0.1.")
-@click.option("-j", "--jobs", type=click.IntRange(1), default=_CORES, show_default="the cores", help="Processes.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1), default=_CORES, show_default="CPU cores", help="Worker processes."
+)
 def publish(folder: Path, identities: int, photos: int, faults: float, seed: int, port: int, jobs: int) -> None:
-    """Write a website into FOLDER, with VGG-Face-style lists under lists/ and the truth about every line.
+    """Write a website to FOLDER, with VGG-Face-style lists in lists/ and the true outcome of every line.
 
     \b
     Example: dataprep synth publish web/ --identities 40 --photos 24
@@ -62,7 +64,7 @@ def publish(folder: Path, identities: int, photos: int, faults: float, seed: int
     params = SiteParams(identities=identities, photos=photos, faults=faults, seed=seed, port=port)
     truth = write(folder, params, jobs=jobs)
     lost = sum(truth["reasons"].values())
-    click.echo(f"{truth['lines']} lines in {folder / 'lists'}, {lost} of them lead to no usable photo")
+    click.echo(f"{truth['lines']} lines in {folder / 'lists'}, {lost} of them without a usable photo")
 
 
 @synth.command()

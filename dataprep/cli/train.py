@@ -1,4 +1,4 @@
-"""train."""
+"""train: train a model on a pack or a list of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataprep.train.config import TrainParams
 
 
 def _use_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """The file's values become the defaults of this call: what is typed comes first."""
+    """Use the file's values as defaults; options on the command line take precedence."""
     if path is None:
         return
     from dataprep.params import read_config
@@ -44,31 +44,31 @@ _DATA, _NETWORK, _CHECK = "Data", "Network", "Verification and checkpoints"
 
 @click.command(cls=GroupedCommand)
 @click.option("--pack", "packs", type=_PATH, multiple=True, cls=GroupedOption, group=_DATA,
-              help="A pack of any format; several are read as one. Default: packs/train of the workspace.")  # fmt: skip
+              help="A pack of any format; repeat to join several. Default: packs/train of the workspace.")  # fmt: skip
 @click.option("--images", type=_PATH, cls=GroupedOption, group=_DATA,
-              help="Instead: a list of images, `path label` or `path` a line; a pack is made of them first.")  # fmt: skip
+              help="Instead of --pack: a list of images with lines `path label` or `path`, packed first.")  # fmt: skip
 @click.option("--root", type=_PATH, cls=GroupedOption, group=_DATA,
-              help="What the list's paths are relative to; default: its folder.")  # fmt: skip
+              help="Base folder of the list's paths; default: the list's folder.")  # fmt: skip
 @click.option("--meta", type=_PATH, cls=GroupedOption, group=_DATA,
-              help="VGGFace2's identity_meta.csv: the list's people by name.")  # fmt: skip
+              help="VGGFace2's identity_meta.csv, to use names as identities.")  # fmt: skip
 @click.option("--pretrained", type=_PATH, cls=GroupedOption, group=_NETWORK,
-              help="Start from these weights: of dataprep, .safetensors, or published ones.")  # fmt: skip
+              help="Initial weights: dataprep's, .safetensors, or published ones.")  # fmt: skip
 @click.option("--validate", "sets", default="", cls=GroupedOption, group=_CHECK,
-              help="Sets to verify on, as --set of `dataprep test` takes them, separated by commas.")  # fmt: skip
+              help="Verification sets, comma-separated, as for --set of `dataprep test`.")  # fmt: skip
 @params_options(TrainParams)
-@click.option("--name", default="default", show_default=True, help="The folder under models/.")
+@click.option("--name", default="default", show_default=True, help="Name of the folder under models/.")
 @click.option("--config", type=_PATH, is_eager=True, expose_value=False, callback=_use_config,
-              help="YAML with any of these options; what is typed comes first.")  # fmt: skip
-@click.option("--log", type=_PATH, help="Also append the progress to this file, a line at a time.")
-@click.option("--fresh", is_flag=True, help="Start over, whatever is there.")
+              help="YAML file of these options; the command line takes precedence.")  # fmt: skip
+@click.option("--log", type=_PATH, help="Also append progress lines to this file.")
+@click.option("--fresh", is_flag=True, help="Start over and discard previous progress.")
 @click.option("--list-networks", is_flag=True, is_eager=True, expose_value=False, callback=_list_networks,
-              help="Show the networks with parameters and GFLOPs, and end.")  # fmt: skip
+              help="List the networks with parameters and GFLOPs, and exit.")  # fmt: skip
 @click.pass_obj
 def train(
     workspace: str, /, packs: Sequence[Path], images: Path | None, root: Path | None, meta: Path | None,
     pretrained: Path | None, sets: str, name: str, log: Path | None, fresh: bool, **values: Any,
 ) -> None:  # fmt: skip
-    """Train a recogniser on a pack. Typed again, it goes on where it was stopped, to the same losses.
+    """Train a face recognition model on a pack. The same command resumes a stopped run, with the same losses.
 
     \b
     Example: dataprep train --epochs 4
@@ -78,11 +78,11 @@ def train(
              torchrun --nproc-per-node 8 -m dataprep train --pack glint360k/ --network ir100 --sample-rate 0.1
     """
     if not Path(name).parts or ".." in Path(name).parts or Path(name).is_absolute():
-        raise UsageError(f"--name {name!r}: the name of a folder under models/ of the workspace")
+        raise UsageError(f"--name {name!r} is not a folder name under models/ of the workspace")
     if images is not None and packs:
-        raise UsageError("--pack and --images exclude each other: a pack is made of the list")
+        raise UsageError("--pack and --images exclude each other", hint="leave out --pack: the images are packed first")
     if images is None and (root or meta):
-        raise UsageError("--root and --meta belong to --images: a pack's people are named in its labels.tsv")
+        raise UsageError("--root and --meta require --images: a pack has its names in labels.tsv")
     (params,) = given_params(values, TrainParams)
     chosen = TrainParams.from_mapping(params)
     from dataprep.train.trainer import train
@@ -109,7 +109,7 @@ def _packs(workspace: str, given: Sequence[Path]) -> Sequence[Path]:
 def _listed(
     images: Path, root: Path | None, meta: Path | None, target: Path, params: TrainParams, pretrained: Path | None
 ) -> Callable[[], Sequence[Path]]:
-    """What makes a pack of a list, of the size that the network takes."""
+    """Return a function that packs a list of images at the network's input size."""
 
     def make() -> Sequence[Path]:
         from dataprep.packs.tools.from_list import pack_list
@@ -128,7 +128,7 @@ def _listed(
 
 
 def default_pack(workspace: str) -> Path:
-    """packs/train of the workspace, or the only pack that it has."""
+    """packs/train of the workspace, or its only pack. Raises RecordError."""
     folder = Path(workspace) / "packs"
     packs = sorted(path.parent for path in folder.glob("*/pack.json"))
     if folder / "train" in packs:
@@ -136,5 +136,8 @@ def default_pack(workspace: str) -> Path:
     if len(packs) == 1:
         return packs[0]
     if not packs:
-        raise RecordError(f"{workspace} holds no pack yet: `dataprep pack` makes one, --pack or --set names another")
-    raise RecordError(f"{workspace} holds several packs ({', '.join(p.name for p in packs)}): choose one with --pack")
+        raise RecordError(
+            f"{workspace} has no pack yet", hint="build one with `dataprep pack`, or choose one with --pack or --set"
+        )
+    names = ", ".join(p.name for p in packs)
+    raise RecordError(f"{workspace} has several packs ({names})", hint="choose one with --pack")

@@ -1,4 +1,4 @@
-"""status, retry, gc, export, doctor."""
+"""status, retry, gc, export and doctor: commands on a workspace."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataprep.cli._pipeline import account_line, duplicates_line
 
 
 @click.command()
-@click.option("--why", is_flag=True, help="Say why each pending stage is pending.")
-@click.option("--hosts", type=click.IntRange(1), help="Name this many hosts behind which most photos were lost.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--why", is_flag=True, help="Show why each pending stage is pending.")
+@click.option("--hosts", type=click.IntRange(1), help="Show the N hosts with the most lost photos.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_obj
 def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
-    """Show what is done, what was lost and for which reasons, and what is pending.
+    """Show what is done, what was lost and why, and what is pending.
 
     \b
     Example: dataprep status --why
@@ -51,11 +51,11 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--reason", "reasons", required=True, help="One or more reasons, separated by commas.")
-@click.option("--shard", "shards", default="", help="Only in these shards (g0-000012), separated by commas.")
+@click.option("--reason", "reasons", required=True, help="One or more reasons, comma-separated.")
+@click.option("--shard", "shards", default="", help="Only these shards (g0-000012), comma-separated.")
 @click.pass_obj
 def retry(workspace: str, reasons: str, shards: str) -> None:
-    """Ask again for samples that were lost for these reasons: they, and what depends on them, run with the next verb.
+    """Mark samples lost for these reasons for a retry. The next verb runs them and all that depends on them.
 
     \b
     Example: dataprep retry --reason timeout,http_5xx && dataprep pack
@@ -65,7 +65,7 @@ def retry(workspace: str, reasons: str, shards: str) -> None:
 
     for stage, counts in ask_retry(workspace, _listed(reasons), _listed(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
-        click.echo(f"{stage}: {named} will be tried again by the next `dataprep {verb(stage)}`, `pack` or `run`")
+        click.echo(f"{stage}: {named} will be retried by the next `dataprep {verb(stage)}`, `pack` or `run`")
 
 
 def _listed(text: str) -> list[str]:
@@ -73,11 +73,11 @@ def _listed(text: str) -> list[str]:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--other-parameters", is_flag=True, help="Also remove what was made with parameters no longer in use.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, without removing it.")
+@click.option("--other-parameters", is_flag=True, help="Also remove results of parameters no longer in use.")
 @click.pass_obj
 def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
-    """Remove files that nothing refers to: what kills left behind, and what retries replaced.
+    """Remove unreferenced files: leftovers of killed runs, and results that retries replaced.
 
     \b
     Example: dataprep gc --dry-run
@@ -93,14 +93,14 @@ def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
 
 
 @click.command()
-@click.option("--to", "form", type=click.Choice(["folder"]), default="folder", show_default=True, help="The form.")
+@click.option("--to", "form", type=click.Choice(["folder"]), default="folder", show_default=True, help="Output format.")
 @click.option(
-    "--what", type=click.Choice(["faces", "photos"]), default="faces", show_default=True, help="Which images."
+    "--what", type=click.Choice(["faces", "photos"]), default="faces", show_default=True, help="Images to write."
 )
 @click.argument("target", type=click.Path(path_type=Path))
 @click.pass_obj
 def export(workspace: str, form: str, what: str, target: Path) -> None:
-    """Write the aligned faces, or the usable photos, as identity/image.jpg.
+    """Write the aligned faces or the usable photos as identity/image.jpg.
 
     \b
     Example: dataprep export --to folder faces/
@@ -112,7 +112,7 @@ def export(workspace: str, form: str, what: str, target: Path) -> None:
 
 @click.command()
 def doctor() -> None:
-    """Show what is installed, which detector backend is in use, and how fast it is here.
+    """Show what is installed, which detector backend is used, and how fast it is on this machine.
 
     \b
     Example: dataprep doctor

@@ -1,4 +1,4 @@
-"""One polite, suspicious HTTP request: a URL in, a body's bytes or a reason out. Never an exception for one URL."""
+"""One HTTP request: takes a URL, returns the body or a reason. A bad URL never raises an exception."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({200, 203})
 _IN_MEMORY = 256_000_000  # bytes of all bodies in flight, beyond the first MB of each
 _NOT_PACKED = ("", "identity", "none", "utf-8")
-_KEEP_ALIVE = 5.0  # seconds that an unused connection stays: each costs a descriptor here and a slot there
+_KEEP_ALIVE = 5.0  # seconds; an idle connection costs a descriptor here and a slot on the server
 _LITERAL = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _LAST = {"Connection": "close"}
-_SPEAKS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)  # somebody at the other end did that
+_SPEAKS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)  # sent by the peer
 
 
 def user_agent(contact: str = "") -> str:
-    """Who we say we are, with a URL or an address to complain to if the user gives one. Raises UsageError."""
+    """Return the User-Agent, with the user's contact URL or e-mail address if there is one. Raises UsageError."""
     if not (contact.isascii() and contact.isprintable()) or len(contact) > 200:
-        raise UsageError(f"--contact: {contact[:50]!r} cannot stand in a header; give a URL or an e-mail address")
+        raise UsageError(
+            f"contact {contact[:50]!r} cannot be sent in a header", hint="give --contact a URL or an e-mail address"
+        )
     about = "builds face recognition datasets; respects X-Robots-Tag: noai"
     return f"dataprep/{__version__} ({contact + '; ' if contact else ''}{about})"
 
 
 class Client:
-    """An HTTP session under `Limits`. Use as an async context manager. No cookies, no Referer, no credentials.
+    """An HTTP session under `Limits`; an async context manager. It sends no cookies, Referer or credentials.
 
-    `lookup` resolves names (in threads); benchmarks and tests put thousands of made-up hosts on loopback with it.
-    `heard` is told of every name that the name system has answered on.
+    `lookup` resolves names in threads; benchmarks and tests use it to map thousands of made-up hosts to loopback.
+    `heard` is called for every name that DNS answered.
     """
 
     def __init__(
@@ -92,12 +94,12 @@ class Client:
         await self._resolver.close()
 
     async def fetch(self, url: yarl.URL, *, hops: int = 0, spent: float = 0.0, last: bool = False) -> Answer:
-        """Ask for a URL once, redirects within its host followed; every way in which this can go wrong is a reason.
+        """Request a URL once, following redirects within its host. Every failure is returned as a reason.
 
-        `hops` redirects have led to it, and took `spent` seconds of those it has. `last`: nothing else is asked of this
-        host soon, so that its connection need not stay open.
-        Hot: aiohttp takes most of the time, the rest of this file some ten microseconds. DataprepError is raised only
-        where this machine, and not the URL, is at fault: no descriptors left, a proxy that wants credentials.
+        `hops` redirects led to this URL and used `spent` seconds of the total timeout. `last`: no other request to this
+        host follows soon, so the connection is closed.
+        Hot: most of the time is spent in aiohttp, some ten microseconds in the rest of this file. DataprepError is
+        raised only for faults of this machine: no file descriptors left, a proxy that requires credentials.
         """
         trail = [url]
         try:
@@ -109,18 +111,18 @@ class Client:
             answer = Answer(reason=Reason.ROBOTS_DOWN, detail=str(error), final=True)
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
-            if spent and deadline.expired():  # that the others took so long is not this host's fault
+            if spent and deadline.expired():  # the earlier hosts used up the time, not this one
                 answer = replace(answer, blames_host=False)
         if answer.final_url or not (hops or len(trail) > 1):
             return answer
         return replace(answer, final_url=str(trail[-1]))
 
     def release(self, answer: Answer) -> None:
-        """Give the memory of an answer's data to others."""
+        """Return the memory of an answer's data to the budget."""
         self._budget.release(answer.reserved)
 
     async def reaches(self, url: yarl.URL) -> bool:
-        """Whether whoever would be asked for this URL can be connected to now, or refuses; nothing is sent."""
+        """Whether the URL's host, or its proxy, accepts a connection now; a host may also refuse it. Sends nothing."""
         proxy = self._proxies.of(url)
         place = yarl.URL(proxy) if proxy else url
         try:
@@ -137,17 +139,17 @@ class Client:
         return True
 
     async def resolves(self, host: str) -> bool:
-        """Whether the name system answers on a name now, be it that there is none."""
+        """Whether DNS answers for a name now, positively or negatively."""
         return await self._resolver.answers(host)
 
     async def names_are_served(self) -> bool:
-        """Whether the name system answers on a name that nobody can have asked for, so that no cache does."""
+        """Whether DNS answers for a random name, which no cache can hold."""
         return await self.resolves(f"{secrets.token_hex(8)}.example.com")
 
     async def _follow(
         self, trail: list[yarl.URL], hops: int, headers: dict[str, str] | None, deadline: asyncio.Timeout
     ) -> Answer:
-        """The answer at the end of the redirects within a host; `trail` gets every URL that they lead to."""
+        """Return the answer at the end of the redirects within a host. Every URL visited is appended to `trail`."""
         while True:
             url = trail[-1]
             if not self._limits.allow_private:
@@ -173,7 +175,9 @@ class Client:
         answer = Answer(reason=None, status=status, final_url=final)
         if status not in _WHOLE:
             if status == 407 and self._proxies.of(response.url):
-                raise DataprepError("the proxy wants a user name and a password: put them into http_proxy")
+                raise DataprepError(
+                    "the proxy requires a user name and a password", hint="put them into the environment's http_proxy"
+                )
             wait = retry_after(response.headers.get("Retry-After", ""))
             return replace(
                 answer, reason=status_reason(status), detail=f"HTTP {status}", retry_after=wait,
@@ -219,13 +223,13 @@ class Client:
                 answer, reason=Reason.SHORT_BODY, detail=f"{received} bytes: {_words(error)}", received=received
             )
         finally:
-            blocks.clear()  # an exception that aiohttp keeps would keep them, too
+            blocks.clear()  # an exception kept by aiohttp would keep them alive
             if reserved:
                 self._budget.release(reserved)
 
     async def _reserve(self, body: int, deadline: asyncio.Timeout) -> int:
-        """Wait for memory; that time is not the server's. What has come fills its buffer meanwhile, and TCP holds the
-        server back; aiohttp's idle time-out rests as long as that buffer is full."""
+        """Wait for memory without counting that time against the request. Meanwhile the receive buffer fills, TCP slows
+        the server down, and aiohttp's idle timeout is suspended while the buffer is full."""
         loop = asyncio.get_running_loop()
         left = (deadline.when() or 0.0) - loop.time()
         deadline.reschedule(None)
@@ -234,7 +238,7 @@ class Client:
         return reserved
 
     async def _robots_txt(self, url: yarl.URL) -> tuple[int, bytes]:
-        """Status and beginning of a robots.txt, under the same limits as everything else. Raises Unreachable."""
+        """Fetch status and beginning of a robots.txt, under the usual limits. Raises Unreachable."""
         try:
             async with asyncio.timeout(self._limits.total):
                 for _ in range(max(5, self._limits.redirects) + 1):  # RFC 9309 2.3.1.2: at least five
@@ -257,19 +261,21 @@ class Client:
             raise Unreachable(f"robots.txt: {error.detail}") from None
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
-            if not answer.alive:  # then it is the network's trouble, perhaps, or the host's, and not its robots.txt's
+            if not answer.alive:  # possibly an outage, of the network or the host
                 raise
             raise Unreachable(f"robots.txt: {answer.detail}") from None
-        return 404, b""  # too many redirects: as if there were none
+        return 404, b""  # too many redirects count as no robots.txt
 
     def _answer(self, error: BaseException) -> Answer:
-        """The reason behind whatever aiohttp, the TLS library or the system raised."""
+        """Map an exception of aiohttp, TLS or the system to a reason."""
         refused = _refusal(error)
         if refused:
             return Answer(reason=refused.reason, detail=refused.detail, reachable=False)
         number = _errno(error)
         if number in (errno.EMFILE, errno.ENFILE):
-            raise DataprepError("too many open files: fewer --connections, or a higher `ulimit -n`") from None
+            raise DataprepError(
+                "too many open files", hint="lower --connections, or raise the limit with `ulimit -n`"
+            ) from None
         words = _words(error)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             cause: Any = error.os_error
@@ -290,8 +296,10 @@ class Client:
             )
         if isinstance(error, aiohttp.ClientHttpProxyError):
             if error.status == 407:
-                raise DataprepError("the proxy wants a user name and a password: put them into https_proxy") from None
-            detail = f"the proxy says {error.status} {error.message}"[:200]
+                raise DataprepError(
+                    "the proxy requires a user name and a password", hint="put them into the environment's https_proxy"
+                ) from None
+            detail = f"the proxy answered {error.status} {error.message}"[:200]
             return Answer(reason=Reason.CONNECTION, detail=detail, blames_host=True)
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             return Answer(reason=Reason.CONNECTION, detail=f"proxy: {words}", alive=False)
@@ -308,7 +316,7 @@ class Client:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return f"no connection within {self._limits.connect:g} s"
         if isinstance(error, aiohttp.SocketTimeoutError):
-            return f"nothing for {self._limits.idle:g} s"
+            return f"no data for {self._limits.idle:g} s"
         return f"not done within {self._limits.total:g} s"
 
 
@@ -321,7 +329,7 @@ def _refusal(error: BaseException | None) -> Refused | None:
 
 
 def _errno(error: BaseException) -> int | None:
-    """The system's number of an error; aiohttp wraps those of its own, happy eyeballs those of several addresses."""
+    """The errno of an error, which aiohttp and happy eyeballs (several addresses) may wrap."""
     inner = getattr(error, "os_error", error)
     number = getattr(inner, "errno", None)
     return number if isinstance(number, int) else None

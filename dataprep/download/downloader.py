@@ -428,8 +428,8 @@ def _limits(p: DownloadParams) -> Limits:
 
 @dataclass(slots=True)
 class Job:
-    """A URL to be asked for. `at`: where redirects from host to host have led it in this attempt, which took `hops` of
-    them and `spent` seconds."""
+    """A URL to request. `at` is the current URL after cross-host redirects in this attempt; `hops` is their number and
+    `spent` the seconds used."""
 
     shard: OpenShard
     sample: Sample
@@ -447,7 +447,7 @@ def row_of(job: Job, answer: Answer) -> Row:
         key=job.sample.key,
         identity=job.sample.identity,
         reason=answer.reason,
-        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # a server's words may be no text
+        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # control characters from the server
         payload=answer.data,
         values={
             "url": job.sample.url,

@@ -1,4 +1,4 @@
-"""One budget of memory for all bodies in flight, however many requests there are."""
+"""A shared memory budget for all response bodies in flight, independent of the number of requests."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import resource
 from collections import deque
 from dataclasses import dataclass
 
-FREE = 1_000_000  # bytes of a body that need no reservation: hardly a photo on the web is larger
+FREE = 1_000_000  # bytes per body that need no reservation; few photos on the web are larger
 
 
 class Budget:
-    """`size` bytes for what bodies have beyond their first MB.
+    """A budget of `size` bytes for the part of each body beyond its first MB.
 
-    A body reserves all that it may still grow to at once, before more of it is read: so nobody waits who holds
-    something that others wait for. First come, first served; the whole budget serves a body that is larger.
+    A body reserves its maximum size in one step before more of it is read, so a waiting request never holds memory
+    that others wait for (no deadlock). Requests are served in order. A body larger than the budget reserves all of it.
     """
 
     def __init__(self, size: int) -> None:
@@ -22,7 +22,7 @@ class Budget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def reserve(self, body: int) -> int:
-        """Wait until there is room for a body of so many bytes; what is to be released in the end."""
+        """Wait until a body of this many bytes fits. Returns the number of bytes to release afterwards."""
         wanted = max(0, min(body - FREE, self._size))
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, turn))
@@ -34,19 +34,19 @@ class Budget:
         self._left += reserved
         while self._waiting and self._waiting[0][0] <= self._left:
             wanted, turn = self._waiting.popleft()
-            if not turn.cancelled():  # as all are at the end of a run
+            if not turn.cancelled():  # all are cancelled at the end of a run
                 self._left -= wanted
                 turn.set_result(None)
 
 
 _OTHERS = 200  # files of open shards, pipes, libraries
-_EACH = 2  # a connection in use, and one that is kept open for a while
+_EACH = 2  # a connection in use, and one kept alive
 
 
 def connections_possible(wanted: int) -> int:
-    """As many of the `wanted` connections as the limit of open files allows; the soft limit is raised as far as need be.
+    """Return how many of the `wanted` connections the limit on open files allows, after raising the soft limit.
 
-    Many systems start processes with a soft limit of 1,024 for the sake of select(2), which nothing here uses.
+    Many systems default to a soft limit of 1,024 because of select(2), which is not used here.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -60,7 +60,7 @@ def connections_possible(wanted: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Time in seconds, size in bytes. `contact` goes into the User-Agent."""
+    """Limits of a request: times in seconds, sizes in bytes. `contact` is sent in the User-Agent."""
 
     connect: float
     idle: float

@@ -1,4 +1,4 @@
-"""Tells a dead network from dead links: pauses while nothing answers, and nothing that happened meanwhile counts."""
+"""Detects network outages: pauses the run while nothing responds, and discards the failures of that time."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Generic, TypeVar
 from dataprep.errors import DataprepError
 
 T = TypeVar("T")  # a request
-W = TypeVar("W")  # what is asked whether the network is there
+W = TypeVar("W")  # a canary: an address used to probe the network
 
-_ENOUGH = 16  # different hosts that say nothing, with nobody answering in between, are suspicious
-_WITNESSES = 8  # those that answered last, asked whether they still do
-_EVERY = 2.0  # seconds between two looks at whether the network is back
+_ENOUGH = 16  # silent hosts in a row, with no response in between, suggest an outage
+_WITNESSES = 8  # most recently responding hosts, which are probed
+_EVERY = 2.0  # seconds between probes during an outage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events(Generic[T, W]):
-    """What a guard sees of its surroundings and does to them.
+    """Callbacks of a guard.
 
-    `others` says whether a host of which no failure is held has requests to come or out. `is_there` says whether the
-    network is, where nobody has answered who could be asked again. `counts` makes a failure its URL's own; `again` puts
-    the URL back into the queue as if it had not been asked.
+    `others`: whether a host without a held failure has requests queued or in flight. `reaches`: whether a canary
+    responds. `is_there`: whether the network is up, for when there are no canaries. `let_out`: allow this many probe
+    requests. `counts`: record a failure. `again`: put the URL back into the queue as if it had not been requested.
     """
 
     others: Callable[[], bool]
@@ -41,16 +41,16 @@ class Events(Generic[T, W]):
 
 
 class Guard(Generic[T, W]):
-    """Holds failures without any answer until somebody answers after them; then they count, as the hosts' own. A host
-    whose failure is held is asked nothing else meanwhile.
+    """Holds failures without a response until some host responds; then they are recorded. A host with a held failure
+    gets no other requests meanwhile.
 
-    When 16 different hosts, or all that are left to ask, have said nothing in a row, those that answered last are
-    looked for. If none of them is there, nor anybody else for `after` seconds, and this is more than one host's trouble,
-    `what` is away: the run pauses, what was held goes back into the queue uncounted, and it goes on when something
-    answers. After `patience` seconds DataprepError is raised; with none at all, no run pauses. Dead links never pause a
-    run while anything answers.
+    When 16 different hosts, or all remaining hosts, have been silent in a row, the most recently responding hosts are
+    probed. If none of them responds, nothing else does for `after` seconds, and more than one host is affected, `what`
+    is down: the run pauses, and the held URLs return to the queue unrecorded. The run resumes when something responds.
+    DataprepError is raised after `patience` seconds; with a patience of 0 the run never pauses. Dead links never pause
+    a run while any host responds.
 
-    Where nothing has answered in this run, as when timeouts are retried, dead links are told by `is_there`.
+    If nothing has responded in this run yet, as when timeouts are retried, `is_there` decides.
     """
 
     def __init__(self, what: str, events: Events[T, W], *, after: float, patience: float) -> None:
@@ -59,11 +59,11 @@ class Guard(Generic[T, W]):
         self._silent: set[str] = set()
         self._witnesses: OrderedDict[str, W] = OrderedDict()
         self._heard = time.monotonic()
-        self._over = -math.inf  # when the last outage ended
+        self._over = -math.inf  # end of the last outage
         self._suspicion, self._relief = asyncio.Event(), asyncio.Event()
 
     def answered(self, host: str, witness: W | None) -> None:
-        """Something beyond this machine was heard from, which can be asked again if there is a witness. Hot: once per
+        """Something beyond this machine responded. `witness`, if given, can be probed later. Hot: called once per
         request."""
         self._heard = time.monotonic()
         if witness is not None:
@@ -77,9 +77,9 @@ class Guard(Generic[T, W]):
             self._release()
 
     def silent(self, host: str, item: T, began: float) -> None:
-        """A request that `began` then ended without any answer; whether that counts is decided later.
+        """Register a request, begun at `began`, that ended without a response. Whether it counts is decided later.
 
-        One that was under way while nothing answered does not, however late it ends: its packets are lost.
+        A request begun before the end of an outage never counts, however late it ends: its packets were lost.
         """
         if began < self._over:
             self._events.again(host, item)
@@ -89,13 +89,13 @@ class Guard(Generic[T, W]):
         self._look()
 
     async def watch(self) -> None:
-        """Runs beside the downloads for as long as they do."""
+        """Run concurrently with the downloads until they end."""
         while True:
             try:
                 async with asyncio.timeout(_EVERY / 4):
                     await self._suspicion.wait()
             except TimeoutError:
-                self._look()  # the hosts that were to answer yet may have gone
+                self._look()  # the last other hosts may have finished
                 continue
             await self._judge()
             self._suspicion.clear()
@@ -110,7 +110,7 @@ class Guard(Generic[T, W]):
 
     async def _judge(self) -> None:
         if not self._patience or (len(self._witnesses) < 2 and len(self._silent) < _ENOUGH):
-            return  # one host's trouble
+            return  # only one host is affected
         self._events.pause()
         try:
             left = self._heard + self._after - time.monotonic()
@@ -118,7 +118,7 @@ class Guard(Generic[T, W]):
                 return
             if not (await self._heard_within(left) or await self._someone_answers()):
                 await self._sit_out()
-            elif len(self._witnesses) >= 2:  # all of them were away, and are back: a short outage is one too
+            elif len(self._witnesses) >= 2:  # all canaries were down and are back: a short outage
                 self._over = time.monotonic()
                 self._give_back()
         finally:
@@ -127,7 +127,8 @@ class Guard(Generic[T, W]):
     async def _sit_out(self) -> None:
         began = time.monotonic()
         self._events.note(
-            f"{self._what}: paused, and nothing counts until something answers, for {self._patience:.0f} s at most"
+            f"{self._what}: paused until something responds, for at most {self._patience:.0f} s; "
+            "failures are not recorded meanwhile"
         )
         while True:
             self._give_back()
@@ -136,12 +137,13 @@ class Guard(Generic[T, W]):
                 break
             if time.monotonic() - began > self._patience:
                 raise DataprepError(
-                    f"{self._what} for {self._patience:.0f} s: is the network there? What came in is kept; type the same "
-                    "command to go on. If it is there and all these hosts are gone, --outage-patience 0 takes it so"
+                    f"{self._what} for {self._patience:.0f} s; the network may be down. What was downloaded is kept",
+                    hint="run the same command again to continue; if the network is up and all these hosts are dead, "
+                    "add --outage-patience 0",
                 )
         self._over = time.monotonic()
         self._give_back()
-        self._events.note(f"something answers after {time.monotonic() - began:.0f} s: going on")
+        self._events.note(f"the network responds after {time.monotonic() - began:.0f} s: resuming")
 
     async def _heard_within(self, seconds: float) -> bool:
         try:

@@ -1,8 +1,8 @@
-"""Placeholders: "this image was removed", the same bytes for many URLs of one host, of more than one person.
+"""Detects placeholders ("this image was removed"): one host serves the same bytes for many URLs of several people.
 
-The rule knows no order: a sha256 that one host served for `least` different URLs or more, of two identities or more, is
-a placeholder, and every row with it is one, in whatever shard. `Sightings` applies it to what comes in, so that most
-are never stored; `overlooked` finds the rest when all shards are in, from the ledgers' columns.
+The rule does not depend on the download order. A sha256 that one host served for at least `least` different URLs of at
+least two identities is a placeholder, and so is every row with it, in any shard. `Sightings` applies the rule to
+incoming photos, so that most placeholders are never stored; `overlooked` finds the rest in the ledgers at the end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataprep.types import Row
 from dataprep.workspace.stage_store import Marker, StageDir
 
 LEAST_IDENTITIES = 2
-_KEPT = 50_000  # bodies whose URLs are counted while they come in
+_KEPT = 50_000  # bodies whose URLs are counted during the download
 _HOST = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _COLUMNS = ("key", "identity", "reason", "url", "final_url", "sha256", "body_sha256")
 
 
 class _Count:
-    """Different URLs (as 8-byte hashes) and identities that got the same bytes from one host."""
+    """Distinct URLs (as 8-byte hashes) and identities for which one host served the same bytes."""
 
     __slots__ = ("identities", "urls")
 
@@ -41,7 +41,7 @@ class _Count:
 
 
 class Sightings:
-    """Counts of what came in lately, bounded; what has passed the threshold stays known."""
+    """Bounded counts of recent bodies. A body that has passed the threshold is remembered."""
 
     def __init__(self, least: int) -> None:
         self._least = least
@@ -49,7 +49,7 @@ class Sightings:
         self._known: set[str] = set()
 
     def is_placeholder(self, sha256: str, *, url: str, final_url: str, identity: str) -> bool:
-        """Count one body. Hot: once per photo."""
+        """Count one body; return whether it is a placeholder. Hot: called once per photo."""
         if not self._least:
             return False
         if sha256 in self._known:
@@ -69,7 +69,7 @@ class Sightings:
 
 
 def as_placeholder(row: Mapping[str, Any]) -> Row:
-    """The row that takes the place of a flat one whose photo is a placeholder; the same whenever it is found out."""
+    """Return the row that replaces a flat row whose photo is a placeholder. It does not depend on when it was found."""
     sha256 = row["sha256"] or row["body_sha256"]
     kept = {name: row.get(name) for name in ("url", "status", "final_url", "attempts", "seconds", "bytes")}
     return Row(
@@ -85,10 +85,10 @@ def detail(sha256: str) -> str:
 def overlooked(
     directory: StageDir, last: Mapping[str, Iterable[Mapping[str, Any]]], least: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows that are ok and must be placeholders, by shard: of the committed ones, and of `last`, which are not yet.
+    """Return ok rows that are placeholders, by shard, among committed shards and the uncommitted ones in `last`.
 
-    First only hashes are read, eight bytes each, so that millions of rows take some tens of megabytes; then all that
-    the rule needs, of the shards where a hash is frequent enough.
+    The first pass reads only hashes, eight bytes each: tens of megabytes for millions of rows. The second pass reads
+    the other columns of the rows whose hash is frequent enough.
     """
     if not least:
         return {}
@@ -114,7 +114,7 @@ def overlooked(
 
 
 def host_in(url: str) -> str:
-    """The host of a URL as it is written, in lower case."""
+    """Return the host of a URL as written, in lower case."""
     found = _HOST.match(url.strip())
     return found[1].lower() if found else ""
 
@@ -150,7 +150,7 @@ def _rows(
 
 
 def _counts(row: Mapping[str, Any]) -> bool:
-    """Whether a row has bytes that could be, or are, a placeholder: a photo as far as signatures tell."""
+    """Whether a row has a body that is, or could be, a placeholder."""
     return row["reason"] in (None, Reason.PLACEHOLDER.code) and bool(row["sha256"] or row.get("body_sha256"))
 
 

@@ -1,4 +1,4 @@
-"""Names to addresses: one lookup per name at a time, in threads enough that dead names hold up no live one."""
+"""DNS resolver for aiohttp: cached, one lookup per name at a time, in enough threads that dead names do not block."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from dataprep.download.urls import Refused, is_public
 from dataprep.reasons import Reason
 
-Lookup = Callable[[str], Sequence[str]]  # a host's addresses; raises socket.gaierror; called in threads
+Lookup = Callable[[str], Sequence[str]]  # returns a host's addresses or raises socket.gaierror; called in threads
 
-# answers of the name system: the name, or an address for it, does not exist; anything else is no answer
+# DNS answers: the name does not exist, or has no address; other errors are not answers
 NEGATIVE = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _KEPT = 20_000  # names in the cache
-_SECONDS = 300.0  # that an answer is good for, a negative one too; getaddrinfo does not tell the record's own
-_ADDRESSES = 4  # of one host that are tried; each costs a connect time-out
+_SECONDS = 300.0  # cache lifetime, also of negative answers; getaddrinfo does not return the record's TTL
+_ADDRESSES = 4  # tried per host; each may cost a connect timeout
 
 
 def system_lookup(host: str) -> list[str]:
-    """IPv4 and IPv6 addresses in the order that this machine prefers (RFC 6724).
+    """Return IPv4 and IPv6 addresses in this machine's order of preference (RFC 6724).
 
-    Not AI_ADDRCONFIG: with it, a machine whose network is down says of every name that there is none.
+    AI_ADDRCONFIG is not used: with it, every name appears not to exist while the network is down.
     """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -43,11 +43,11 @@ class _Entry:
 
 
 class Resolver(AbstractResolver):
-    """What aiohttp resolves with: cached and bounded, "no such name" remembered too, private addresses refused.
+    """The resolver for aiohttp: a bounded cache, with negative answers, that refuses private addresses.
 
-    The check is on the addresses that are connected to, so that no name can change its mind in between. Lookups that
-    take longer than `timeout` seconds are given up by those who wait; the thread goes on, and its answer is kept. `heard` is
-    told of every name on which there was an answer.
+    The addresses checked are the ones connected to, which prevents DNS rebinding. Callers stop waiting for a lookup
+    after `timeout` seconds; the thread continues and its answer is cached. `heard` is called for every name that DNS
+    answered.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Resolver(AbstractResolver):
         if not self._allow_private and host not in self._exempt:
             allowed = tuple(address for address in allowed if is_public(address))
             if not allowed:
-                raise Refused(Reason.FORBIDDEN_ADDRESS, f"{host} leads to {', '.join(entry.addresses) or 'nowhere'}")
+                raise Refused(Reason.FORBIDDEN_ADDRESS, f"{host} resolves to {', '.join(entry.addresses) or 'nothing'}")
         return [_result(host, address, port) for address in allowed[:_ADDRESSES]]
 
     async def answers(self, host: str) -> bool:
-        """Whether the name system says anything of a name now, whatever is in the cache."""
+        """Whether DNS answers for a name now, bypassing the cache."""
         try:
             entry = await self._ask(host)
         except OSError:
@@ -102,7 +102,7 @@ class Resolver(AbstractResolver):
 
             def work() -> None:
                 found = self._look_up(host)
-                with contextlib.suppress(RuntimeError):  # the loop has ended, nobody waits any more
+                with contextlib.suppress(RuntimeError):  # the loop has ended
                     loop.call_soon_threadsafe(self._finish, host, found)
 
             self._threads.submit(work)
@@ -110,7 +110,7 @@ class Resolver(AbstractResolver):
             async with asyncio.timeout(self._timeout):
                 return await asyncio.shield(coming)
         except TimeoutError:
-            if coming.done():  # it came in the same moment
+            if coming.done():  # it arrived at the same moment
                 return coming.result()
             raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {self._timeout:g} s") from None
 
@@ -120,7 +120,7 @@ class Resolver(AbstractResolver):
             return _Entry(until, tuple(self._lookup(host)), None)
         except OSError as error:
             return _Entry(until if error.errno in NEGATIVE else 0.0, (), error)
-        except Exception as error:  # not a name that can be looked up, or a lookup of somebody's own that fails
+        except Exception as error:  # an invalid name, or a bug in a custom lookup
             return _Entry(until, (), socket.gaierror(socket.EAI_NONAME, f"{type(error).__name__}: {error}"))
 
     def _finish(self, host: str, entry: _Entry) -> None:
@@ -147,8 +147,8 @@ def _result(host: str, address: str, port: int) -> ResolveResult:
 
 
 class _Threads:
-    """Up to `most` daemon threads, begun as needed. A pool of the standard library would keep the process from ending
-    while the system's resolver still waits for a dead name server."""
+    """Up to `most` daemon threads, started on demand. A ThreadPoolExecutor would keep the process from exiting while
+    the system resolver still waits for a dead name server."""
 
     def __init__(self, most: int) -> None:
         self._most, self._count, self._idle = most, 0, 0

@@ -1,4 +1,4 @@
-"""What a status that brings no photo means, and when to come again."""
+"""HTTP status to reason, and Retry-After to seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yarl
 from dataprep.imaging.sniff import suspicion
 from dataprep.reasons import Reason
 
-LONGEST_REST = 120.0  # seconds; a host that wants more (Retry-After) is put aside for them
+LONGEST_REST = 120.0  # seconds; a host with a longer Retry-After is set aside for that time
 
 
 def status_reason(status: int) -> Reason:
@@ -26,7 +26,7 @@ def status_reason(status: int) -> Reason:
 
 
 def retry_after(value: str) -> float:
-    """Seconds that a server asks us to wait; 0 if it does not say so in a way we know."""
+    """Return the seconds to wait from a Retry-After header; 0 if it is missing or invalid."""
     if not value:
         return 0.0
     try:
@@ -41,13 +41,13 @@ def retry_after(value: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of one request. `data`, as it came, is there exactly if neither `reason` nor `moved` is.
+    """The result of one request. `data` is the body as received; it is set if and only if `reason` and `moved` are not.
 
-    `moved`: a redirect leads to this URL, on another host; it was the `hops`th. `alive`: something beyond this machine
-    was heard from, if only a refusal; `reachable`: and it was the URL's host, or a proxy. `blames_host`: the host gave
-    no HTTP answer; enough of those in a row, and it is put aside. `connected`: it took the connection, though. `final`:
-    asking again in this run would be in vain, or too early. `received` counts the body's bytes, `reserved` those to be
-    given back by `Client.release` when the data are no longer needed.
+    `moved`: the target of a redirect to another host, the `hops`th redirect. `alive`: something beyond this machine
+    responded, if only with a refusal. `reachable`: the URL's host or a proxy responded. `blames_host`: the host gave
+    no HTTP response; it is set aside after enough of these in a row. `connected`: the host accepted the connection.
+    `final`: a retry in this run would be useless or too early. `received`: bytes of the body. `reserved`: bytes that
+    `Client.release` returns to the budget once the data are no longer needed.
     """
 
     reason: Reason | None
@@ -68,7 +68,7 @@ class Answer:
 
 
 def unpacked(answer: Answer, encoding: str, most: int) -> Answer:
-    """An answer whose server compressed it though we asked it not to; what is not compressed in fact stays."""
+    """Decompress a body that was compressed despite our headers. An uncompressed body is kept unchanged."""
     data = answer.data or b""
     packed = data[:2] == b"\x1f\x8b" if encoding in ("gzip", "x-gzip") else encoding == "deflate"
     if encoding not in ("gzip", "x-gzip", "deflate"):
@@ -77,13 +77,17 @@ def unpacked(answer: Answer, encoding: str, most: int) -> Answer:
         return replace(answer, data=None, reason=Reason.WRONG_TYPE, detail=f"Content-Encoding: {encoding[:50]}")
     if not packed:
         return answer
-    unpacker = zlib.decompressobj(47)  # gzip or zlib, as its first bytes say
+    unpacker = zlib.decompressobj(47)  # gzip or zlib, by the header
     try:
         whole = unpacker.decompress(data, most + 1)
     except zlib.error:
-        return answer if encoding == "deflate" else replace(answer, data=None, reason=Reason.CORRUPT, detail="bad gzip")
+        return (
+            answer
+            if encoding == "deflate"
+            else replace(answer, data=None, reason=Reason.CORRUPT, detail="invalid gzip")
+        )
     if len(whole) > most:
-        return replace(answer, data=None, reason=Reason.TOO_LARGE, detail=f"unpacks to over {most} bytes")
+        return replace(answer, data=None, reason=Reason.TOO_LARGE, detail=f"decompresses to more than {most} bytes")
     if not unpacker.eof:
-        return replace(answer, data=None, reason=Reason.SHORT_BODY, detail=f"{encoding} without its end")
+        return replace(answer, data=None, reason=Reason.SHORT_BODY, detail=f"{encoding} data is cut short")
     return replace(answer, data=whole)

@@ -1,4 +1,4 @@
-"""What a site says of robots like us: `X-Robots-Tag` on an answer, and robots.txt where the user wants it asked."""
+"""Rules of sites for robots: the `X-Robots-Tag` header, and robots.txt if the user enables it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ TOKEN = "dataprep"  # our name in robots.txt and X-Robots-Tag
 LARGEST = 500 * 1024  # bytes of robots.txt that are read: RFC 9309 2.5
 
 _OPT_OUTS = frozenset({"noai", "noimageai"})
-# directives that have a value after a colon, which is no user agent's name before one
+# directives with a value after a colon; the name before the colon is not a user agent
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-_KEPT = 10_000  # sites whose rules are in memory
-_DAY = 86_400.0  # RFC 9309 2.4: not longer
+_KEPT = 10_000  # sites whose rules are cached
+_DAY = 86_400.0  # the maximum of RFC 9309 2.4
 _MINUTE = 60.0
 
 
 def opt_out(tags: Iterable[str]) -> str | None:
-    """The first X-Robots-Tag that says noai or noimageai to everybody or to us, or None.
+    """Return the first X-Robots-Tag with noai or noimageai for all robots or for this one, or None.
 
-    `otherbot: noai` speaks to another; a name holds for the directives after it, as crawlers read it.
+    `otherbot: noai` applies to another robot. As in other crawlers, a name applies to all directives after it.
     """
     for tag in tags:
         for_us = True
@@ -40,7 +40,7 @@ def opt_out(tags: Iterable[str]) -> str | None:
 
 
 class Unreachable(Exception):
-    """robots.txt could not be asked, so that nothing of its site may be."""
+    """robots.txt could not be fetched, so nothing of its site may be requested."""
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class _Site:
 
 
 class Robots:
-    """robots.txt of the sites that are visited, each asked for once, as RFC 9309 has it.
+    """Cache of the visited sites' robots.txt, each fetched once, as in RFC 9309.
 
-    `ask` gives the status and the first bytes of a URL, redirects followed; it raises Unreachable. A 4xx allows all,
-    429 excepted; without an answer, or with a 5xx, nothing may be asked, and after a minute it is tried again. Whatever
-    else `ask` raises is raised, and nothing is remembered.
+    `ask` returns the status and the first bytes of a URL after redirects, or raises Unreachable. A 4xx other than 429
+    allows everything. Without a response, or with 429 or 5xx, nothing is allowed, and the file is fetched again after
+    a minute. Any other exception of `ask` propagates, and nothing is cached.
     """
 
     def __init__(self, ask: Callable[[yarl.URL], Awaitable[tuple[int, bytes]]]) -> None:
@@ -64,14 +64,14 @@ class Robots:
         self._coming: dict[str, asyncio.Task[_Site]] = {}
 
     async def allows(self, url: yarl.URL) -> bool:
-        """Whether we may ask for a URL. Raises Unreachable."""
+        """Whether a URL may be requested. Raises Unreachable."""
         place = str(url.origin())
         site = self._sites.get(place)
         if site is None or site.until < time.monotonic():
             coming = self._coming.get(place)
             if coming is None:
                 coming = self._coming[place] = asyncio.create_task(self._learn(place))
-                coming.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may have gone
+                coming.add_done_callback(lambda task: task.cancelled() or task.exception())  # all callers may be gone
             site = await asyncio.shield(coming)
         else:
             self._sites.move_to_end(place)
@@ -109,13 +109,13 @@ class Robots:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    pieces: tuple[str, ...]  # what stands between the stars
+    pieces: tuple[str, ...]  # the parts between the stars
     anchored: bool
     weight: int
     allows: bool
 
     def matches(self, path: str) -> bool:
-        """Each piece is looked for once, from left to right: no pattern takes longer than a few passes over the path."""
+        """Search for each piece once, from left to right: any pattern takes at most a few passes over the path."""
         first, *rest = self.pieces
         if not path.startswith(first):
             return False
@@ -136,12 +136,12 @@ class _Rule:
 
 
 class Rules:
-    """What a robots.txt says to `token`: its own groups, or else those of everybody."""
+    """The rules of a robots.txt for `token`: those of its own groups, or else those for all robots."""
 
     def __init__(self, text: str, token: str) -> None:
         ours: list[_Rule] = []
         others: list[_Rule] = []
-        named = False  # any group names us
+        named = False  # a group names our token
         speaks: set[str] = set()
         among_agents = False
         for line in text.splitlines():
@@ -165,7 +165,7 @@ class Rules:
         self._rules: Sequence[_Rule] = sorted(chosen, key=lambda rule: (-rule.weight, not rule.allows))
 
     def allow(self, url: yarl.URL) -> bool:
-        """Whether a URL may be asked for."""
+        """Whether a URL may be requested."""
         path = _normal(url.raw_path_qs or "/")
         return next((rule.allows for rule in self._rules if rule.matches(path)), True)
 
@@ -177,7 +177,7 @@ def _rule(value: str, allows: bool) -> _Rule:
 
 
 def _normal(text: str) -> str:
-    """The same text for all ways to escape it."""
+    """Normalise escapes, so that equivalent paths compare equal."""
     return urllib.parse.quote(
         urllib.parse.unquote(text, errors="surrogateescape"), safe="/?=&", errors="surrogateescape"
     )

@@ -1,4 +1,4 @@
-"""Where a URL of a stranger's list leads: what is sent, what is never asked, and which addresses are public."""
+"""Parsing of URLs from untrusted lists: normalisation, SSRF checks and public IP addresses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yarl
 from dataprep.errors import UsageError
 from dataprep.reasons import Reason
 
-_LONGEST = 8000  # characters; RFC 9110 4.1 asks servers for no more
+_LONGEST = 8000  # characters; RFC 9110 4.1 requires servers to support at least this
 _BLANK = "".join(map(chr, range(33)))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _NUMBER = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)$")
 _PLAIN = re.compile(r"[A-Za-z0-9%/:=&?~+!$,;'@()*\[\]|._-]*")
 _KEPT = "%/:=&?~+!$,;'@()*[]|"
-# ports of other protocols, where a request could be taken for a command: https://fetch.spec.whatwg.org/#bad-port
+# ports of other protocols, whose servers could read a request as a command: https://fetch.spec.whatwg.org/#bad-port
 _BAD_PORTS = frozenset(
     {
         0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
@@ -33,14 +33,14 @@ _BAD_PORTS = frozenset(
 )  # fmt: skip
 # IPv6 addresses that carry an IPv4 one in their last 32 bits (RFC 6052, RFC 4291, RFC 2765)
 _CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
-# what is asked of all else in IPv6, be it only given out one day (RFC 4291 2.4); Python knows the exceptions within
+# other IPv6 addresses must lie in the global unicast block (RFC 4291 2.4); Python knows the exceptions inside it
 _UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
-# clouds' metadata behind addresses that look public, or do to some versions of Python: Azure's, and Oracle's in RFC 6890
+# cloud metadata services at addresses that look public, or do to some versions of Python: Azure; Oracle (RFC 6890)
 _CLOUDS = (ipaddress.IPv4Network("168.63.129.16/32"), ipaddress.IPv4Network("192.0.0.0/24"))
 
 
 class Refused(Exception):
-    """A URL, or an address behind it, that must not be asked."""
+    """A URL that must not be requested, or that resolves to an address that must not be."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -48,10 +48,10 @@ class Refused(Exception):
 
 
 def parse_url(text: str) -> yarl.URL:
-    """The URL as it is to be sent: what is escaped stays escaped, the rest is escaped. Raises Refused.
+    """Return the URL to send: existing escapes are kept, and everything else is escaped. Raises Refused.
 
-    Read as a browser does where lists are sloppy (blanks, unicode, IDN, numbers for an address), and refused where
-    readers differ on where it leads: user names, backslashes or escapes in the host, IPv6 zones. Hot: once per URL.
+    Sloppy input is read as browsers read it: blanks, Unicode, IDN, numeric addresses. A URL is refused where parsers
+    disagree on its host: user names, backslashes or escapes in the host, IPv6 zones. Hot: called once per URL.
     """
     text = text.strip(_BLANK)
     if len(text) > _LONGEST:
@@ -63,7 +63,7 @@ def parse_url(text: str) -> yarl.URL:
         raise _bad("no scheme")
     scheme = found[1].lower()
     if scheme not in ("http", "https"):
-        raise _bad(f"scheme {scheme[:20]!r}: only http and https are asked")
+        raise _bad(f"scheme {scheme[:20]!r}: only http and https are supported")
     rest = text[found.end() :]
     if not rest.startswith("//"):
         raise _bad("no host")
@@ -81,7 +81,7 @@ def parse_url(text: str) -> yarl.URL:
 
 
 def join(url: yarl.URL, location: str) -> yarl.URL:
-    """Where a redirect leads. Raises Refused."""
+    """Return the target of a redirect. Raises Refused."""
     try:
         target = urllib.parse.urljoin(str(url), location.strip(_BLANK))
     except ValueError as error:
@@ -90,12 +90,12 @@ def join(url: yarl.URL, location: str) -> yarl.URL:
 
 
 def host_of(url: yarl.URL) -> str:
-    """Whom a URL asks, as politeness and health know it: the host and the port."""
+    """Return host:port, the key for politeness limits and for the health of a host."""
     return f"{url.raw_host}:{url.port}"
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that a stranger's list may send us to."""
+    """Whether an IP address is public, so that a URL from an untrusted list may lead to it."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         carried = ip.ipv4_mapped or ip.sixtofour
@@ -108,9 +108,9 @@ def is_public(address: str) -> bool:
 
 
 def refuse_private(url: yarl.URL) -> None:
-    """Refuse a URL with a private address for a name, which never meets the resolver; nor do names behind a proxy."""
+    """Refuse a URL whose host is a literal private address: the resolver never sees it, nor names sent to a proxy."""
     host = url.raw_host or ""
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 6.3: loopback, whoever resolves it
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 6.3: always loopback
         raise Refused(Reason.FORBIDDEN_ADDRESS, f"{host} is this machine")
     try:
         public = is_public(host)
@@ -121,7 +121,7 @@ def refuse_private(url: yarl.URL) -> None:
 
 
 def _place(authority: str) -> str:
-    """host[:port] of an authority, in the one form that everybody reads alike."""
+    """Return host[:port] of an authority in a canonical form that all parsers read alike."""
     if "@" in authority:
         raise _bad("a user name or password in the URL")
     if authority.startswith("["):
@@ -129,9 +129,9 @@ def _place(authority: str) -> str:
         try:
             host = f"[{ipaddress.IPv6Address(inner).compressed}]"
         except ValueError:
-            raise _bad("the host is no IPv6 address") from None
+            raise _bad("the host is not an IPv6 address") from None
         if not closed or "%" in inner or (port and not port.startswith(":")):
-            raise _bad("the host is no IPv6 address")
+            raise _bad("the host is not an IPv6 address")
         port = port[1:]
     else:
         name, _, port = authority.partition(":")
@@ -139,9 +139,9 @@ def _place(authority: str) -> str:
     if not port:
         return host
     if not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
-        raise _bad("the port is no number up to 65535")
+        raise _bad("the port is not a number up to 65535")
     if int(port) in _BAD_PORTS:
-        raise _bad(f"port {int(port)} is not the web's")
+        raise _bad(f"port {int(port)} is not a web port")
     return f"{host}:{int(port)}"
 
 
@@ -150,17 +150,17 @@ def _host(name: str) -> str:
         try:
             name = yarl.URL.build(scheme="http", host=name).raw_host or ""
         except (ValueError, UnicodeError):
-            raise _bad("the host is no domain name") from None
+            raise _bad("the host is not a domain name") from None
     host = name.lower().removesuffix(".")
     if not host:
         raise _bad("no host")
     if len(host) > 253 or not _NAME.fullmatch(host):
-        raise _bad("the host is no domain name")
-    if _NUMBER.search(host):  # 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1 to a resolver, so they are to us
+        raise _bad("the host is not a domain name")
+    if _NUMBER.search(host):  # as resolvers do: 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1
         try:
             return socket.inet_ntoa(socket.inet_aton(host))
         except OSError:
-            raise _bad("the host is no address") from None
+            raise _bad("the host is not an address") from None
     return host
 
 
@@ -169,7 +169,7 @@ def _bad(detail: str) -> Refused:
 
 
 class Proxies:
-    """Read from the environment once. `hosts` are those of the proxies themselves. Raises UsageError."""
+    """Proxies read once from the environment. `hosts` are the hosts of the proxies. Raises UsageError."""
 
     def __init__(self) -> None:
         self._by_scheme = _from_environment()
@@ -177,7 +177,7 @@ class Proxies:
         self.hosts = frozenset(place.hostname for place in places if place.hostname)
 
     def of(self, url: yarl.URL) -> str | None:
-        """The proxy to ask for a URL; None: its host itself. Hot: once per request."""
+        """Return the proxy for a URL, or None for a direct request. Hot: called once per request."""
         if not self._by_scheme or url.scheme not in self._by_scheme:
             return None
         host = f"{url.host}:{url.port}"
@@ -185,13 +185,13 @@ class Proxies:
         return None if passes_by else self._by_scheme[url.scheme]
 
     def refuse_past(self, url: yarl.URL) -> None:
-        """Refuse to ask a proxy's host but as a proxy: its address is the one that may be private."""
+        """Refuse direct requests to a proxy's host: its address, which may be private, is exempt only as a proxy."""
         if url.raw_host in self.hosts and self.of(url) is None:
-            raise Refused(Reason.FORBIDDEN_ADDRESS, f"{url.raw_host} is a proxy of this machine's")
+            raise Refused(Reason.FORBIDDEN_ADDRESS, f"{url.raw_host} is a proxy of this machine")
 
 
 def _from_environment() -> dict[str, str]:
-    """The proxies for http and https, and `no`."""
+    """Return the proxies for http and https, and the `no` list."""
     found = urllib.request.getproxies()
     kept = {}
     for scheme in ("http", "https"):
@@ -202,6 +202,6 @@ def _from_environment() -> dict[str, str]:
             proxy = f"http://{proxy}"
         parts = urllib.parse.urlsplit(proxy)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{scheme}_proxy: only http:// and https:// proxies are known")
+            raise UsageError(f"{scheme}_proxy: only http:// and https:// proxies are supported")
         kept[scheme] = proxy
     return kept | ({"no": found["no"]} if kept and "no" in found else {})

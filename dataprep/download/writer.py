@@ -1,4 +1,4 @@
-"""Judges and stores what came in, in a thread of its own: suspicion, hashes, placeholders, the journal."""
+"""A thread that checks downloaded photos (signatures, hashes, placeholders) and writes them to the journal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from dataprep.types import Row, Sample
 from dataprep.workspace.journal import Journal
 
 ALGORITHMS = ("md5", "sha1", "sha256")
-_GATHER = 0.01  # seconds that entries wait for others: to wake a thread costs both threads more than to store a photo
+_GATHER = 0.01  # seconds to collect a batch: waking a thread costs both threads more than storing a photo
 _SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(slots=True)
 class OpenShard:
-    """A shard that is being downloaded."""
+    """A shard being downloaded."""
 
     id: str
     upstream: str
@@ -38,9 +38,9 @@ class OpenShard:
 
 @dataclass(slots=True)
 class Entry:
-    """A sample's row on its way into its shard's journal, `stored` once it is there.
+    """A row to be written to its shard's journal; `stored` is resolved afterwards.
 
-    A row without a reason has the body as its payload, unjudged; the writer's verdict replaces `row`.
+    The payload of a row without a reason is the unchecked body. The writer replaces `row` with the checked one.
     """
 
     shard: OpenShard
@@ -50,10 +50,11 @@ class Entry:
 
 
 class Writer:
-    """A thread that takes entries in batches: one hop and one flush for all that came in meanwhile.
+    """A thread that processes entries in batches: one thread switch and one flush per batch.
 
-    Hot: suspicion, SHA-256 and the writing of a photo take some tens of microseconds here, beside the event loop.
-    `stored` is called in the loop with each batch, `failed` with what ended the thread: a disk that is full, say.
+    Hot: signature check, SHA-256 and write take some tens of microseconds per photo here, outside the event loop.
+    In the loop, `stored` is called with each batch, and `failed` with the error that ended the thread, such as a full
+    disk.
     """
 
     def __init__(
@@ -73,13 +74,13 @@ class Writer:
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        """To be called in the loop."""
+        """Queue an entry. Call this in the event loop."""
         if not self._gathered:
             self._loop.call_later(_GATHER, self._hand_over)
         self._gathered.append(entry)
 
     def close(self) -> None:
-        """Store what was put so far, and end."""
+        """Store all queued entries and end the thread."""
         self._hand_over()
         self._queue.put(None)
         self._thread.join()
@@ -99,7 +100,7 @@ class Writer:
             self._tell(self._stored, entries)
 
     def _tell(self, function: Callable[[Any], None], value: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody needs to know any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(function, value)
 
     def _store(self, entries: Sequence[Entry]) -> None:
@@ -134,7 +135,7 @@ class Writer:
 
 
 def known_hash(published: str) -> bool:
-    """Whether a published hash is one that can be compared: `algorithm:hex`, or none at all."""
+    """Whether a published hash is empty or a supported `algorithm:hex`."""
     algorithm, colon, digits = published.partition(":")
     if not published:
         return True
@@ -153,13 +154,13 @@ def _mismatch(published: str, body: bytes, sha256: str) -> tuple[Reason, str] | 
 
 
 def explained(error: BaseException, journal: Journal) -> BaseException:
-    """An error of the disk with the folder's name and what to do; any other as it is."""
+    """Convert an OSError into a WorkspaceError with the folder and a hint; return any other error unchanged."""
     if not isinstance(error, OSError):
         return error
-    remedy = "choose another place with -w, or mend this one"
+    remedy = "fix the disk, or choose another workspace with -w"
     if error.errno in _SPACE:
         remedy = "free some space"
     return WorkspaceError(
-        f"{journal.folder} cannot be written: {error.strerror or error}; {remedy}, and type the same command again: what "
-        "was committed stays, and what came in so far too"
+        f"{journal.folder} cannot be written: {error.strerror or error}; completed work is kept",
+        hint=f"{remedy}, then run the same command again",
     )

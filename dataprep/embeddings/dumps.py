@@ -1,4 +1,4 @@
-"""Writing features in the forms that `features` reads: Parquet, .npy, OpenCV's matrices."""
+"""Writing features in the formats that `features` reads: Parquet, .npy, OpenCV's matrices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dataprep.storage import Folder
 
 
 def write_features(path: Path, matrix: npt.NDArray[Any], names: Sequence[str] | None = None) -> None:
-    """Write (n, d) features in the form of the suffix, atomically; raw float32 for suffixes that mean nothing here."""
+    """Write (n, d) features atomically in the format of the suffix; unknown suffixes get raw float32."""
     data = np.ascontiguousarray(matrix, "<f4")
     if data.ndim != 2 or (names is not None and len(names) != len(data)):
         raise RecordError(f"{path}: {data.shape} features do not fit {len(names or ())} names")
     if path.suffix == ".parquet":
         if names is None:
-            raise RecordError(f"{path}: features in Parquet have names")
+            raise RecordError(f"{path}: features in Parquet need names")
         write_parquet(path, [(names, data)], data.shape[1])
         return
     if path.suffix == ".npy":
@@ -35,13 +35,13 @@ def write_features(path: Path, matrix: npt.NDArray[Any], names: Sequence[str] | 
 
 
 def write_vector(path: Path, vector: npt.NDArray[Any]) -> None:
-    """One feature as MegaFace's tools keep it: (rows = d, cols = 1, step = 4, type = 5), then d float32."""
+    """Write one feature as MegaFace's tools store it: (rows = d, cols = 1, step = 4, type = 5), then d float32."""
     data = np.ascontiguousarray(vector, "<f4")
     Folder(path.parent).put(path.name, HEADER.pack(len(data), 1, 4, CV_32F) + data.tobytes())
 
 
 def write_parquet(path: Path, parts: Iterable[tuple[Sequence[str], Matrix]], width: int) -> None:
-    """Rows of (names, features) parts, in order; a row group each."""
+    """Write (names, features) parts in order, one row group each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -55,7 +55,7 @@ def write_parquet(path: Path, parts: Iterable[tuple[Sequence[str], Matrix]], wid
 
 
 def write_npy(path: Path, parts: Iterable[tuple[Sequence[str] | None, Matrix]], rows: int, width: int) -> None:
-    """The rows of all parts as one array, and their names, if they have any, in <name>.names.txt beside it, written last."""
+    """Write the rows of all parts as one array; then their names, if any, into <name>.names.txt beside it."""
     every: list[str] = []
     with Folder(path.parent).writing(path.name) as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}

@@ -1,4 +1,4 @@
-"""Models as functions from aligned faces to embeddings: ours, and ONNX files of others."""
+"""Models as functions from aligned faces to embeddings: PyTorch networks and ONNX files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Embedder(Protocol):
 
 
 class TorchEmbedder:
-    """A network of ours on a device (`auto` takes CUDA where there is one)."""
+    """A PyTorch network on a device (`auto` uses CUDA if available)."""
 
     def __init__(self, model: Model, *, device: str = "auto") -> None:
         import torch
@@ -43,7 +43,7 @@ class TorchEmbedder:
         try:
             self._module = model.module.to(name)
         except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"--device {device}: {str(error).splitlines()[0]}") from None
+            raise ModelError(f"device {device}: {str(error).splitlines()[0]}", hint="choose another --device") from None
         self.model, self._device = model, name
         self.height, self.width = model.input.height, model.input.width
 
@@ -56,8 +56,8 @@ class TorchEmbedder:
 
 
 class OnnxEmbedder:
-    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` are of values 0..255, by channel in `order`; a file of
-    `export-model` says them itself, and what it says holds."""
+    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` apply to values 0..255, per channel in `order`. The
+    metadata of a file from `export-model` overrides them."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class OnnxEmbedder:
         try:
             import onnxruntime
         except ImportError:
-            raise ModelError("ONNX models need onnxruntime: pip install 'face-dataprep[onnx]'") from None
+            raise ModelError("ONNX models need onnxruntime", hint="pip install 'face-dataprep[onnx]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         providers = _providers(device, onnxruntime.get_available_providers())
@@ -85,7 +85,7 @@ class OnnxEmbedder:
                 f"{path} takes an input of shape {described.shape}; images (n, 3, height, width) are needed"
             )
         self._name = described.name
-        # exported with a fixed batch, it takes no other
+        # a model exported with a fixed batch size accepts no other
         self._fixed = described.shape[0] if isinstance(described.shape[0], int) else None
         self.height, self.width = (side if isinstance(side, int) else 112 for side in described.shape[2:4])
         self.described = _described(self._session.get_modelmeta().custom_metadata_map, path)
@@ -109,28 +109,30 @@ class OnnxEmbedder:
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> Input | None:
-    """What a file of `export-model` says of its input."""
+    """The input description in a file from `export-model`."""
     from dataprep.models.card import KEY
     from dataprep.models.preprocessing import Input
 
     try:
         return Input.from_mapping(json.loads(metadata[KEY])["input"]) if KEY in metadata else None
     except (ModelError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: what it says of its input is damaged ({error}); export it again") from None
+        raise ModelError(f"{path}: its input description is damaged ({error})", hint="export it again") from None
 
 
 def _providers(device: str, available: Sequence[str]) -> list[str]:
     cuda = "CUDAExecutionProvider" in available
     if device.startswith("cuda") and not cuda:
-        raise ModelError(f"--device {device}: this onnxruntime has no CUDA (onnxruntime-gpu has); --device cpu works")
+        raise ModelError(
+            f"device {device}: this onnxruntime has no CUDA", hint="install onnxruntime-gpu, or use --device cpu"
+        )
     return (["CUDAExecutionProvider"] if cuda and device != "cpu" else []) + ["CPUExecutionProvider"]
 
 
 def open_model(path: Path, device: str = "auto", *, input: Input | None = None) -> Embedder:
-    """An embedder for a model file: ONNX, or whatever `load_pretrained` opens. `input` describes what the network takes
-    where the file does not; files of ours do."""
+    """An embedder for a model file: ONNX, or anything `load_pretrained` opens. `input` describes the network's input if
+    the file does not; files made by dataprep do."""
     if not path.exists():
-        raise ModelError(f"{path}: no such model: `dataprep train` makes one, --model names another")
+        raise ModelError(f"{path}: no such model", hint="train one with `dataprep train`, or pass --model PATH")
     from dataprep.models.preprocessing import Input
     from dataprep.models.pretrained import load_pretrained
 
@@ -138,16 +140,16 @@ def open_model(path: Path, device: str = "auto", *, input: Input | None = None) 
         given = input or Input()
         embedder = OnnxEmbedder(path, mean=given.mean, std=given.std, order=given.order, device=device)
         if input is not None and embedder.described is not None:
-            raise ModelError(f"{path} says itself what its input looks like; --mean, --std and --order are for others")
+            raise ModelError(f"{path} describes its own input", hint="leave out --mean, --std and --order")
         return embedder
     if path.suffix not in _WEIGHTS:
-        raise ModelError(f"{path}: a model is .onnx, or weights: {', '.join(_WEIGHTS)}")
+        raise ModelError(f"{path}: not a model file; expected .onnx or weights ({', '.join(_WEIGHTS)})")
     return TorchEmbedder(load_pretrained(path, input=input), device=device)
 
 
 def embed_batch(embedder: Embedder, faces: npt.NDArray[np.uint8], flip: str = "sum") -> Embeddings:
-    """(n, d) embeddings of (n, height, width, 3) faces, not normalised; `flip` fuses them with those of the mirrored
-    faces by `sum`, or `concat` (then 2d wide), or not at all (`none`)."""
+    """(n, d) embeddings of (n, height, width, 3) faces, not normalised. `flip` combines them with those of the mirrored
+    faces: `sum`, `concat` (width 2d), or `none`."""
     if flip not in FLIPS:
         raise UsageError(f"unknown flip {flip!r}: one of {', '.join(FLIPS)}")
     embedded = embedder(faces)
@@ -165,8 +167,8 @@ def embed_images(
     batch: int = 64,
     tick: Callable[[int], None] = lambda done: None,
 ) -> tuple[Embeddings, dict[int, str]]:
-    """Fused embeddings of encoded faces, and by position why an image has none (its row is NaN): it cannot be decoded, has
-    another size than the model takes, or embeds to something that has no direction."""
+    """Embeddings of encoded faces, and by position why an image has none (its row is NaN): it cannot be decoded, does
+    not have the model's input size, or its embedding is zero or not finite."""
     out: list[Embeddings] = []
     bad: dict[int, str] = {}
     for start in range(0, len(images), batch):
@@ -194,9 +196,9 @@ def embed_pairs(
     batch: int = 64,
     tick: Callable[[int], None] = lambda done: None,
 ) -> Embeddings:
-    """Unit embeddings of encoded faces, that of the mirrored face added before normalising (insightface's way).
+    """Unit embeddings of encoded faces; as in insightface, that of the mirrored face is added before normalising.
 
-    Equal images are embedded once. Raises RecordError for an image that `embed_images` has no embedding of.
+    Equal images are embedded once. Raises RecordError for an image that `embed_images` cannot embed.
     """
     unique = list(dict.fromkeys(images))
     found, bad = embed_images(embedder, unique, flip="sum" if flip else "none", batch=batch, tick=tick)
@@ -208,11 +210,11 @@ def embed_pairs(
 
 
 def fitting_face(data: bytes, embedder: Embedder) -> Pixels:
-    """The pixels of an encoded face of the size that the model takes. Raises RecordError, without naming the image."""
+    """The pixels of an encoded face that has the model's input size. Raises RecordError without naming the image."""
     pixels = _decoded(data)
     if pixels.shape[:2] != (embedder.height, embedder.width):
         raise RecordError(
-            f"is {pixels.shape[1]}x{pixels.shape[0]}, the model takes {embedder.width}x{embedder.height}: "
+            f"is {pixels.shape[1]}x{pixels.shape[0]}, but the model takes {embedder.width}x{embedder.height}: "
             "align the faces to that size"
         )
     return pixels

@@ -1,8 +1,8 @@
-"""extract: a folder, a list, a pack or a .bin to one file of features, or to a file for each image.
+"""extract: from a folder, a list, a pack or a .bin to one file of features, or to one file per image.
 
-The images are embedded in chunks, and each chunk is committed as a part file by one rename; a run that was killed goes on
-after the last one, and the output is put together from the parts in the order of the source. What cannot be embedded is
-left out, counted, and listed with its reason in a .failed.tsv beside the output.
+The images are embedded in chunks, and each chunk is committed as a part file by one rename. A killed run resumes after
+the last part. The output is assembled from the parts in the order of the source. Images that cannot be embedded are
+left out, counted, and listed with the reason in a .failed.tsv beside the output.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _FILES = ("npy-per-image", "megaface")
 FORMS = ("parquet", "npy", *_FILES)
-_LIST = ".files.txt"  # beside a folder of files: which of them are the extraction's
+_LIST = ".files.txt"  # beside a folder of files: lists those that the extraction wrote
 
 Tick = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """How many images have a feature of `width` numbers, and how many have none. `fresh` is what this run embedded."""
+    """How many images have a feature of `width` numbers, and how many have none. `fresh` counts those of this run."""
 
     images: int
     failed: int
@@ -68,18 +68,18 @@ def extract(
     chunk: int = 1024,
     tick: Tick = lambda done, failed, total: None,
 ) -> Extracted:
-    """Embed every image of `source` into `out`; `about` says what with (the model's sha256, its input).
+    """Embed every image of `source` into `out`. `about` identifies the model (its sha256, its input).
 
     `form` is parquet or npy (names in <out>.names.txt), or, with `out` as a folder, npy-per-image (VGGFace2-pytorch's
     `<name>.npy`) or megaface (`<name with suffix>_<algorithm>.bin`). A kill costs at most `chunk` images. Raises
-    ModelError if `out` or its parts are of another extraction, unless `fresh`; RecordError if no image can be embedded, or
-    if names cannot be placed under `out`.
+    ModelError if `out` or its parts belong to another extraction, unless `fresh`; RecordError if no image can be
+    embedded, or if names cannot be placed under `out`.
     """
     _check_form(out, form)
     if form in _FILES:
         _placed(source.names, form, algorithm)  # before anything is embedded
-    # What the parts are made with. The batch is not among it: another one changes rounding alone, and a run that ended for
-    # want of memory must be able to go on with a smaller one.
+    # The settings the parts depend on. The batch size is not one: it affects only rounding, and a run that ran out of
+    # memory must be able to resume with a smaller one.
     made = {"source": source.digest, "images": len(source), "flip": flip, "chunk": chunk, **about}
     identity = {**made, "form": form, "algorithm": algorithm}
     parts = Folder(out.parent / f".{out.name}.parts")
@@ -92,22 +92,25 @@ def extract(
 
 
 def model_about(path: Path, device: str, input: Input | None) -> tuple[Embedder, dict[str, Any]]:
-    """The opened model, and what tells its features from those of another."""
+    """The opened model, and what distinguishes its features from another model's."""
     embedder = open_model(path, device, input=input)
     return embedder, {"model_sha256": file_sha256(path), "input": None if input is None else asdict(input)}
 
 
 def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> Extracted | None:
-    """What is there already of this very extraction. Raises ModelError if `out` is of another."""
+    """The result of this extraction if it is already complete. Raises ModelError if `out` belongs to another."""
     finished = Folder(out.parent).get_json(f"{out.name}.json")
     if finished is not None and out.exists():
         _check_same(out, finished["identity"], identity)
         gone = [name for name in _listed(out) if not (out / name).is_file()]
         if gone:
-            raise ModelError(f"{out / gone[0]} is gone, one of {len(gone)} of this extraction: --fresh makes them anew")
+            raise ModelError(
+                f"{out / gone[0]} is missing, one of {len(gone)} files of this extraction",
+                hint="--fresh extracts all of them again",
+            )
         return Extracted(images=finished["images"], failed=finished["failed"], width=finished["width"], fresh=0)
     if out.exists() and parts.get_json("extraction.json") is None:
-        raise ModelError(f"{out} is there already and is not of this extraction: --fresh overwrites it")
+        raise ModelError(f"{out} already exists and is not from this extraction", hint="--fresh overwrites it")
     return None
 
 
@@ -116,7 +119,7 @@ def _begin(out: Path, parts: Folder, made: dict[str, Any], *, fresh: bool) -> No
     if begun is not None:
         _check_same(parts.path, begun, made)
         return
-    if fresh:  # what says that `out` is finished goes first, so that a run which is killed can be gone on with
+    if fresh:  # remove first the file that marks `out` as complete, so that a killed run can be resumed
         (out.parent / f"{out.name}.json").unlink(missing_ok=True)
         for name in _listed(out):
             (out / name).unlink(missing_ok=True)
@@ -127,7 +130,7 @@ def _begin(out: Path, parts: Folder, made: dict[str, Any], *, fresh: bool) -> No
 
 
 def _embed_all(source: Source, embedder: Embedder, parts: Folder, flip: str, batch: int, chunk: int, tick: Tick) -> int:
-    """Make the parts that are not there; returns how many images that took."""
+    """Make the missing parts; return the number of images embedded."""
     failed = embedded = 0
     with ThreadPoolExecutor(4) as decoders:
         for number, start in enumerate(range(0, len(source), chunk)):
@@ -153,8 +156,8 @@ def _check_same(where: Path, found: dict[str, Any], identity: dict[str, Any]) ->
     changed = [name for name in sorted({*found, *identity}) if found.get(name) != identity.get(name)]
     if changed:
         raise ModelError(
-            f"{where} is of an extraction with another {' and '.join(changed)}: --fresh starts over, "
-            "another --out keeps both"
+            f"{where} is from an extraction with another {' and '.join(changed)}",
+            hint="--fresh starts over; another --out keeps both",
         )
 
 
@@ -167,7 +170,7 @@ def _embed(
     decoders: ThreadPoolExecutor,
     tick: Callable[[int, int], None],
 ) -> tuple[np.typing.NDArray[np.int64], Matrix, dict[int, str]]:
-    """(positions, their features, and why the others have none). The next batch is decoded while one is embedded."""
+    """(positions, their features, reasons why the others have none). The next batch is decoded during embedding."""
     reasons: dict[int, str] = {}
     rows: list[int] = []
     features: list[Matrix] = []
@@ -197,7 +200,7 @@ def _embed(
 
 
 def _read(source: Source, position: int) -> bytes | str:
-    """The bytes, or why there are none. In one thread: a pack is one file with one position."""
+    """The bytes, or why there are none. Called in one thread: a pack is one file with one position."""
     try:
         return source.read(position)
     except RecordError as error:
@@ -219,7 +222,9 @@ def _part(parts: Folder, name: str) -> _Part:
             reasons = {int(position): reason for position, reason in json.loads(str(found["reasons"])).items()}
             return _Part(rows=found["rows"].tolist(), features=found["features"], reasons=reasons)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{parts / name} is damaged ({error}); remove it and type the same command again") from None
+        raise RecordError(
+            f"{parts / name} is damaged ({error})", hint="remove it and run the same command again"
+        ) from None
 
 
 def _finish(
@@ -265,7 +270,7 @@ def _finish(
 
 
 def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], placed: dict[str, str]) -> None:
-    """A file for each image. Each appears whole; the .json beside the folder says that all are there."""
+    """Write one file per image, each atomically; the .json beside the folder marks the set as complete."""
     for names, features in chunks:
         for name, feature in zip(names, features, strict=True):
             target = out / placed[name]
@@ -282,25 +287,27 @@ def _check_form(out: Path, form: str) -> None:
     suffix = out.suffix.removeprefix(".")
     if (form not in _FILES and suffix != form) or (form in _FILES and suffix in FORMS):
         wanted = "a folder" if form in _FILES else f"a .{form}"
-        raise UsageError(f"--out {out}: the form {form} is {wanted}; readers go by the suffix")
+        raise UsageError(f"{out}: the form {form} is {wanted}; readers go by the suffix", hint="change --out or --form")
     if out.exists() and out.is_dir() != (form in _FILES):
-        raise UsageError(f"--out {out} is there and is {'a folder' if out.is_dir() else 'a file'}: name another")
+        raise UsageError(
+            f"{out} already exists and is {'a folder' if out.is_dir() else 'a file'}", hint="choose another --out"
+        )
 
 
 def _placed(names: Sequence[str], form: str, algorithm: str) -> dict[str, str]:
-    """The file under the output of each image. RecordError for a name that leads out of it, or two that meet."""
+    """Each image's file under the output. RecordError for a name that leads out of it, or two that collide."""
     placed: dict[str, str] = {}
     taken: dict[str, str] = {}
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name:
-            raise RecordError(f"{name}: a name outside of the source's folder cannot be placed under the output")
+            raise RecordError(f"{name}: a name outside the source's folder cannot be placed under the output")
         target = str(
             path.with_suffix(".npy") if form == "npy-per-image" else path.with_name(f"{path.name}_{algorithm}.bin")
         )
         if taken.setdefault(target, name) != name or name in placed:
             raise RecordError(
-                f"{taken[target]} and {name} would both become {target}: rename one, or take --form parquet"
+                f"{taken[target]} and {name} would both become {target}", hint="rename one, or use --form parquet"
             )
         placed[name] = target
     return placed

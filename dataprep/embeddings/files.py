@@ -1,15 +1,15 @@
-"""Feature files: one embedding per row, in the forms this field keeps them in.
+"""Feature files: one embedding per row, in the formats this field uses.
 
 * `.parquet`: columns `name` (string) and `embedding` (list of float32).
 * `.npy`: (n, d) floats.
-* `.bin`, `.feat`: OpenCV's matrix, a header of four int32 (rows, cols, step in bytes, type 5 for float32) and the values.
-  MegaFace's tools write one vector as rows = d, cols = 1, step = 4 (insightface's gen_megaface.py); a matrix is
+* `.bin`, `.feat`: OpenCV's matrix: a header of four int32 (rows, cols, step in bytes, type 5 = float32), then values.
+  MegaFace's tools write one vector as rows = d, cols = 1, step = 4 (insightface's gen_megaface.py); a matrix has
   rows = n, cols = d, step = 4 d.
 * any other suffix, or `dim` given: raw float32, (-1, dim), VGGFace2's dump.
-* a folder, with names: one `.bin` vector for each, `<folder>/<name><suffix>`, as MegaFace's devkit wants them.
+* a folder, with names: one `.bin` vector per name, `<folder>/<name><suffix>`, as MegaFace's devkit expects.
 
-Names for a file that has none are taken from a text file beside it (`x.npy`, `x.npy.names.txt`: one name a line). Files
-are mapped, not loaded; the embeddings of Parquet are unpacked into a temporary file first, a batch at a time.
+Names for a file without names come from a text file beside it (`x.npy`, `x.npy.names.txt`: one name per line). Files
+are mapped, not loaded. The embeddings of Parquet are first unpacked into a temporary file, a batch at a time.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ Floats = npt.NDArray[np.float64]
 
 HEADER = struct.Struct("<4i")
 CV_32F = 5
-_BATCH_BYTES = 1 << 24  # of embeddings to a batch of Parquet's
-_UNPACKED = 64  # times its size may a Parquet file unpack to, beyond _FREE bytes: embeddings hardly compress
+_BATCH_BYTES = 1 << 24  # embeddings per Parquet batch
+_UNPACKED = 64  # a Parquet file may unpack to this multiple of its size plus _FREE bytes: embeddings hardly compress
 _FREE = 1 << 26
-# what numpy raises for headers that are cut, damaged or made up, beside the errors it means to raise
+# everything numpy raises for headers that are cut off, damaged or forged, deliberately or not
 _BAD_NPY = (ValueError, EOFError, OSError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, SyntaxError,
             tokenize.TokenError)  # fmt: skip
 
 
 class FeatureRows(Protocol):
-    """Embeddings that are read a block at a time."""
+    """Embeddings, read a block at a time."""
 
     path: Path
     dim: int
@@ -55,11 +55,11 @@ class FeatureRows(Protocol):
     def __len__(self) -> int: ...
     def take(self, rows: Ints) -> Matrix: ...
     def release(self) -> None:
-        """Give back the memory that reading took; the file can be read again."""
+        """Free the memory used by reading; the file can be read again."""
 
 
 class Features:
-    """A whole file of features. Mapped files are read when rows are taken, and only `release` bounds what stays."""
+    """A whole file of features. Mapped files are read when rows are taken; only `release` bounds the memory used."""
 
     def __init__(
         self,
@@ -79,21 +79,21 @@ class Features:
         return len(self.matrix) if self._order is None else len(self._order)
 
     def take(self, rows: Ints) -> Matrix:
-        """(len(rows), dim) float32, as they stand in the file."""
+        """(len(rows), dim) float32, unmodified."""
         chosen = rows if self._order is None else self._order[rows]
         if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
             return np.ascontiguousarray(self.matrix[int(chosen[0]) : int(chosen[-1]) + 1], np.float32)
         return np.ascontiguousarray(self.matrix[chosen], np.float32)
 
     def select(self, names: Sequence[str]) -> Features:
-        """The rows of these names, in this order. RecordError if the file has none, has one twice, or misses one."""
+        """The rows of these names, in this order. RecordError if the file lacks names, repeats one, or misses one."""
         if self.names is None:
-            raise RecordError(f"{self.path} holds no names: write a Parquet file, or a text file of names beside it")
+            raise RecordError(f"{self.path} holds no names; use a Parquet file, or put a text file of names beside it")
         if list(self.names) == list(names):
             return self
         position = {name: row for row, name in enumerate(self.names)}
         if len(position) != len(self.names):
-            raise RecordError(f"{self.path}: a name stands there twice; rows cannot be chosen by name")
+            raise RecordError(f"{self.path}: a name occurs twice, so rows cannot be chosen by name")
         missing = [name for name in names if name not in position]
         if missing:
             raise RecordError(
@@ -108,7 +108,7 @@ class Features:
 
 
 class FeatureFolder:
-    """A folder with one file of one vector for each name. Raises RecordError for a file that is missing or damaged."""
+    """A folder with one single-vector file per name. Raises RecordError for a file that is missing or damaged."""
 
     def __init__(self, path: Path, names: Sequence[str], suffix: str) -> None:
         if not names:
@@ -131,22 +131,22 @@ class FeatureFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Units:
-    """Rows of length one; `present` marks those that are: the others are zero and stay so."""
+    """Rows of length one where `present`; all other rows are zero."""
 
     rows: Matrix
     present: Bools
 
 
 def read_features(path: str | Path, dim: int | None = None) -> Features:
-    """Open a feature file by its suffix; `dim` is for raw float32. The values are not looked at yet.
+    """Open a feature file by its suffix; `dim` is for raw float32. The values are not read yet.
 
     Raises RecordError for files that are missing, shorter than their header says, or of another kind.
     """
     path = Path(path)
     if path.is_dir():
-        raise RecordError(f"{path} is a folder: name its features with a list")
+        raise RecordError(f"{path} is a folder; a list of its features is needed")
     if not path.is_file():
-        raise RecordError(f"{path}: no such feature file: `dataprep extract` makes one")
+        raise RecordError(f"{path}: no such feature file", hint="make one with `dataprep extract`")
     if path.suffix == ".parquet":
         found = _read_parquet(path)
     elif path.suffix == ".npy":
@@ -156,12 +156,12 @@ def read_features(path: str | Path, dim: int | None = None) -> Features:
     else:
         found = _read_raw(path, dim)
     if dim is not None and found.dim != dim:
-        raise RecordError(f"{path}: features of {found.dim} values, not of {dim}")
+        raise RecordError(f"{path} holds features of {found.dim} values, not {dim}")
     return found
 
 
 def read_vector(path: Path, dim: int | None = None) -> Matrix:
-    """(d,) float32. RecordError if there is no such file, or it is not one vector, of `dim` values if that is given."""
+    """(d,) float32. RecordError if the file is missing or is not one vector (of `dim` values, if given)."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -173,7 +173,7 @@ def read_vector(path: Path, dim: int | None = None) -> Matrix:
 
 
 def unit_rows(features: FeatureRows, rows: Ints, *, zeros: bool = False) -> Units:
-    """Rows divided by their length. A row with NaN or infinity is a RecordError, and so is one of zeros unless `zeros`."""
+    """Rows divided by their length. RecordError for a row with NaN or infinity and, unless `zeros`, a row of zeros."""
     found = features.take(rows)
     norms = checked_norms(features, rows, found, zeros=zeros)
     present = norms > 0
@@ -186,12 +186,12 @@ def checked_norms(features: FeatureRows, rows: Ints, found: Matrix, *, zeros: bo
     norms: Floats = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     bad = ~np.isfinite(norms)
     if bad.any():
-        raise RecordError(f"{_where(features, rows, bad)} holds NaN or infinity: {_count(bad)}; make the features anew")
+        raise RecordError(f"{_where(features, rows, bad)} holds NaN or infinity: {_count(bad)}; recompute the features")
     if not zeros and not norms.all():
         bad = norms == 0
         raise RecordError(
-            f"{_where(features, rows, bad)} is all zeros: {_count(bad)}; it has no direction to compare. "
-            "--exclude-missing leaves such rows out, and counts them"
+            f"{_where(features, rows, bad)} is all zeros: {_count(bad)}; it has no direction to compare",
+            hint="--exclude-missing leaves such rows out and counts them",
         )
     return norms
 
@@ -207,14 +207,15 @@ def _count(bad: Bools) -> str:
 
 
 def _mat_header(path: Path, header: bytes, size: int) -> tuple[int, int]:
-    """(n, d) of a file in OpenCV's form; a vector is one row."""
+    """(n, d) of a file in OpenCV's format; a vector is one row."""
     if len(header) < HEADER.size:
         raise RecordError(f"{path}: {size} bytes are too few for the header (rows, cols, step, type)")
     rows, columns, step, kind = HEADER.unpack(header)
     if kind != CV_32F or rows < 1 or columns < 1 or step != 4 * columns:
         raise RecordError(
-            f"{path}: rows {rows}, cols {columns}, step {step}, type {kind} is no header of float32 features "
-            "(step = 4 cols, type = 5); raw float32 needs --dim"
+            f"{path}: rows {rows}, cols {columns}, step {step}, type {kind} is not a header of float32 features "
+            "(step = 4 cols, type = 5)",
+            hint="for raw float32, add --dim",
         )
     expected = HEADER.size + 4 * rows * columns
     if size != expected:
@@ -230,10 +231,10 @@ def _mat_shape(path: Path) -> tuple[int, int]:
 
 def _read_raw(path: Path, dim: int | None) -> Features:
     if dim is None:
-        raise RecordError(f"{path}: not .parquet, .npy or .bin; raw float32 features need --dim")
+        raise RecordError(f"{path}: not .parquet, .npy or .bin", hint="for raw float32, add --dim")
     size = path.stat().st_size
     if size == 0 or size % (4 * dim):
-        raise RecordError(f"{path}: {size} bytes are no whole number of float32 rows of {dim} values")
+        raise RecordError(f"{path}: {size} bytes are not a whole number of float32 rows of {dim} values")
     return _map(path, size // (4 * dim), dim, np.dtype("<f4"), 0)
 
 
@@ -265,7 +266,7 @@ def _names_beside(path: Path, rows: int) -> list[str] | None:
     try:
         names = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{beside}: no readable list of names in UTF-8 ({error})") from None
+        raise RecordError(f"{beside}: not a readable list of names in UTF-8 ({error})") from None
     if len(names) != rows:
         raise RecordError(f"{beside} holds {len(names)} names for the {rows} rows of {path.name}")
     return names
@@ -285,29 +286,29 @@ def _read_parquet(path: Path) -> Features:
                     names += _names_of(path, part["name"])
                     unpacked.write(_embeddings_of(path, part["embedding"], width).data)
                 if len(names) != rows:
-                    raise RecordError(f"{path}: {len(names)} rows, where its footer says {rows}")
+                    raise RecordError(f"{path}: {len(names)} rows, but its footer says {rows}")
                 unpacked.flush()
                 mapped = mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-        raise RecordError(f"{path}: no readable Parquet file with name and embedding ({error})") from None
+        raise RecordError(f"{path}: not a readable Parquet file with name and embedding ({error})") from None
     matrix: npt.NDArray[Any] = np.ndarray((rows, width), np.float32, mapped)
     return Features(path, matrix, names, mapped=mapped)
 
 
 def _parquet_shape(path: Path, opened: Any) -> tuple[int, int]:
-    """(n, d) by the footer; RecordError for columns of other kinds, and for what unpacks to far more than the file."""
+    """(n, d) from the footer; RecordError for columns of other types, and for files that unpack to far more data."""
     import pyarrow as pa
 
     schema, footer = opened.schema_arrow, opened.metadata
     if any(schema.names.count(name) != 1 for name in ("name", "embedding")):
-        raise RecordError(f"{path}: features in Parquet have the columns name and embedding")
+        raise RecordError(f"{path}: features in Parquet need the columns name and embedding")
     name, kind = schema.field("name").type, schema.field("embedding").type
     name = name.value_type if pa.types.is_dictionary(name) else name
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not (pa.types.is_string(name) or pa.types.is_large_string(name)) or not (
         lists and pa.types.is_floating(kind.value_type)
     ):
-        raise RecordError(f"{path}: name is {name} and embedding {kind}; features have strings and lists of float32")
+        raise RecordError(f"{path}: name is {name} and embedding {kind}; expected strings and lists of float32")
     groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]
     values = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == "embedding")
@@ -317,8 +318,8 @@ def _parquet_shape(path: Path, opened: Any) -> tuple[int, int]:
     )
     if unpacked > _UNPACKED * path.stat().st_size + _FREE:
         raise RecordError(
-            f"{path}: {path.stat().st_size} bytes that unpack to {unpacked}: they hold the same values over and over, "
-            "and are no features"
+            f"{path}: {path.stat().st_size} bytes unpack to {unpacked}: they repeat the same values, so they are not "
+            "features"
         )
     if footer.num_rows < 1 or values < footer.num_rows:
         raise RecordError(f"{path}: it holds no rows, or rows without values")
@@ -340,5 +341,5 @@ def _embeddings_of(path: Path, column: Any, width: int) -> Matrix:
     if values.null_count:
         raise RecordError(f"{path}: the embeddings hold nulls")
     if set(column.value_lengths().unique().to_pylist()) != {width}:
-        raise RecordError(f"{path}: the embeddings are empty, or not equally long")
+        raise RecordError(f"{path}: the embeddings are empty or differ in length")
     return np.ascontiguousarray(values.to_numpy(zero_copy_only=False), np.float32)

@@ -1,4 +1,4 @@
-"""Where `extract` takes images from: a folder, a list of paths, a pack or a .bin, always in one fixed order."""
+"""The image sources of `extract`: a folder, a list of paths, a pack or a .bin, always in one fixed order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataprep.storage import file_sha256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Images by position; `names` as the output gives them. `digest` changes when the images may have."""
+    """Images by position; `names` are those used in the output. `digest` changes if the images may have changed."""
 
     path: Path
     names: Sequence[str]
@@ -28,8 +28,8 @@ class Source:
 
 
 def open_source(path: Path, *, root: Path | None = None) -> Source:
-    """A .rec, or a folder with one, is a pack, any other a folder of images, sorted by path; a pickle is a .bin; a text file
-    lists paths, one a line, relative to `root` (default: the list's folder). Raises RecordError."""
+    """A .rec, or a folder with one, is a pack; any other folder holds images, sorted by path. A pickle is a .bin. A
+    text file lists paths, one per line, relative to `root` (default: the list's folder). Raises RecordError."""
     if path.suffix == ".rec" or (path.is_dir() and any(path.glob("*.rec"))):
         return _pack(path)
     if path.is_dir():
@@ -58,10 +58,10 @@ def _list(path: Path, root: Path) -> Source:
 
 
 def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> Source:
-    """The digest covers names, sizes and times of change: reading every image twice would double the work."""
+    """The digest covers names, sizes and modification times: reading every image twice would double the work."""
     for name in names:
         if not name.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in name):
-            raise RecordError(f"{name!a}: the name is no UTF-8, which feature files keep names in; rename the file")
+            raise RecordError(f"{name!a}: the name is not UTF-8, as feature files require; rename the file")
         if any(ord(c) < 32 for c in name):
             raise RecordError(f"{name!a}: the name holds a control character; rename the file")
     digest = hashlib.sha256()
@@ -82,7 +82,7 @@ def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> Source:
 
 
 def _pack(path: Path) -> Source:
-    """Named as the pack's lists name them, else by label and key: a .rec itself keeps no names."""
+    """Names come from the pack's lists, else from label and key: a .rec itself stores no names."""
     pack = Pack(path)
     names = [pack.name(position, label) for position, label in enumerate(pack.labels().tolist())]
     return Source(path=path, names=names, digest=pack.index.digest(), read=lambda position: pack[position][0])

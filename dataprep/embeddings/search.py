@@ -1,8 +1,8 @@
 """The best matches of probes among many features, in bounded memory and at nearly the speed of the matrix product.
 
 A score is the cosine, computed in float64 and rounded to float32, so that equal features tie on every machine. The
-matrix product in float32, in blocks and on any device, only says which scores are worth computing: those that may be
-above what is held already, its rounding error allowed for. So blocks, threads and devices do not change the result.
+float32 matrix product, in blocks and on any device, only selects the scores worth computing: those that may exceed the
+best ones so far, within its rounding error. So blocks, threads and devices do not change the result.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from dataprep.errors import ModelError
 
 Keys = npt.NDArray[np.uint64]
 
-_READ = 16384  # rows to a read: 32 MB at 512 values
-_BLOCK = 2048  # rows to a product on the CPU: 29 MB of scores at 3,530 probes
-_SEGMENT = 32  # rows whose highest score is looked at first
-_PROBES = 4096  # to a product
-_WAITING = 1 << 18  # candidates that are looked at together
+_READ = 16384  # rows per read: 32 MB at 512 values
+_BLOCK = 2048  # rows per product on the CPU: 29 MB of scores at 3,530 probes
+_SEGMENT = 32  # rows whose highest score is checked first
+_PROBES = 4096  # per product
+_WAITING = 1 << 18  # candidates that are processed together
 _LAST = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nearest:
-    """`scores` (probes, keep), falling, and the `rows` they belong to, of equal scores the lower row first; -inf and -1
-    where there are fewer. `highest`: the highest scores of all probes together, falling. `compared`: rows that took
-    part; `zeros`: rows without a direction, left out."""
+    """`scores` (probes, keep), descending, and their `rows`; of equal scores the lower row comes first; -inf and -1 if
+    there are fewer. `highest`: the highest scores of all probes together, descending. `compared`: the number of rows
+    compared. `zeros`: the number of zero rows left out."""
 
     scores: Matrix
     rows: Ints
@@ -54,10 +54,10 @@ def nearest(
     device: str = "cpu",
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Nearest:
-    """Compare probes (rows of length one) with the first `stop` rows of `features`, those `excluded` left out.
+    """Compare probes (rows of length one) with the first `stop` rows of `features`, except those `excluded`.
 
-    Raises RecordError for rows that are not finite or, unless `exclude_zeros`, zero; ModelError for a device that is
-    not there. Memory: two reads, one block of scores, and what is kept: (probes, keep) and `highest` numbers.
+    Raises RecordError for rows that are not finite or, unless `exclude_zeros`, zero; ModelError for a missing device.
+    Memory: two reads, one block of scores, and the results: (probes, keep) and `highest` numbers.
     """
     device = _resolved(device)
     total = len(features) if stop is None else min(stop, len(features))
@@ -99,7 +99,7 @@ def _workers() -> int:
 
 
 def _resolved(device: str) -> str:
-    """`auto` is CUDA where there is one."""
+    """`auto` is CUDA if available."""
     if device != "auto":
         return device
     import torch
@@ -117,7 +117,7 @@ def exact_scores(left: Matrix, right: Matrix, i: Ints, j: Ints) -> Matrix:
 
 
 class _Filter(Protocol):
-    """Where a product exceeds a probe's threshold: (rows of the block, probes)."""
+    """Finds where a product exceeds a probe's threshold: (rows of the block, probes)."""
 
     def seed(self, block: Matrix, keep: int, highest: int) -> tuple[Matrix, np.float32]: ...
     def __call__(self, block: Matrix, thresholds: Matrix) -> tuple[Ints, Ints]: ...
@@ -126,7 +126,7 @@ class _Filter(Protocol):
 
 
 class _NumpyFilter:
-    """Products on the CPU; only segments whose highest score is worth it are looked at twice."""
+    """Products on the CPU; only segments with a high enough maximum are examined row by row."""
 
     step = _BLOCK
 
@@ -168,7 +168,7 @@ class _NumpyFilter:
 
 
 class _TorchFilter:
-    """Products on a device of torch's."""
+    """Products on a torch device."""
 
     step = 4096
 
@@ -178,7 +178,7 @@ class _TorchFilter:
         try:
             self._probes = torch.from_numpy(probes.T.copy()).to(device)
         except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"--device {device}: {str(error).splitlines()[0]}") from None
+            raise ModelError(f"device {device}: {str(error).splitlines()[0]}", hint="choose another --device") from None
 
     def _product(self, block: Matrix) -> Any:
         import torch
@@ -203,7 +203,7 @@ class _TorchFilter:
 
 
 class _Highest:
-    """The `count` highest scores of all."""
+    """The `count` highest scores of all probes."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -232,12 +232,12 @@ class _Highest:
 
 
 class _Part:
-    """Some of the probes, and the best rows for each: as keys that sort by score, then by lower row."""
+    """Some of the probes, and the best rows for each, as keys that sort by score and then by lower row."""
 
     def __init__(self, probes: Matrix, keep: int, highest: _Highest, threads: ThreadPoolExecutor, device: str) -> None:
         self._probes, self._highest, self._threads = probes, highest, threads
         self._filter: _Filter = _NumpyFilter(probes, threads) if device == "cpu" else _TorchFilter(probes, device)
-        # the product's rounding error is below d * 2**-24 for vectors of length one; ours are so to 1e-7
+        # the product's rounding error is below d * 2**-24 for vectors of length one; these are, to within 1e-7
         self._margin = np.float32(2.0 * (probes.shape[1] + 8) * 2.0**-24)
         self._keys = np.zeros((len(probes), keep), np.uint64)
         self._seed: Matrix | None = None
@@ -246,7 +246,7 @@ class _Part:
         return np.sort(self._keys, axis=1)[:, ::-1]
 
     def look(self, block: Matrix, numbers: Ints) -> None:
-        """Take up what is worth keeping of a block whose rows have these numbers."""
+        """Keep the best scores of a block whose rows have these numbers."""
         waiting: list[tuple[Ints, Ints]] = []
         for begin in range(0, len(block), self._filter.step):
             part = block[begin : begin + self._filter.step]
@@ -262,7 +262,7 @@ class _Part:
             self._take(block, numbers, waiting)
 
     def _thresholds(self) -> Matrix:
-        """What a score must exceed to be kept, per probe."""
+        """The score that must be exceeded to be kept, per probe."""
         worst = self._keys.min(axis=1)
         row = np.where(worst == 0, np.float32(-np.inf), _score_of(worst))
         if self._highest.count:
@@ -296,7 +296,7 @@ class _Part:
 
 
 def _keys(scores: Matrix, rows: Ints) -> Keys:
-    """Integers in the order of (score, -row): the bits of a float32 sort like integers once the sign is dealt with."""
+    """Integers in the order of (score, -row): a float32's bits sort like an integer once the sign is handled."""
     bits = scores.view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (ordered.astype(np.uint64) << np.uint64(32)) | (_LAST - rows.astype(np.uint64))

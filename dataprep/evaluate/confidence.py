@@ -1,12 +1,12 @@
-"""95 % confidence intervals of what a verification reports. All are seeded and take well under a second for any number
-of pairs.
+"""95 % confidence intervals for the figures of a verification. All are seeded and take well under a second for any
+number of pairs.
 
 rates over pairs   Wilson's score interval (Wilson 1927)
 AUC                DeLong's variance (DeLong et al. 1988) on the logit scale
-TAR at FAR         simulated: the threshold is as uncertain as a binomial count of the negatives below it, the rate above
-                   it as Jeffreys' beta distribution
-EER                Bayesian bootstrap (Rubin 1981) of both kinds of pairs; scores far from the crossing are lumped
-Pairs count as independent; sets that use a photo in many pairs have wider intervals in truth.
+TAR at FAR         simulated: the threshold from a binomial count of the negatives below it, the rate from Jeffreys'
+                   beta distribution
+EER                Bayesian bootstrap (Rubin 1981) of both kinds of pairs; scores far from the crossing are binned
+Pairs are treated as independent; for sets that use a photo in many pairs, the true intervals are wider.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _BINS = 512
 
 
 def wilson(rate: float, count: int) -> Interval:
-    """For `rate` of `count` independent trials."""
+    """Wilson's interval for `rate` of `count` independent trials."""
     centre = (rate + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z / (1 + _Z**2 / count) * math.sqrt(rate * (1 - rate) / count + _Z**2 / (4 * count**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def auc_interval(distance: Floats, same: Bools, auc: float) -> Interval:
-    """Where every positive is nearer than every negative there is no variance to see; then Wilson's for all of the
-    smaller kind."""
+    """DeLong's interval. If every positive is nearer than every negative, the variance is zero; then Wilson's interval
+    for the number of pairs of the smaller kind."""
     positives, negatives = np.sort(distance[same]), np.sort(distance[~same])
     beats = 1 - _rank(negatives, positives)
     beaten = _rank(positives, negatives)
@@ -51,7 +51,7 @@ def auc_interval(distance: Floats, same: Bools, auc: float) -> Interval:
 
 
 def tar_interval(distance: Floats, same: Bools, far: float) -> Interval:
-    """Of the true accept rate at the threshold whose false accept rate is `far`."""
+    """The interval of the true accept rate at the threshold whose false accept rate is `far`."""
     generator = np.random.default_rng(0)
     positives, negatives = np.sort(distance[same]), np.sort(distance[~same])
     below = generator.binomial(len(negatives), far, 10_000)
@@ -63,8 +63,8 @@ def tar_interval(distance: Floats, same: Bools, far: float) -> Interval:
 
 
 def eer_interval(distance: Floats, same: Bools, eer: float) -> Interval:
-    """Only scores whose error rates come near `eer` are told apart, in at most 512 bins; the others cannot move the
-    crossing."""
+    """The interval of the EER. Only scores with error rates near `eer` are resolved, in at most 512 bins; the others
+    cannot move the crossing."""
     counts = np.array([int(same.sum()), int((~same).sum())])
     if eer == 0:
         return 0.0, wilson(0.0, int(counts.min()))[1]
@@ -73,7 +73,7 @@ def eer_interval(distance: Floats, same: Bools, eer: float) -> Interval:
     kinds = same[order]
     false = np.cumsum(~kinds) / counts[1]
     missed = 1 - np.cumsum(kinds) / counts[0]
-    first = int(np.searchsorted(-missed, -reach))  # the first position where not more than `reach` is missed
+    first = int(np.searchsorted(-missed, -reach))  # the first position with a miss rate of at most `reach`
     last = int(np.searchsorted(false, reach, side="right"))
     edges = np.unique(np.concatenate([[0], np.linspace(first, max(first + 1, last), _BINS).astype(int)]))
     edges = _whole_ties(edges[edges < len(order)], distance[order])
@@ -87,13 +87,13 @@ def eer_interval(distance: Floats, same: Bools, eer: float) -> Interval:
 
 
 def _rank(values: Floats, of: Floats) -> Floats:
-    """The share of `values` (sorted) below each element of `of`, equal ones counted half."""
+    """The share of `values` (sorted) below each element of `of`; equal values count half."""
     both = np.searchsorted(values, of, side="left") + np.searchsorted(values, of, side="right")
     return np.asarray(both / (2 * len(values)))
 
 
 def _whole_ties(edges: np.typing.NDArray[np.int64], ordered: Floats) -> np.typing.NDArray[np.int64]:
-    """Edges moved to where a run of equal scores begins."""
+    """Edges moved to the start of a run of equal scores."""
     return np.unique(np.searchsorted(ordered, ordered[edges], side="left"))
 
 

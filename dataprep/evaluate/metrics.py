@@ -1,4 +1,4 @@
-"""The ROC of pairs and what is read off it. Distances: the smaller, the more alike."""
+"""The ROC of pairs, and the figures read from it. Smaller distances mean more similar faces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def roc(distance: Floats, same: Bools) -> tuple[Floats, Floats]:
-    """(false accept rate, true accept rate) at every distinct distance, rising, from (0, 0) to (1, 1)."""
+    """(false accept rate, true accept rate) at every distinct distance, ascending, from (0, 0) to (1, 1)."""
     order = np.argsort(distance, kind="stable")
     accepted = np.cumsum(same[order])
     ends = np.append(np.flatnonzero(np.diff(distance[order])), len(order) - 1)
@@ -22,17 +22,17 @@ def roc(distance: Floats, same: Bools) -> tuple[Floats, Floats]:
 
 
 def area(fpr: Floats, tpr: Floats) -> float:
-    """The area under the curve, by trapezes: ties count half."""
+    """The area under the curve, by the trapezoidal rule: ties count half."""
     return float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum())
 
 
 def tar_at(fpr: Floats, tpr: Floats, far: float) -> float:
-    """The best true accept rate whose false accept rate is at most `far`."""
+    """The highest true accept rate at a false accept rate of at most `far`."""
     return float(tpr[np.searchsorted(fpr, far, side="right") - 1])
 
 
 def equal_error(fpr: Floats, tpr: Floats) -> float:
-    """The rate at which as many are falsely accepted as falsely refused, on straight lines between the points."""
+    """The equal error rate (false accept rate = false reject rate), interpolated linearly between the points."""
     gap = fpr + tpr - 1
     above = int(np.argmax(gap >= 0))
     if above == 0:

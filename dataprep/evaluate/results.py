@@ -1,4 +1,4 @@
-"""Reading result.json: what `test` and `identify` found, reduced to what a table shows."""
+"""Reading result.json of `test` and `identify`, reduced to the figures that a table shows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BENCHMARKS = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The figures of one file, as they are printed, under what they are called after the name of the set.
+    """The printed figures of one file; the keys of `cells` are appended to the set's name.
 
-    `digest` is the model's sha256, or the features' if no model is known; `set_digest` tells sets of one name apart.
-    `traits` are what else decides the figures: protocol and flip. Without `named`, `model` is that of a file of features.
+    `digest` is the model's sha256, or the features' if no model is known; `set_digest` distinguishes sets of one name.
+    `traits` are the settings behind the figures: protocol and flip. Without `named`, `model` names the features' file.
     """
 
     file: Path
@@ -34,21 +34,26 @@ class Scored:
 
 
 def find_results(runs: Sequence[Path]) -> list[Scored]:
-    """The result.json files that `runs` are, or lie in at any depth. Raises RecordError for a run without one."""
+    """The result.json files given as `runs`, or below them at any depth. Raises RecordError for a run without one."""
     found: dict[Path, Scored] = {}
     for run in runs:
         files = [run] if run.is_file() else sorted(run.rglob("result.json"))
         if not files:
-            raise RecordError(f"{run} holds no result.json: `dataprep test` and `dataprep identify` write them")
+            raise RecordError(
+                f"{run} holds no result.json", hint="`dataprep test` and `dataprep identify` write these files"
+            )
         for file in files:
             try:
                 found[file.resolve()] = _read(file)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if run.is_file():
-                    raise RecordError(f"{file} is no result of `dataprep test` or `identify` ({error})") from None
+                    raise RecordError(f"{file} is not a result of a test or an identification ({error})") from None
                 continue  # a folder may hold results of other kinds too
     if not found:
-        raise RecordError(f"{', '.join(map(str, runs))}: no result of `dataprep test` or `identify` is there")
+        raise RecordError(
+            f"{', '.join(map(str, runs))}: found no result of a test or an identification",
+            hint="`dataprep test` and `dataprep identify` write result.json",
+        )
     return list(found.values())
 
 
@@ -78,7 +83,7 @@ def _verified(file: Path, content: Mapping[str, Any]) -> Scored:
 
 
 def _identified(file: Path, content: Mapping[str, Any]) -> Scored:
-    """IJB 1:1, IJB 1:N or MegaFace. The model's name is not known, only its features and, from `extract`, its hash."""
+    """IJB 1:1, IJB 1:N or MegaFace. The model's name is unknown: only its features and, from `extract`, its hash."""
     features, inputs = [str(path) for path in content["features"]], content["inputs"]
     benchmark, _, protocol = content["protocol"].partition("; " if "tar_at_fpr" not in content else ", ")
     name, _, way = benchmark.partition(" ")
@@ -115,14 +120,14 @@ def _ranks(shares: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rates(what: str, rates: Mapping[str, Any]) -> dict[str, str]:
-    """By falling false accept rate."""
+    """In order of descending false accept rate."""
     known = sorted(((float(rate), float(share)) for rate, share in dict(rates).items()), reverse=True)
     return {f"{what}{rate:.0e}".replace("e-0", "e-"): f"{share:.2%}" for rate, share in known}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """`rows` of cells under `header`; `notes` are what a reader must know to compare them."""
+    """`rows` of cells under `header`; `notes` hold what a reader must know to compare them."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -130,9 +135,9 @@ class Table:
 
 
 def tabulate(results: Sequence[Scored]) -> Table:
-    """A row for each model, a column for each figure of each set: first the sets' accuracies, then the rates.
+    """A row for each model and a column for each figure of each set: first the accuracies, then the rates.
 
-    What differs between results on one set beside the model (protocol, flip) makes them different columns.
+    Results on one set with different traits (protocol, flip) get different columns.
     """
     models, notes = _models(results), _shared_traits(results)
     kinds = [_kind(result, results) for result in results]
@@ -140,7 +145,7 @@ def tabulate(results: Sequence[Scored]) -> Table:
     for result, model, kind in zip(results, models, kinds, strict=True):
         cells = rows.setdefault(model, {})
         if any(there == kind for there, _ in cells):
-            notes.append(f"{result.file}: {model} on {kind} stands in the table already; left out")
+            notes.append(f"{result.file}: {model} on {kind} is already in the table; left out")
             continue
         cells.update({(kind, figure): text for figure, text in result.cells.items()})
         notes += [f"{model} on {kind}: {note}" for note in result.notes]
@@ -148,7 +153,7 @@ def tabulate(results: Sequence[Scored]) -> Table:
         versions = {result.set_digest for result in results if result.set == name}
         if len(versions) > 1:
             notes.append(
-                f"{name}: {len(versions)} different files of this name; its column does not compare like with like"
+                f"{name}: {len(versions)} different files have this name; the figures in its column are not comparable"
             )
     columns = list(
         dict.fromkeys((kind, figure) for result, kind in zip(results, kinds, strict=True) for figure in result.cells)
@@ -163,7 +168,7 @@ def tabulate(results: Sequence[Scored]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    """Aligned columns, the first ones to the left."""
+    """Aligned columns; the first is left-aligned."""
     widths = [max(len(row[i]) for row in (table.header, *table.rows)) for i in range(len(table.header))]
     lines = []
     for row in (table.header, *table.rows):
@@ -173,7 +178,7 @@ def as_text(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A table as GitHub shows it."""
+    """A table in GitHub's Markdown."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows)]
     lines = ["| " + " | ".join(row) + " |" for row in escaped]
     lines.insert(1, "|" + "|".join([" --- ", *(" ---: " for _ in table.header[1:])]) + "|")
@@ -181,7 +186,7 @@ def as_markdown(table: Table) -> str:
 
 
 def _shared_traits(results: Sequence[Scored]) -> list[str]:
-    """What holds for all results on a set, once for all sets that it holds for."""
+    """The traits that all results on a set share; sets with the same trait share a line."""
     said: dict[str, list[str]] = {}
     for name in dict.fromkeys(result.set for result in results):
         for trait, values in _traits(results, name).items():
@@ -191,16 +196,16 @@ def _shared_traits(results: Sequence[Scored]) -> list[str]:
 
 
 def _kind(result: Scored, results: Sequence[Scored]) -> str:
-    """The set, and what tells this result on it from others."""
+    """The set, and the traits that distinguish this result from others on it."""
     varying = [trait for trait, values in _traits(results, result.set).items() if len(values) > 1]
     told = [result.traits[trait] for trait in varying if trait in result.traits]
     return f"{result.set} ({', '.join(told)})" if told else result.set
 
 
 def _models(results: Sequence[Scored]) -> list[str]:
-    """The models' names, with a digest where several have one name.
+    """The models' names, with a digest where several models share a name.
 
-    A result that knows its model by the digest only takes the name under which another result knows it.
+    A result that has only the model's digest takes the name from another result of that model.
     """
     known = {result.digest: result.model for result in reversed(results) if result.named}
     names = [result.model if result.named else known.get(result.digest, result.model) for result in results]

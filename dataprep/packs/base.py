@@ -1,7 +1,7 @@
-"""A face as every packed format holds it, and the files that lie beside the faces whatever the format.
+"""The face record that all pack formats share, and the sidecar files of every pack.
 
-`property` is insightface's one line `num_classes,height,width`; `labels.tsv` has label, identity and image count;
-`pack.json` counts, hashes and says how the pack was made.
+`property` is insightface's one line `num_classes,height,width`. `labels.tsv` lists label, identity and image count.
+`pack.json` holds counts, hashes and how the pack was made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataprep import __version__
 from dataprep.errors import RecordError
 from dataprep.names import is_safe
 
-# a label is stored as float32, which is exact for integers up to here only
+# labels are stored as float32, which is exact only for integers up to this
 MAX_LABEL = 1 << 24
 
 
@@ -28,7 +28,7 @@ MAX_LABEL = 1 << 24
 class Face:
     """One aligned face: `name` is its path in lists, `identity` the person's name, `image` the file's bytes.
 
-    `key` is the record's key where the face comes from a flat .rec, so that it can be written back as it was.
+    `key` is the record's key if the face comes from a flat .rec, so that another flat .rec can keep it.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Face:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How a pack is laid out. `style` is of .rec only; parts hold about `max_part` bytes at most, None keeps
-    all in one; a record that has to be split may take a few more."""
+    """How a pack is laid out. `style` applies to .rec only. `max_part` limits the size of a part in bytes (None: one
+    part); a record that must be split may exceed it slightly."""
 
     format: str = "rec"
     style: str = "insightface"
@@ -54,14 +54,14 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a writer made: counts by what is counted, and the sha256 of each file."""
+    """What a writer produced: counts by kind, and the sha256 of each file."""
 
     counts: dict[str, int]
     files: dict[str, str]
 
 
 class PackReader(Protocol):
-    """A pack of any format, for reading. `height` and `width` are None where the pack does not say."""
+    """Read access to a pack of any format. `height` and `width` are None if the pack does not record them."""
 
     path: Path
     layout: str  # insightface, flat, webdataset or folder
@@ -77,12 +77,12 @@ class PackReader(Protocol):
     def face(self, position: int) -> Face: ...
 
     def manifest(self) -> dict[str, Any]:
-        """What pack.json says; empty for packs of others."""
+        """The contents of pack.json; empty for packs without one."""
         ...
 
 
 def tidied(path: str) -> str:
-    """A path of a list as one that stays where it is put; components that no disk takes are replaced by their hash."""
+    """A listed path that cannot leave its folder; components that no file system accepts become their hash."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(part if is_safe(part) else f"unsafe-{_digest(part)}" for part in parts)
 
@@ -92,14 +92,14 @@ def _digest(text: str) -> str:
 
 
 class Tally:
-    """Counts the faces that pass, by label, and checks their labels. Call `finish` after the last one."""
+    """Counts faces by label as they pass and checks the labels. Call `finish` after the last face."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
         self._counts: dict[int, int] = {}
 
     def grouped(self, faces: Iterable[Face]) -> Iterator[Face]:
-        """The faces as they are; RecordError unless labels count up from 0 without a gap, equal ones together."""
+        """Pass faces through. RecordError unless labels count up from 0 without gaps and equal labels are adjacent."""
         for face in faces:
             seen = len(self._counts)
             if face.label < 0 or not seen - 1 <= face.label <= seen:
@@ -110,7 +110,7 @@ class Tally:
             yield face
 
     def any_order(self, faces: Iterable[Face]) -> Iterator[Face]:
-        """The faces as they are; only `finish` looks for gaps."""
+        """Pass faces through; only `finish` checks for gaps."""
         for face in faces:
             if face.label < 0:
                 raise RecordError(f"{face.name}: label {face.label}; labels count up from 0")
@@ -118,11 +118,11 @@ class Tally:
             yield face
 
     def finish(self, folder: Path, *, height: int, width: int) -> dict[str, int]:
-        """Write property and labels.tsv; images and identities. RecordError if a label below the last has no face."""
+        """Write property and labels.tsv; return the counts. RecordError if a label below the last has no face."""
         classes = max(self._counts, default=-1) + 1
         if len(self._counts) != classes:
             gap = next(label for label in range(classes) if label not in self._counts)
-            raise RecordError(f"label {gap} has no face, though there are labels up to {classes - 1}")
+            raise RecordError(f"label {gap} has no face, although labels go up to {classes - 1}")
         (folder / "property").write_text(f"{classes},{height},{width}\n")
         lines = (f"{label}\t{self._names[label]}\t{self._counts[label]}\n" for label in range(classes))
         (folder / "labels.tsv").write_text("".join(lines), "utf-8")
@@ -130,18 +130,18 @@ class Tally:
 
     def _count(self, face: Face) -> None:
         if face.label >= MAX_LABEL:
-            raise RecordError(f"label {face.label}: labels are float32 in a .rec, exact below {MAX_LABEL} only")
+            raise RecordError(f"label {face.label}: a .rec stores labels as float32, exact only below {MAX_LABEL}")
         for name in (face.identity, face.name):
             if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name):
                 raise RecordError(
-                    f"{name!a}: lists are UTF-8 and TAB-separated; names hold no TABs, breaks and the like"
+                    f"{name!a}: lists are TAB-separated UTF-8, so names cannot contain control characters"
                 )
         self._names.setdefault(face.label, face.identity)
         self._counts[face.label] = self._counts.get(face.label, 0) + 1
 
 
 class Property(NamedTuple):
-    """What the file `property` says; all None where there is none."""
+    """The contents of the file `property`; all None if there is no such file."""
 
     num_classes: int | None = None
     height: int | None = None
@@ -149,14 +149,14 @@ class Property(NamedTuple):
 
 
 def missing_labels(labels: npt.NDArray[np.int64], classes: int, shown: int = 5) -> tuple[int, list[int]]:
-    """How many of the labels 0..classes-1 do not occur, and the first few; no array of `classes` is made, a file says it."""
+    """How many labels in 0..classes-1 are missing, and the first few. Allocates nothing of untrusted size `classes`."""
     present = np.unique(labels[(labels >= 0) & (labels < classes)])
     first = np.setdiff1d(np.arange(min(classes, len(present) + shown)), present)[:shown]
     return classes - len(present), first.tolist()
 
 
 def read_property(folder: Path) -> Property:
-    """The first line of `property`, if there is such a file. Extra lines (rec2shufrec adds some) are ignored."""
+    """The first line of `property`, if the file exists. Extra lines (rec2shufrec adds some) are ignored."""
     path = folder / "property"
     try:
         classes, height, width = (int(field) for field in path.read_text("ascii").splitlines()[0].split(","))
@@ -165,12 +165,12 @@ def read_property(folder: Path) -> Property:
     except (OSError, ValueError, IndexError):
         raise RecordError(f"{path}: expected one line `num_classes,height,width`") from None
     if min(classes, height, width) < 0:
-        raise RecordError(f"{path}: expected one line `num_classes,height,width`, none of them negative")
+        raise RecordError(f"{path}: expected one line `num_classes,height,width` without negative numbers")
     return Property(classes, height, width)
 
 
 def read_identities(folder: Path) -> list[str] | None:
-    """The identities of labels.tsv in the order of their labels, or None if there is no such file."""
+    """The identities in labels.tsv in label order, or None if there is no such file."""
     path = folder / "labels.tsv"
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
@@ -197,16 +197,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not readable ({error}); remove it to go on without what it says") from None
+        raise RecordError(f"{path}: not readable ({error})", hint="remove the file to continue without it") from None
     if not isinstance(found, dict):
-        raise RecordError(f"{path}: expected a JSON object; remove it to go on without what it says")
+        raise RecordError(f"{path}: expected a JSON object", hint="remove the file to continue without it")
     return found
 
 
 def write_manifest(
     folder: Path, written: Written, *, form: Form, height: int, width: int, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write pack.json; `about` is what is known beyond the files: template, recipe, sources, licence."""
+    """Write pack.json. `about` adds facts beyond the files: template, recipe, sources, licence."""
     manifest = {
         "made_by": f"dataprep {__version__}",
         "format": form.format,

@@ -1,7 +1,7 @@
-"""A pack as a folder of image files, identity/name.jpg, which people can look at and older tools read.
+"""A pack as a folder of image files, identity/name.jpg, for people to look at and for older tools.
 
-faces.tsv (path, label, sha256) keeps order and labels; a folder without it, of anyone's making, is read in sorted order
-with a label for each sub-folder.
+faces.tsv (path, label, sha256) stores order and labels. A folder without it, made by any tool, is read in sorted order
+with one label per sub-folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_folder(
 ) -> Written:
     """Write identity/name.ext for every face, faces.tsv, property and labels.tsv into `folder`.
 
-    A name that is taken gets a number, one without a suffix that of its content. `max_part` means nothing here.
+    A name already in use gets a number. A name without a suffix gets that of its content. `max_part` is ignored.
     """
     del max_part
     tally, names = Tally(), _Names()
@@ -49,7 +49,7 @@ def _file_name(face: Face) -> str:
 
 
 class _Names:
-    """Names that are still free: the second of a kind gets `~2`, without a look at the disk for each."""
+    """Makes names unique without checking the disk: the second use of a name gets `~2`."""
 
     def __init__(self) -> None:
         self._taken: dict[str, int] = {}
@@ -64,7 +64,7 @@ class _Names:
 
 
 class FolderPack:
-    """A folder of aligned faces for reading."""
+    """A folder of aligned faces, for reading."""
 
     layout = "folder"
 
@@ -82,7 +82,7 @@ class FolderPack:
         return np.array([label for _, label, _ in self._faces], np.int64)
 
     def face(self, position: int) -> Face:
-        """The face, its file's hash checked where faces.tsv has one. Raises RecordError."""
+        """The face at `position`, checked against its hash in faces.tsv if there is one. Raises RecordError."""
         name, label, sha256 = self._faces[position]
         try:
             if not (self.path / name).is_file():
@@ -91,7 +91,7 @@ class FolderPack:
         except OSError as error:
             raise RecordError(f"{self.path / name}: {error.strerror}") from None
         if sha256 and hashlib.sha256(image).hexdigest() != sha256:
-            raise RecordError(f"{self.path / name}: not the file that faces.tsv speaks of; its sha256 differs")
+            raise RecordError(f"{self.path / name}: its sha256 differs from the one in faces.tsv")
         identity = self._identities[label] if label < len(self._identities) else name.partition("/")[0]
         return Face(name=name, label=label, identity=identity, image=image)
 
@@ -131,5 +131,5 @@ def _found(root: Path) -> list[tuple[str, int, str]]:
         faces += [(name, label, "") for name in names]
         label += bool(names)
     if not faces:
-        raise RecordError(f"{root}: no pack and no folder of faces; expected a .rec, .tar files, or IDENTITY/FACE.jpg")
+        raise RecordError(f"{root}: not a pack or a folder of faces; expected a .rec, .tar files, or IDENTITY/FACE.jpg")
     return faces

@@ -1,4 +1,4 @@
-"""The formats a pack can have, by name: one way to open any of them, and one to write any of them."""
+"""The pack formats by name: one function to open any of them, and one to write any of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_pack(path: str | os.PathLike[str]) -> PackReader:
 
 
 def pack_digest(pack: PackReader) -> str:
-    """What a pack holds, without reading it: the index of a .rec; else names and sizes of the files."""
+    """A digest of a pack without reading its images: of a .rec's index, else of file names and sizes."""
     if isinstance(pack, Pack):
         return pack.index.digest()
     digest = hashlib.sha256()
@@ -57,18 +57,18 @@ def pack_digest(pack: PackReader) -> str:
 def write_pack(
     folder: Path, faces: Iterable[Face], *, form: Form, height: int, width: int, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a pack with its sidecars and pack.json into an existing folder; what pack.json says.
+    """Write a pack with its sidecars and pack.json into an existing folder; return the contents of pack.json.
 
-    Files that are there already belong to the pack and are hashed too. Raises RecordError for labels with gaps, for
-    ungrouped ones where the layout does not take them, and for names that no list can hold.
+    Files already in the folder belong to the pack and are hashed too. Raises RecordError for labels with gaps, for
+    ungrouped labels if the layout requires grouping, and for names that a list cannot hold.
     """
     before = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     written = _WRITERS[form.layout](folder, faces, height=height, width=width, max_part=form.max_part)
     files = {**before, **written.files}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in files:  # what is small, and was not hashed while it was written
+        if path.is_file() and path.name not in files:  # small files that were not hashed while written
             files[path.name] = file_sha256(path)
     if not written.counts["images"]:
-        raise RecordError(f"{folder}: no face to put into the pack")
+        raise RecordError(f"{folder}: there are no faces to pack")
     complete = Written(counts=written.counts, files=files)
     return write_manifest(folder, complete, form=form, height=height, width=width, about=about)

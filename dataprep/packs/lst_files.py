@@ -1,4 +1,4 @@
-"""The .lst files beside packs, in both of the field's dialects, which look alike and are not.
+"""The .lst files beside packs, in the field's two dialects, which look alike but differ.
 
 insightface: `aligned TAB path TAB label [TAB x1 y1 x2 y2 [TAB five xs, five ys]]`, 3, 7 or 17 columns.
 mxnet's im2rec: `index TAB label [TAB more labels] TAB path`.
@@ -20,8 +20,8 @@ Dialect = Literal["insightface", "mxnet"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A line of a .lst. `key` is mxnet's index, or the line's number; `box` is left, top, right, bottom in pixels;
-    `landmarks` five (x, y): left eye, right eye, nose, left and right corner of the mouth."""
+    """A line of a .lst. `key` is mxnet's index, or the line number. `box` is left, top, right, bottom in pixels.
+    `landmarks` are five (x, y): left eye, right eye, nose, left and right mouth corner."""
 
     key: int
     path: str
@@ -42,40 +42,41 @@ def mxnet_line(key: int, label: int, name: str) -> str:
 
 
 def read_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> tuple[Dialect, list[Entry]]:
-    """The dialect and the entries of a .lst. Without `dialect` it is recognised from all lines together.
+    """The dialect and the entries of a .lst. Without `dialect`, it is recognised from all lines together.
 
-    Raises RecordError naming the line that fits no dialect, or not the one that was asked for, or whose coordinates are
-    not finite.
+    Raises RecordError naming a line that fits no dialect, does not fit `dialect`, or has non-finite coordinates.
     """
     chosen = recognise_list(path, dialect)
     entries = list(iterate_list(path, chosen))
     for entry in entries:
         if not all(map(math.isfinite, (*(entry.box or ()), *(v for point in entry.landmarks or () for v in point)))):
-            raise RecordError(f"{path}, line {entry.key}: a coordinate that is not finite")
+            raise RecordError(f"{path}, line {entry.key}: a coordinate is not finite")
     return chosen, entries
 
 
 def recognise_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Dialect:
-    """The dialect that every line fits, read in a stream; it must be `dialect` if that is given. Raises RecordError."""
+    """The dialect that every line fits; must equal `dialect` if given. Streams the file. Raises RecordError."""
     found = _recognise(_rows(path), path)
     if dialect and dialect not in found:
         raise RecordError(
-            f"{path}: this is a list in {found[0]}'s dialect ({_FORMS[found[0]]}), not in {dialect}'s ({_FORMS[dialect]})"
+            f"{path}: the list is in {found[0]}'s dialect ({_FORMS[found[0]]}), not in {dialect}'s ({_FORMS[dialect]})"
         )
     if not dialect and len(found) > 1:
-        raise RecordError(f"{path}: every line reads as either dialect; say which with --dialect insightface or mxnet")
+        raise RecordError(
+            f"{path}: every line fits both dialects", hint="choose with --dialect insightface or --dialect mxnet"
+        )
     return dialect or found[0]
 
 
 def iterate_list(path: str | os.PathLike[str], dialect: Dialect) -> Iterator[Entry]:
-    """The entries of a list of that dialect, as `recognise_list` told it, in a stream; coordinates as they stand."""
+    """Stream the entries of a list in the dialect from `recognise_list`; coordinates are not checked."""
     read = _insightface_entry if dialect == "insightface" else _mxnet_entry
     for number, fields in _rows(path):
         yield read(fields, number)
 
 
 def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
-    """Number and fields of every line that is not blank."""
+    """Number and fields of every non-blank line."""
     try:
         with open(path, "rb") as stream:
             for number, line in enumerate(stream, 1):
@@ -101,12 +102,12 @@ def _recognise(rows: Iterable[tuple[int, list[str]]], path: str | os.PathLike[st
             shown = "\t".join(fields)[:80]
             raise RecordError(
                 f"{path}, line {number}: {shown!r} is neither `{_FORMS['insightface']}` with 3, 7 or 17 columns nor "
-                f"`{_FORMS['mxnet']}`" + (", as the lines before are" if len(possible) == 1 else "")
-                + "; a TAB inside a name breaks either"
+                f"`{_FORMS['mxnet']}`" + (f" (the lines before it are {possible[0]}'s)" if len(possible) == 1 else "")
+                + "; names cannot contain TABs"
             )  # fmt: skip
         possible = fitting
     if not number:
-        raise RecordError(f"{path}: an empty list")
+        raise RecordError(f"{path}: the list is empty")
     return possible
 
 
@@ -131,7 +132,7 @@ def _insightface_entry(fields: list[str], number: int) -> Entry:
         labels=(float(int(fields[2])),),
         aligned=fields[0] == "1",
         box=(numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None,
-        # five xs, then five ys: the reverse of most other lists
+        # five xs, then five ys, unlike most other lists
         landmarks=tuple(zip(points[:5], points[5:], strict=True)) if points else None,
     )
 

@@ -22,16 +22,16 @@ _HEADER = re.compile(r"\s*(\d{1,9})(?:\s+(\d{1,9}))?\s*")
 
 
 def read_pairs(path: Path) -> Pairs:
-    """The pairs of a text file in any of the three forms, told apart by what the file begins with.
+    """The pairs of a text file in any of the three forms, recognised by how the file begins.
 
-    Lists without folds of their own get ten consecutive ones. Raises RecordError with the number of a bad line.
+    Lists without folds get ten consecutive ones. Raises RecordError with the number of a bad line.
     """
     try:
         lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: a name may hold U+2028
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RecordError(f"{path}: neither a .bin nor text in UTF-8") from None
+        raise RecordError(f"{path}: neither a .bin nor UTF-8 text") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise RecordError(f"{path} holds no pairs")
@@ -42,7 +42,7 @@ def read_pairs(path: Path) -> Pairs:
             return _table(numbered)
         return _lines(numbered)
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from None
+        raise error.within(path) from None
 
 
 def format_list(pairs: Pairs) -> str:
@@ -54,13 +54,13 @@ def format_list(pairs: Pairs) -> str:
 def _pairs_txt(lines: Sequence[tuple[int, str]], header: re.Match[str]) -> Pairs:
     if header[2] is None:
         raise RecordError(
-            "a list of one fold (LFW's view 1, for development); the ten-fold protocols need view 2, whose first line is "
-            "`10 TAB 300`"
+            "the list has one fold (LFW's view 1, for development); the ten-fold protocols need view 2, which begins "
+            "with the line `10 TAB 300`"
         )
     folds, each = int(header[1]), int(header[2])
     if not folds or not each or len(lines) != 2 * folds * each:
         raise RecordError(
-            f"its first line promises {folds} folds of 2 x {each} pairs, {2 * folds * each} in all; it holds {len(lines)}"
+            f"the first line promises {folds} folds of 2 x {each} pairs, {2 * folds * each} in all; found {len(lines)}"
         )
     left, right, same = [], [], []
     for index, (number, line) in enumerate(lines):
@@ -69,7 +69,7 @@ def _pairs_txt(lines: Sequence[tuple[int, str]], header: re.Match[str]) -> Pairs
         if len(fields) != (3 if positive else 4):
             wanted = "`name i j`" if positive else "`name i name j`"
             raise RecordError(
-                f"line {number}: {wanted} is expected here ({each} of each kind a fold), not {line[:80]!r}"
+                f"line {number}: expected {wanted} ({each} pairs of each kind per fold), found {line[:80]!r}"
             )
         left.append(_photo(fields[0], fields[1], number))
         right.append(_photo(fields[0] if positive else fields[2], fields[-1], number))
@@ -88,7 +88,7 @@ def _lines(lines: Sequence[tuple[int, str]]) -> Pairs:
     for number, line in lines:
         fields = line.strip().split("\t") if "\t" in line else line.split()
         if len(fields) != 3:
-            raise RecordError(f"line {number}: `left right label` is expected, not {line[:80]!r}")
+            raise RecordError(f"line {number}: expected `left right label`, found {line[:80]!r}")
         rows.append((fields[0], fields[1], _same(fields[2], number)))
     return Pairs(
         left=tuple(row[0] for row in rows),
@@ -99,13 +99,13 @@ def _lines(lines: Sequence[tuple[int, str]]) -> Pairs:
 
 
 def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
-    """left,right,same[,fold]; a first line of column names may put them in another order."""
+    """left,right,same[,fold]; a header line may give the columns another order."""
     columns = ["left", "right", "same", "fold"]
     first = [field.strip().lower() for field in _fields(*lines[0])]
     named = {"left", "right", "same"} <= set(first)
     if named or len(first) < 3 or first[2] not in _SAME:
         if not named:
-            raise RecordError(f"line 1: columns left,right,same[,fold] are expected, not {lines[0][1][:80]!r}")
+            raise RecordError(f"line 1: expected the columns left,right,same[,fold], found {lines[0][1][:80]!r}")
         columns, lines = first, lines[1:]
     place = {name: columns.index(name) for name in ("left", "right", "same", "fold") if name in columns}
     left, right, same, fold = [], [], [], []
@@ -119,7 +119,7 @@ def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
         fold.append(fields[place["fold"]] if "fold" in place and place["fold"] < len(fields) else "")
     given = len([name for name in fold if name])
     if given not in (0, len(fold)):
-        raise RecordError(f"{given} of {len(fold)} lines name their fold; all must, or none")
+        raise RecordError(f"only {given} of {len(fold)} lines name a fold; all or none must")
     order = {name: i for i, name in enumerate(sorted(set(fold), key=lambda name: (len(name), name)))}
     folds = np.array([order[name] for name in fold], np.int64) if given else consecutive_folds(len(left))
     return Pairs(left=tuple(left), right=tuple(right), same=np.array(same, bool), fold=folds)
@@ -129,11 +129,11 @@ def _fields(number: int, line: str) -> list[str]:
     try:
         return next(csv.reader([line]))
     except csv.Error as error:
-        raise RecordError(f"line {number}: no CSV ({error}): {line[:80]!r}") from None
+        raise RecordError(f"line {number}: not valid CSV ({error}): {line[:80]!r}") from None
 
 
 def _same(word: str, number: int) -> bool:
     found = _SAME.get(word.strip().lower())
     if found is None:
-        raise RecordError(f"line {number}: {word[:40]!r} is no label; 1 says the same person, 0 or -1 another")
+        raise RecordError(f"line {number}: {word[:40]!r} is not a label; 1 means same person, 0 or -1 different")
     return found

@@ -1,4 +1,4 @@
-"""Reading a pack of .rec files: insightface's layout and the flat one, either form of label, in one piece or in parts."""
+"""Reading a pack of .rec files: insightface's layout or the flat one, either label form, one file or several parts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dataprep.packs.recordio import MAGIC, ImageRecord, RecordReader, extent, un
 from dataprep.storage import is_url, local_copy
 from dataprep.tar import extension
 
-_LARGEST = 2.0**40  # of anything that a label counts
+_LARGEST = 2.0**40  # bound on any count stored in a label
 
 
 class Pack:
-    """A training pack for reading: images by position, 0 to len - 1.
+    """A training pack, for reading: images by position, 0 to len - 1.
 
     `path` is the folder of a pack, a .rec file, or the URL of either. Raises RecordError if the files do not fit
-    together. `height`, `width` and `num_classes` are None where there is no `property`.
+    together. `height`, `width` and `declared_classes` are None if there is no `property`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -41,8 +41,8 @@ class Pack:
         counted = self.manifest().get("counts")
         if isinstance(counted, dict) and counted.get("images", len(self)) != len(self):
             raise RecordError(
-                f"{self.path}: pack.json counts {counted['images']} images, the .idx {len(self)}; `dataprep repair` makes "
-                f"a new pack of what is there"
+                f"{self.path}: pack.json counts {counted['images']} images, the .idx {len(self)}",
+                hint="`dataprep repair` makes a new pack from the readable records",
             )
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Pack:
         return (self[position] for position in range(len(self)))
 
     def record(self, position: int) -> ImageRecord:
-        """The record of an image, as it stands."""
+        """The unmodified record of an image."""
         offset = int(self.index.offsets[self.positions[position]])
         return self._unpacked(offset)
 
@@ -75,7 +75,7 @@ class Pack:
         )
 
     def name(self, position: int, label: int) -> str:
-        """identity/file of an image, by the .lst; without one, identity/key with no suffix."""
+        """identity/file of an image according to the .lst; without a .lst, identity/key and no suffix."""
         identity = self.identity(label)
         if not self.names:
             return f"{identity}/{self.index.keys[self.positions[position]]:08d}"
@@ -88,7 +88,7 @@ class Pack:
 
     @property
     def num_classes(self) -> int:
-        """As `property` says, else the largest label + 1."""
+        """The number in `property`, else the largest label + 1."""
         if self.declared_classes is not None:
             return self.declared_classes
         return int(self.labels().max(initial=-1)) + 1
@@ -99,10 +99,10 @@ class Pack:
         return self.index.keys[self.positions]
 
     def labels(self) -> npt.NDArray[np.int64]:
-        """The label of every image, in order. Raises RecordError for one that is not whole."""
+        """The label of every image, in order. Raises RecordError for one that is not a whole number."""
         offsets = self.index.offsets[self.positions]
         labels = self.records.first_labels(offsets)
-        for position in np.flatnonzero(np.isnan(labels)):  # split records, and whatever is not as usual
+        for position in np.flatnonzero(np.isnan(labels)):  # split or unusual records
             labels[position] = self._unpacked(int(offsets[position])).labels[0]
         wrong = np.flatnonzero(~(np.abs(labels) < _LARGEST) | (labels != np.floor(labels)))
         if len(wrong):
@@ -110,7 +110,7 @@ class Pack:
         return labels.astype(np.int64)
 
     def ranges(self) -> list[tuple[int, int]]:
-        """What the identity records say: (first key, last key + 1) of each; empty for the flat layout."""
+        """The identity records: (first key, last key + 1) of each; empty for the flat layout."""
         if self.layout == "flat":
             return []
         positions = np.setdiff1d(np.arange(len(self.index.keys)), self.positions)
@@ -122,19 +122,19 @@ class Pack:
         return found
 
     def identity(self, label: int) -> str:
-        """The person's name: from labels.tsv, else the folder in the .lst, else the label's number."""
+        """The person's name: from labels.tsv, else the folder in the .lst, else the label as a number."""
         return self._identities.get(label) or f"{label:06d}"
 
     @cached_property
     def names(self) -> list[str] | None:
-        """The images' paths as the .lst has them; None without a .lst that fits."""
+        """The images' paths in the .lst; None if there is no .lst that fits the images."""
         path = self.path / f"{self.stem}.lst"
         if not path.is_file():
             return None
         try:
             dialect, entries = read_list(path)
         except RecordError:
-            return None  # `verify` says what is wrong with it; the faces have their numbers
+            return None  # `verify` reports the error; the faces are named by number
         by_key = {entry.key: entry for entry in entries}
         if dialect == "insightface" and (self.layout != "insightface" or len(entries) != len(self)):
             return None
@@ -145,7 +145,7 @@ class Pack:
         return [tidied(entry.path) for entry in listed if entry]
 
     def manifest(self) -> dict[str, Any]:
-        """What pack.json says; empty for packs of others."""
+        """The contents of pack.json; empty for packs without one."""
         return read_manifest(self.path)
 
     @cached_property
@@ -167,11 +167,13 @@ class Pack:
         found = [(unpack_image(payload).id, offset) for offset, payload in self.records.readers[0]]
         ids = [id for id, _ in found]
         if len(set(ids)) != len(ids) or max(ids, default=0) >= 1 << 63:
-            raise RecordError(f"{path} is missing, and the records' own ids are no index; `dataprep repair` makes one")
+            raise RecordError(
+                f"{path} is missing, and the records' ids cannot replace it", hint="`dataprep repair` makes a new one"
+            )
         return Index(*np.array(found, np.int64).reshape(-1, 2).T)
 
     def _check_coverage(self) -> None:
-        """An index that leaves out the beginning or the end of a file would lose faces without a word."""
+        """An index that leaves out the beginning or end of a file would silently lose faces."""
         begin = 0
         for reader in self.records.readers:
             here = (
@@ -179,7 +181,8 @@ class Pack:
             )
             if len(reader) and (not len(here) or here.min() > 0 or self._end(reader, int(here.max())) < len(reader)):
                 raise RecordError(
-                    f"{self.path / self.stem}.idx leaves out records of {reader.path.name}; `dataprep repair` makes it anew"
+                    f"{self.path / self.stem}.idx leaves out records of {reader.path.name}",
+                    hint="`dataprep repair` rebuilds the index",
                 )
             begin += len(reader)
 
@@ -187,56 +190,58 @@ class Pack:
         try:
             return extent(reader.data, offset)[1]
         except RecordError as error:
-            raise RecordError(f"{reader.path}, byte {offset}: {error}; `dataprep repair` saves what stands") from None
+            raise RecordError(
+                f"{reader.path}, byte {offset}: {error}", hint="`dataprep repair` saves the readable records"
+            ) from None
 
     def _find_images(self) -> tuple[str, npt.NDArray[np.int64]]:
-        """The layout, and the positions in the index that are images."""
+        """The layout, and the index positions of the images."""
         place = self.index.find(0)
         head = self._unpacked(int(self.index.offsets[place])) if place is not None else None
         if place is None or head is None or len(head.labels) < 2 or head.image:
-            return "flat", np.arange(
-                len(self.index.keys)
-            )  # im2rec: key 0, if there is one, is an image like the others
+            return "flat", np.arange(len(self.index.keys))  # im2rec: key 0, if present, is an ordinary image
         try:
             return "insightface", image_positions(self.index.keys, place, (head.labels[0], head.labels[1]))
         except RecordError as error:
-            raise RecordError(f"{self.path}: {error}; `dataprep repair` makes a new pack of its records") from None
+            raise RecordError(
+                f"{self.path}: {error}", hint="`dataprep repair` makes a new pack from the readable records"
+            ) from None
 
     def _unpacked(self, offset: int) -> ImageRecord:
         payload = self.records.at(offset)
         try:
             return unpack_image(payload)
         except RecordError as error:
-            raise RecordError(f"{self.path}, byte {offset}: {error}") from None
+            raise error.within(f"{self.path}, byte {offset}") from None
 
 
 def _whole(number: float, where: str) -> int:
     if not abs(number) < _LARGEST or number != int(number):
-        raise RecordError(f"{where} has the label {number}, which is no number that a reader can take")
+        raise RecordError(f"{where} has the label {number}, which is not a valid whole number")
     return int(number)
 
 
 def image_positions(keys: npt.NDArray[np.int64], place: int, floats: tuple[float, float]) -> npt.NDArray[np.int64]:
-    """Where in the index of insightface's layout the images stand, by record 0 at position `place` and its two floats.
+    """The index positions of the images in insightface's layout, given record 0 at position `place` and its two floats.
 
-    The floats round above 2**24. There the index counts, in which record 0 comes right after the images.
+    The floats are rounded above 2**24. There the index decides: record 0 comes right after the images.
     """
     images, identities = _whole(floats[0], "record 0") - 1, _whole(floats[1] - floats[0], "record 0")
     if len(keys) < MAX_LABEL:
         if images + identities != len(keys) - 1 or min(images, identities) < 0:
             raise RecordError(
-                f"record 0 speaks of {images} images and {identities} identities, the .idx of {len(keys) - 1} records"
+                f"record 0 counts {images} images and {identities} identities, the .idx {len(keys) - 1} records"
             )
     else:
         images = place
     positions = np.flatnonzero((keys > 0) & (keys <= images))
     if len(positions) != images:
-        raise RecordError(f"record 0 speaks of {images} images, the .idx has {len(positions)} of them")
+        raise RecordError(f"record 0 counts {images} images, the .idx {len(positions)}")
     return positions
 
 
 class _Parts:
-    """Several .rec files read as one, offsets counting on from file to file."""
+    """Several .rec files read as one; offsets continue from file to file."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.readers = [RecordReader(path) for path in files]
@@ -260,7 +265,7 @@ class _Parts:
         return min(bisect.bisect_right(self._ends, offset), len(self.readers) - 1)
 
     def first_labels(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """The first label of the records at the offsets; NaN where a record is not a plain image record."""
+        """The first label of the records at the offsets; NaN if a record is not a plain image record."""
         labels = np.full(len(offsets), np.nan)
         begin = 0
         for reader, end in zip(self.readers, self._ends, strict=True):
@@ -271,7 +276,7 @@ class _Parts:
 
 
 def _first_labels(reader: RecordReader, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """All at once: magic, lrec, flag, label, id, id2 and the first label behind the header are words 0, 1, 2, 3, 8."""
+    """Vectorised: magic, lrec, flag, label and the first label after the header are words 0, 1, 2, 3 and 8."""
     words = np.frombuffer(reader.data, "<u4", len(reader) // 4)
     labels = np.full(len(offsets), np.nan)
     plain = (offsets % 4 == 0) & (offsets // 4 + 8 < len(words))
@@ -294,7 +299,7 @@ def locate(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
         given = Path(path)
     if given.is_file():
         if given.suffix != ".rec":
-            raise RecordError(f"{given}: a pack is a folder with a .rec in it, or the .rec file")
+            raise RecordError(f"{given}: a pack is a .rec file, or a folder that holds one")
         return given.parent, given.stem, [given]
     if not given.is_dir():
         raise RecordError(f"{given}: no such pack")
@@ -304,15 +309,13 @@ def locate(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
     parts = sorted(given.glob("train-[0-9][0-9][0-9][0-9][0-9].rec"))
     if parts:
         if [part.stem for part in parts] != [f"train-{number:05d}" for number in range(len(parts))]:
-            raise RecordError(
-                f"{given}: a part of the pack is missing; there are {', '.join(p.name for p in parts)[:200]}"
-            )
+            raise RecordError(f"{given}: a part of the pack is missing; found {', '.join(p.name for p in parts)[:200]}")
         return given, "train", parts
     others = sorted(given.glob("*.rec"))
     if len(others) != 1:
         named = ", ".join(path.name for path in others)[:200]
         raise RecordError(
             f"{given} holds no train.rec: is it the folder of a pack?" if not others
-            else f"{given} holds {named}: name the .rec itself"
+            else f"{given} holds several packs ({named}): give the path of one .rec"
         )  # fmt: skip
     return given, others[0].stem, others

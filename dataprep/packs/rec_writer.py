@@ -4,11 +4,11 @@ insightface (face2rec2): images take keys 1..N with labels [label, aligned]. Key
 [N+1, N+1+K] and no image. Keys N+1..N+K are the identities, each with [first key, last key + 1] of its images, and no
 image. Source: insightface (2020) src/data/face2rec2.py and src/image_iter.py.
 
-flat (im2rec, DALI): every record is an image; the one label stands in the header; keys count up from 0, or are the
-faces' own. Source: mxnet tools/im2rec.py.
+flat (im2rec, DALI): every record is an image with its one label in the header. Keys count up from 0, or are the faces'
+own. Source: mxnet tools/im2rec.py.
 
-In parts, each train-NNNNN.rec has its own .idx and is a .rec in its own right; train.idx speaks of all parts one behind
-the other, so that `cat train-*.rec > train.rec` is the pack in one piece.
+In parts, each train-NNNNN.rec has its own .idx and is a valid .rec by itself. train.idx indexes the concatenated parts,
+so that `cat train-*.rec > train.rec` gives the pack in one piece.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def write_insightface(
 ) -> Written:
     """Write train.rec, train.idx, train.lst, property and labels.tsv into `folder`.
 
-    `faces` come grouped by label, labels counting up from 0; anything else raises RecordError, since readers of such a
-    file would make several people of one. The floats of record 0 and of the identities round above 2**24 images, as
-    float32 does: exact counts are in the index and in pack.json.
+    `faces` must be grouped by label, with labels counting up from 0. Anything else raises RecordError: readers of such
+    a file would split one person into several. Above 2**24 images, the float32 values of record 0 and of the identities
+    are rounded; exact counts are in the index and in pack.json.
     """
     tally = Tally()
     firsts = array.array("q")
@@ -69,7 +69,7 @@ def write_flat(folder: Path, faces: Iterable[Face], *, height: int, width: int, 
 
 
 class _Parts:
-    """One .rec with its .idx, or as many as a largest size asks for, and the index over all of them."""
+    """One .rec with its .idx, or several parts within a size limit, and the index over all of them."""
 
     def __init__(self, folder: Path, limit: int | None) -> None:
         self._folder, self._limit = folder, limit
@@ -86,7 +86,7 @@ class _Parts:
         self._writer.write(key, payload, head)
 
     def finish(self) -> dict[str, str]:
-        """Close the parts and write their index; the sha256 of each .rec."""
+        """Close the parts and write their index; return the sha256 of each .rec."""
         self._close()
         keys, offsets = (np.concatenate(found) for found in zip(*self._indices, strict=True))
         (self._folder / "train.idx").write_bytes(format_index(Index(keys, offsets)))

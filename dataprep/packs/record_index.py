@@ -43,31 +43,32 @@ def format_index(index: Index) -> bytes:
 def read_index(path: str | os.PathLike[str], *, size: int) -> Index:
     """The index of a .rec of `size` bytes.
 
-    Raises RecordError naming the line that is no `key TAB offset`, whose key stood there before, or whose offset lies
-    outside the .rec; mxnet on a full disk wrote 18446744073709551615, for one.
+    Raises RecordError naming a line that is not `key TAB offset`, repeats a key, or has an offset outside the .rec
+    (mxnet on a full disk wrote 18446744073709551615).
     """
     try:
         data = Path(local_copy(path)).read_bytes()
     except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}; `dataprep repair` makes a new one from the .rec") from None
+        raise RecordError(f"{path}: {error.strerror}", hint="`dataprep repair` rebuilds it from the .rec") from None
     numbers = _numbers(data, path)
     keys, offsets = numbers[0::2], numbers[1::2]
     outside = np.flatnonzero(offsets >= max(size, 1))
     if len(outside):
         raise RecordError(
-            f"{path}, line {outside[0] + 1}: offset {offsets[outside[0]]}, but the .rec has {size} bytes: one is cut "
-            f"off or belongs elsewhere; `dataprep repair` saves what stands"
+            f"{path}, line {outside[0] + 1}: offset {offsets[outside[0]]}, but the .rec has {size} bytes: one of them "
+            f"is cut off or belongs to another pack",
+            hint="`dataprep repair` makes a new pack from the readable records",
         )
     order = np.argsort(keys, kind="stable")
     twice = order[1:][keys[order][1:] == keys[order][:-1]]
     if len(twice):
         line = int(twice.min())
-        raise RecordError(f"{path}, line {line + 1}: key {keys[line]} stands there twice")
+        raise RecordError(f"{path}, line {line + 1}: key {keys[line]} occurs twice")
     return Index(keys.astype(np.int64), offsets.astype(np.int64))
 
 
 def _numbers(data: bytes, path: str | os.PathLike[str]) -> npt.NDArray[np.uint64]:
-    """All numbers of the file; its form is checked as a whole, and line by line only to name what is wrong."""
+    """All numbers of the file. Its form is checked as a whole, and line by line only to locate an error."""
     if data and not data.endswith(b"\n"):
         data += b"\n"
     whole = data.translate(None, b"0123456789") == b"\t\n" * data.count(b"\n")
@@ -80,5 +81,5 @@ def _numbers(data: bytes, path: str | os.PathLike[str]) -> npt.NDArray[np.uint64
     numbers = np.fromstring(data, np.uint64, sep=" ")  # numbers beyond 64 bits become the largest
     largest = np.flatnonzero(numbers[0::2] > np.iinfo(np.int64).max)
     if len(largest):
-        raise RecordError(f"{path}, line {largest[0] + 1}: the key is larger than any 64-bit key")
+        raise RecordError(f"{path}, line {largest[0] + 1}: the key does not fit into 64 bits")
     return numbers

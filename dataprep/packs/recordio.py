@@ -30,7 +30,7 @@ MAX_PAYLOAD = (1 << 29) - 1
 
 _IMAGE_HEAD = struct.Struct("<IfQQ")  # flag, label, id, id2: no holes, 24 bytes
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by size modulo 4
-# small enough to stay in a core's cache between putting together, searching and writing
+# small enough to stay in a core's cache while it is assembled, searched and written
 _CHUNK = 1 << 19
 _MOST_VISITS = 4
 
@@ -44,7 +44,7 @@ class CutRecordError(RecordError):
 class ImageRecord(NamedTuple):
     """One record of an image .rec: the labels (one or more), the id, and the image file's bytes.
 
-    `flag` is the number of labels behind the header, 0 where the one label stands in it.
+    `flag` is the number of labels after the header, or 0 if the header holds the only label.
     """
 
     labels: tuple[float, ...]
@@ -55,7 +55,7 @@ class ImageRecord(NamedTuple):
 
 
 def frame(payload: bytes) -> bytes:
-    """A payload as RecordIO stores it. Raises RecordError from 2**29 bytes on."""
+    """A payload as RecordIO stores it. Raises RecordError for 2**29 bytes or more."""
     size = len(payload)
     if size > MAX_PAYLOAD:
         raise RecordError(f"a record holds at most {MAX_PAYLOAD} bytes; this one has {size}")
@@ -78,7 +78,7 @@ def _aligned_magics(payload: bytes) -> list[int]:
 def unframe(data: Buffer, offset: int = 0) -> tuple[bytes, int]:
     """The payload of the record that begins at `offset`, and the offset after it.
 
-    Raises RecordError if there is no record, or only a part of one, or one that no writer can have made.
+    Raises RecordError if there is no record, only part of one, or one that no writer can have made.
     """
     parts, after = extent(data, offset)
     return MAGIC_BYTES.join(bytes(data[start:end]) for start, end in parts), after
@@ -87,8 +87,9 @@ def unframe(data: Buffer, offset: int = 0) -> tuple[bytes, int]:
 def extent(data: Buffer, offset: int, visits: dict[int, int] | None = None) -> tuple[list[tuple[int, int]], int]:
     """Where the payload of the record at `offset` lies, part by part, and the offset after the record.
 
-    `visits` counts how often a part was walked: who tries many offsets gives the same dictionary each time, and a hostile
-    file, in which many beginnings lead to the same parts, costs no more than a few walks. Raises RecordError as `unframe`.
+    `visits` counts how often each part was walked. Callers that try many offsets pass the same dictionary each time;
+    a hostile file, in which many starts lead to the same parts, then costs only a few walks. Raises RecordError like
+    `unframe`.
     """
     start, end, cflag, after = _part(data, offset)
     if cflag == 0:
@@ -100,7 +101,7 @@ def extent(data: Buffer, offset: int, visits: dict[int, int] | None = None) -> t
         if visits is not None:
             visits[after] = visits.get(after, 0) + 1
             if visits[after] > _MOST_VISITS:
-                raise RecordError("a split record among others that lead to the same parts")
+                raise RecordError("too many split records lead to the same parts")
         start, end, cflag, after = _part(data, after)
         if cflag not in (2, 3):
             raise RecordError("a split record without its end")
@@ -122,12 +123,12 @@ def _part(data: Buffer, offset: int) -> tuple[int, int, int, int]:
     end = offset + 8 + size
     if end > len(data):
         raise CutRecordError(f"a record of {size} bytes, but the file ends after {len(data)} bytes")
-    # the last record of a file may lack its padding; nothing is lost with it
+    # the last record of a file may lack its padding, which is harmless
     return offset + 8, end, word >> 29, min(len(data), end + (-size % 4))
 
 
 def image_head(labels: Sequence[float], id: int, *, id2: int = 0) -> bytes:
-    """What stands before the image: the header with the number of labels, be it one, and the labels behind it."""
+    """The bytes before the image: the header with the number of labels, even if 1, and then the labels."""
     return _labelled_head(len(labels)).pack(len(labels), 0.0, id, id2, *labels)
 
 
@@ -137,7 +138,7 @@ def _labelled_head(labels: int) -> struct.Struct:
 
 
 def scalar_head(label: float, id: int, *, id2: int = 0) -> bytes:
-    """What stands before the image: the header with its one label in it (flag 0)."""
+    """The bytes before the image: the header, which holds the only label (flag 0)."""
     return _IMAGE_HEAD.pack(0, label, id, id2)
 
 
@@ -148,21 +149,21 @@ def unpack_image(payload: bytes) -> ImageRecord:
     flag, label, id, id2 = _IMAGE_HEAD.unpack_from(payload)
     start = _IMAGE_HEAD.size + 4 * flag
     if start > len(payload):
-        raise RecordError(f"record {id}: {flag} labels announced, but only {len(payload)} bytes are there")
+        raise RecordError(f"record {id}: {flag} labels announced, but it has only {len(payload)} bytes")
     labels = (label,) if flag == 0 else struct.unpack_from(f"<{flag}f", payload, _IMAGE_HEAD.size)
     return ImageRecord(labels, id, payload[start:], id2, flag)
 
 
 class Sink(Protocol):
-    """What records are written to: a file, an fsspec stream, a pipe. It keeps no hold of the bytes it is given."""
+    """The target of a writer: a file, an fsspec stream, a pipe. It must not keep a reference to the bytes."""
 
     def write(self, data: memoryview, /) -> int: ...
 
 
 class RecordWriter:
-    """Appends records to a stream in chunks and knows where each one begins. Call `finish` after the last record.
+    """Appends records to a stream in chunks and indexes them. Call `finish` after the last record.
 
-    A chunk is searched for magics at once: if it holds as many as records, none has to be split.
+    A whole chunk is searched for magics: if it holds exactly one per record, no record has to be split.
     """
 
     def __init__(self, stream: Sink, *, chunk: int = _CHUNK) -> None:
@@ -176,11 +177,11 @@ class RecordWriter:
 
     @property
     def position(self) -> int:
-        """The bytes of all records so far, if none of those not written out yet has to be split."""
+        """The size of all records so far in bytes, provided no buffered record has to be split."""
         return self._written + self._used
 
     def write(self, key: int, payload: bytes, head: bytes = b"") -> None:
-        """Append one record, `head` and `payload` together, under `key`. Raises RecordError from 2**29 bytes on."""
+        """Append one record, `head` then `payload`, under `key`. Raises RecordError for 2**29 bytes or more."""
         size = len(head) + len(payload)
         start = self._used
         after = start + 8 + size + 3 & -4
@@ -206,7 +207,7 @@ class RecordWriter:
         self._keys.append(key)
 
     def finish(self) -> Index:
-        """Write out what is left; the index of all records."""
+        """Write out the rest; return the index of all records."""
         self._flush()
         offsets = np.concatenate(self._offsets) if self._offsets else np.empty(0, np.int64)
         return Index(np.array(self._keys, np.int64), offsets)
@@ -229,7 +230,7 @@ class RecordWriter:
 
 
 def _reframed(record: memoryview) -> bytes:
-    """A record as it stands in a chunk, split where it has to be."""
+    """A record of a chunk, split where necessary."""
     _, size = HEAD.unpack_from(record)
     return frame(bytes(record[8 : 8 + size]))
 
@@ -237,8 +238,8 @@ def _reframed(record: memoryview) -> bytes:
 class RecordReader:
     """Records of a memory-mapped file by offset, or all in order.
 
-    The map is shared with forked processes, which is safe because it is never written and has no position; a process
-    that gets the reader pickled maps the file anew. `path` may be any fsspec URL: it is then copied to this disk first.
+    Forked processes share the map; this is safe because it is never written and has no position. A process that
+    unpickles the reader maps the file again. `path` may be any fsspec URL: the file is first copied to this disk.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -255,12 +256,12 @@ class RecordReader:
         if 0 <= offset <= len(data) - 8:
             magic, size = HEAD.unpack_from(data, offset)
             end = offset + 8 + size
-            if magic == MAGIC and size <= MAX_PAYLOAD and end <= len(data):  # the usual: a whole record
+            if magic == MAGIC and size <= MAX_PAYLOAD and end <= len(data):  # the common case: a whole record
                 return data[offset + 8 : end]
         try:
             return unframe(data, offset)[0]
         except RecordError as error:
-            raise RecordError(f"{self.path}, byte {offset}: {error}") from None
+            raise error.within(f"{self.path}, byte {offset}") from None
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """(offset, payload) of every record; RecordError at the first damage."""
@@ -269,7 +270,7 @@ class RecordReader:
             try:
                 payload, after = unframe(self._data, offset)
             except RecordError as error:
-                raise RecordError(f"{self.path}, byte {offset}: {error}") from None
+                raise error.within(f"{self.path}, byte {offset}") from None
             yield offset, payload
             offset = after
 
@@ -296,13 +297,13 @@ class RecordReader:
 
 
 def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[int, bytes]]:
-    """(offset, payload) of every record of a stream that need not seek: a pipe, a socket, an object store.
+    """(offset, payload) of every record of a stream that need not be seekable: a pipe, a socket, an object store.
 
     Holds one record and one block in memory. Raises RecordError at the first damage.
     """
     held, start, ended = b"", 0, False  # `held` begins at byte `start` of the stream
     while not ended:
-        # a record may be longer than a block: read as much again as is held, so that the copying stays linear
+        # a record may be longer than a block: doubling the buffer keeps the copying linear
         more = _read_up_to(stream, max(block, len(held)))
         held, ended, offset = held + more, not more, 0
         while offset < len(held):
@@ -310,19 +311,19 @@ def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[in
                 payload, after = unframe(held, offset)
             except CutRecordError as error:
                 if not ended:
-                    break  # by the end of the block only
-                raise RecordError(f"byte {start + offset}: {error}") from None
+                    break  # cut off by the end of the block only
+                raise error.within(f"byte {start + offset}") from None
             except RecordError as error:
-                raise RecordError(f"byte {start + offset}: {error}") from None
+                raise error.within(f"byte {start + offset}") from None
             if after == len(held) and not ended:
-                break  # its padding may still be on the way
+                break  # its padding may not have arrived yet
             yield start + offset, payload
             offset = after
         held, start = held[offset:], start + offset
 
 
 def _read_up_to(stream: IO[bytes], size: int) -> bytes:
-    """As many bytes as asked for unless the stream ends; a pipe gives a few at a time."""
+    """Read `size` bytes, fewer only if the stream ends; a pipe returns a few at a time."""
     pieces, missing = [], size
     while missing and (piece := stream.read(missing)):
         pieces.append(piece)

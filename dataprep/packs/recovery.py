@@ -1,4 +1,4 @@
-"""What can still be read of a damaged .rec: the records that stand, and the stretches that are lost."""
+"""Recovery of a damaged .rec: the readable records, and the stretches that are lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataprep.packs.recordio import HEAD, MAGIC, MAGIC_BYTES, MAX_PAYLOAD, exten
 
 
 class Found(NamedTuple):
-    """A whole record at byte `offset`; `parts` are where its payload lies."""
+    """An intact record at byte `offset`; `parts` are the byte ranges of its payload."""
 
     offset: int
     parts: list[tuple[int, int]]
@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Bytes `offset` to `end` hold no record that can be read, and why."""
+    """Bytes `offset` to `end` hold no readable record; `why` is the reason."""
 
     offset: int
     end: int
@@ -29,10 +29,10 @@ class Gap(NamedTuple):
 
 
 def salvage(data: bytes | mmap.mmap) -> Iterator[Found | Gap]:
-    """All records that stand in `data`, damaged stretches between them as gaps; together they cover every byte.
+    """All readable records in `data`, and the damaged stretches between them as gaps; together they cover every byte.
 
-    After damage the search goes to the next head of a record whose own end is another head or the end of the file. It
-    looks at every byte, not every fourth as dmlc does, so that a file that lost some bytes is read on behind them.
+    After damage, reading resumes at the next record head whose record ends at another head or at the end of the file.
+    The search checks every byte, not every fourth as dmlc does, so that records after lost bytes are found.
     """
     offset, visits = 0, dict[int, int]()
     while offset < len(data):
@@ -47,7 +47,7 @@ def salvage(data: bytes | mmap.mmap) -> Iterator[Found | Gap]:
             yield Found(offset, parts)
             offset = after
             continue
-        # the record stands as far as its frame says, but nothing follows: is its length wrong, or what comes after it?
+        # the frame is intact, but no record follows: either its length is wrong, or the bytes after it are damaged
         head = _next_head(data, offset + 1)
         if head < after:
             yield Gap(offset, head, "a length that reaches into the next record")
@@ -58,7 +58,7 @@ def salvage(data: bytes | mmap.mmap) -> Iterator[Found | Gap]:
 
 
 def _next_head(data: bytes | mmap.mmap, start: int) -> int:
-    """Where the next record that can be read begins, at `start` or after; the size of the data if nowhere."""
+    """The offset of the next readable record, at `start` or after; the size of the data if there is none."""
     at = data.find(MAGIC_BYTES, start)
     while at >= 0:
         if _is_plausible(data, at):
@@ -68,7 +68,7 @@ def _next_head(data: bytes | mmap.mmap, start: int) -> int:
 
 
 def _is_plausible(data: bytes | mmap.mmap, offset: int) -> bool:
-    """Whether a record's first part begins here and ends where another part begins or the file ends."""
+    """Whether a record's first part begins here and ends at the start of another part or the end of the file."""
     if offset + 8 > len(data):
         return False
     word = HEAD.unpack_from(data, offset)[1]

@@ -78,7 +78,7 @@ def _truth(same: Any) -> npt.NDArray[np.bool_]:
 
 
 def is_bin(path: Path) -> bool:
-    """Whether a file is a pickle rather than a text: by suffix, or by its first byte."""
+    """Whether a file is a pickle rather than text, judged by suffix or first byte."""
     if path.suffix.lower() in (".bin", ".pkl"):
         return True
     with open(path, "rb") as stream:
@@ -86,5 +86,5 @@ def is_bin(path: Path) -> bool:
 
 
 def image_names(count: int) -> list[str]:
-    """What the images of a .bin are called: 00001 and on, as Face_Pytorch's load_image_from_bin counts them."""
+    """The names of a .bin's images: 00001, 00002, ..., as in Face_Pytorch's load_image_from_bin."""
     return [f"{number:05d}" for number in range(1, count + 1)]

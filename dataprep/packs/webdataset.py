@@ -1,7 +1,7 @@
 """A pack as WebDataset shards: train-NNNNNN.tar, each face as NNNNNNNNN.jpg (or .png), .cls and .json.
 
-Names of faces may hold dots, which WebDataset takes for the end of the key; so keys are numbers, and the name is in the
-.json. Source: webdataset's tariterators.base_plus_ext: the key ends at the first dot of the file name.
+WebDataset ends a key at the first dot of the file name, and names of faces may contain dots. So the keys are numbers,
+and the name is in the .json. Source: webdataset's tariterators.base_plus_ext.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_webdataset(
 ) -> Written:
     """Write train-NNNNNN.tar of at most `max_part` bytes (default 256 MiB), property and labels.tsv into `folder`.
 
-    Faces may come in any order, as long as every label up to the largest has one.
+    Faces may come in any order, as long as every label up to the largest has a face.
     """
     limit = max_part or _SHARD
     tally = Tally()
@@ -67,7 +67,7 @@ def _members(key: str, face: Face) -> bytes:
 
 
 class TarPack:
-    """WebDataset shards of faces for reading: those written here, and others whose samples have an image and a .cls."""
+    """WebDataset shards of faces, for reading: ours, and others whose samples have an image and a .cls."""
 
     layout = "webdataset"
 
@@ -79,7 +79,7 @@ class TarPack:
         listed = self.manifest().get("files")
         missing = [name for name in listed if not (path / name).is_file()] if isinstance(listed, dict) else []
         if missing:
-            raise RecordError(f"{path}: pack.json speaks of {missing[0]}, which is not there")
+            raise RecordError(f"{path}: pack.json lists {missing[0]}, which is missing")
         self._samples = [(shard, sample) for shard in self._shards for sample in shard.samples()]
 
     def __len__(self) -> int:
@@ -151,30 +151,32 @@ class _Shard:
             raise RecordError(f"{self.path}: sample {key!r} has {sorted(members)}; an image and a .cls are needed")
         text = self.read(label) if label.size <= 18 else b""
         if not text.isdigit():
-            raise RecordError(f"{self.path}: {key}.cls holds {text[:20]!r}, no label that counts up from 0")
+            raise RecordError(f"{self.path}: {key}.cls holds {text[:20]!r}, not a label of 0 or more")
         about = members.get("json")
         return _Sample(key, int(text), image, about if about and about.size <= _LONGEST_JSON else None)
 
     def _members(self) -> Iterator[tuple[str, str, Member]]:
-        """(key, suffix, place) of the files. tarfile itself takes a damaged header for the end of the archive."""
+        """(key, suffix, place) of the files. tarfile itself would take a damaged header for the end of the archive."""
         offset, name = 0, None
         while (block := self._data[offset : offset + _BLOCK]) != b"\0" * _BLOCK:
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except (tarfile.TarError, ValueError, OverflowError) as error:
                 raise RecordError(
-                    f"{self.path}, byte {offset}: no tar header ({error}); it is damaged or cut off"
+                    f"{self.path}, byte {offset}: not a tar header ({error}); the file is damaged or cut off"
                 ) from None
             place = Member(offset + _BLOCK, info.size)
             offset = place.offset + info.size + (-info.size % _BLOCK)
             if info.size < 0 or offset > len(self._data):
-                raise RecordError(f"{self.path}: {info.name!r} has {info.size} bytes; the file ends before them")
+                raise RecordError(f"{self.path}: {info.name!r} has {info.size} bytes, but the file ends before that")
             if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
                 name = _pax_name(self.read(place)) or name
             elif info.type == tarfile.GNUTYPE_LONGNAME:
                 name = self.read(place).rstrip(b"\0").decode("utf-8", "surrogateescape")
             elif info.type == tarfile.GNUTYPE_SPARSE:
-                raise RecordError(f"{self.path}: {info.name!r} is a sparse file; pack it again without --sparse")
+                raise RecordError(
+                    f"{self.path}: {info.name!r} is a sparse file", hint="make the tar again without --sparse"
+                )
             else:
                 if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     folder, _, base = (name or info.name).rpartition("/")
@@ -193,7 +195,7 @@ def _pax_name(header: bytes) -> str | None:
 
 
 def _about(text: bytes) -> dict[str, str]:
-    """What the .json says that can be used; other people's may hold anything."""
+    """The usable entries of the .json; in other tools' packs it may hold anything."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What this installation is: versions, backends, and how fast the detector runs here."""
+"""Describes the installation: versions, backends, and the speed of the detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPTIONAL = ("mxnet", "onnxruntime")
 
 
 def examine() -> Iterator[str]:
-    """Lines for people."""
+    """Yield lines of the report."""
     yield f"dataprep {__version__}, {len(os.sched_getaffinity(0))} cores"
     for name in (*_NEEDED, *_OPTIONAL):
         try:
@@ -41,7 +41,7 @@ def _detector() -> Iterator[str]:
         detector = make_detector(backend)
         detector.detect(photos[:1])
         level = f" ({detector.level})" if hasattr(detector, "level") else ""
-        for what, targets in (("all faces", None), ("the one in the published box", meant)):
+        for what, targets in (("all faces", None), ("the face in the published box", meant)):
             began = time.perf_counter()
             detector.detect(photos, targets)
             rate = len(photos) / (time.perf_counter() - began)

@@ -1,7 +1,7 @@
-"""Where tasks run. An executor takes tasks as they become ready and gives results as they come; no task makes it raise.
+"""Executors: they run tasks as these become ready and yield results as tasks finish. A failing task never raises.
 
-Dask, Ray or a batch system fit behind the same protocol: a task is a few hundred bytes, names its workspace by path, and
-commits its own output.
+Dask, Ray or a batch system can implement the same protocol: a task is a few hundred bytes, names its workspace by path
+and commits its own output.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Protocol
 
 from dataprep.pipeline.worker import Result, Task, prepare_worker, work
 
-_POLL = 0.1  # seconds between two looks at whether a task has become ready
+_POLL = 0.1  # seconds between checks for ready tasks
 
 
 class Executor(Protocol):
-    """Runs `work` on tasks. None among the tasks means that none is ready yet: ask again in a moment."""
+    """Runs `work` on tasks. A None among the tasks means that no task is ready yet."""
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
-        """Results in the order in which they come; None now and then, so that the caller can look around."""
+        """Yield results in order of completion, and None from time to time so that the caller can do other work."""
         ...
 
     def alone(self, task: Task) -> Result:
-        """Run one task with nothing else beside it, so that a death can only be its own."""
+        """Run one task with no other task running, so that only it can have killed the worker."""
         ...
 
 
 class SerialExecutor:
-    """Everything in this process: for debuggers, and for tests."""
+    """Runs all tasks in this process, for debugging and tests."""
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
         for task in tasks:
@@ -44,7 +44,7 @@ class SerialExecutor:
 
 
 class LokyExecutor:
-    """Worker processes by joblib's loky. When one dies, the others' tasks are lost with it, and reported as `died`."""
+    """Worker processes of joblib's loky. If one dies, all running tasks are lost and reported as `died`."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
@@ -92,10 +92,10 @@ class LokyExecutor:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes and threads begun meanwhile are deaf to Ctrl-C, which goes to all of a terminal's processes.
+    """Block SIGINT while workers and threads are started, so that they inherit the mask; Ctrl-C reaches all of them.
 
-    `prepare_worker` comes too late for that: a worker takes a second to get there. The resource trackers are started
-    first, because each ends its start by letting Ctrl-C through.
+    `prepare_worker` would be too late, because a worker needs a second to reach it. The resource trackers are started
+    first, because each unblocks SIGINT at the end of its start.
     """
     import multiprocessing.resource_tracker as its_own
 
@@ -111,7 +111,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def stop_workers() -> None:
-    """End the worker processes now, whatever they do; what they have not committed will be done again."""
+    """Kill the worker processes now. Uncommitted work is repeated by the next run."""
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor(max_workers=1).shutdown(wait=True, kill_workers=True)
@@ -120,10 +120,10 @@ def stop_workers() -> None:
 def _result(future: Future[Result], task: Task) -> Result:
     try:
         return future.result()
-    except Exception:  # BrokenProcessPool and its kin: a worker was killed, or ran out of memory
+    except Exception:  # such as BrokenProcessPool: a worker was killed or ran out of memory
         return Result(task=task, died=True)
 
 
 def make_executor(jobs: int) -> Executor:
-    """Worker processes, or this process for `jobs` 0."""
+    """Return an executor with `jobs` worker processes, or one in this process if `jobs` is 0."""
     return LokyExecutor(jobs) if jobs else SerialExecutor()

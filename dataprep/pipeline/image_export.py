@@ -1,4 +1,4 @@
-"""What people and older tools want from a workspace: folders of images, and lists."""
+"""Exports a workspace as folders of images and as lists."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WHAT = ("faces", "photos")
 
 
 def export_folder(workspace: str, target: Path, what: str) -> int:
-    """Write the aligned faces, or the photos that validate passed, as identity/name.ext; returns how many.
+    """Write the aligned faces, or the photos that passed `validate`, as identity/name.ext. Returns their number.
 
-    Files that are there already with the same size are left alone, so that an interrupted export goes on.
+    Existing files of the same size are skipped, so an interrupted export can be resumed.
     """
     if what not in WHAT:
-        raise UsageError(f"{what!r}: one of {', '.join(WHAT)}")
+        raise UsageError(f"{what!r} cannot be exported; choose one of {', '.join(WHAT)}")
     stage = "align" if what == "faces" else "validate"
     written = 0
     for row, data in images_of(workspace, stage):
@@ -38,7 +38,7 @@ def export_folder(workspace: str, target: Path, what: str) -> int:
 
 
 def export_crops(workspace: str, target: Path) -> int:
-    """Write what the clamped boxes show, from upright photos, as identity/name.jpg; samples without a box whole."""
+    """Write the clamped boxes cut from upright photos as identity/name.jpg. A sample without a box is written whole."""
     written = 0
     for row, data in images_of(workspace, "crop"):
         pixels, _ = decode(data)
@@ -51,7 +51,7 @@ def export_crops(workspace: str, target: Path) -> int:
 
 
 def export_lst(workspace: str, target: Path) -> int:
-    """Write the list of the faces to train on in insightface's dialect; paths are those of `export --to folder`."""
+    """Write the training faces as a .lst in insightface's dialect, with the paths used by `export_folder`."""
     chain, state = _opened(workspace, "lst")
     link = chain.link("lst")
     marker = state.marker(link, WHOLE)
@@ -64,7 +64,7 @@ def export_lst(workspace: str, target: Path) -> int:
 
 
 def images_of(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
-    """The ok rows of a stage with the stage's own image, or else with the original photo."""
+    """Yield the ok rows of a stage with the stage's image, or with the original photo if it has none."""
     chain, state = _opened(workspace, stage)
     link, download = chain.link(stage), chain.link("download")
     for shard in state.shards.values():
@@ -93,7 +93,7 @@ def _opened(workspace: str, stage: str) -> tuple[Chain, State]:
     chain = Chain(opened, opened.recipe(), upto=stage)
     state = State(chain, opened.plan())
     if not state.shards or state.pending(chain.link(stage)):
-        raise WorkspaceError(f"{stage} is not done in {workspace}: run `dataprep {verb(stage)}` first")
+        raise WorkspaceError(f"{stage} is not complete in {workspace}", hint=f"run `dataprep {verb(stage)}` first")
     return chain, state
 
 
@@ -115,7 +115,7 @@ def draw_contact_sheet(workspace: str, path: Path, *, people: int = 8, faces: in
             break
     shown = list(rows.values())[:people]
     if not shown:
-        raise WorkspaceError(f"{workspace} holds no aligned faces yet: `dataprep align`")
+        raise WorkspaceError(f"{workspace} has no aligned faces yet", hint="run `dataprep align` first")
     height, width = (max(face.shape[axis] for mine in shown for face in mine) for axis in (0, 1))
     sheet = np.full((height * len(shown), width * faces, 3), 255, np.uint8)
     for y, mine in enumerate(shown):

@@ -1,4 +1,4 @@
-"""Looking after a workspace: what is done and lost, asking again, clearing away."""
+"""Maintenance of a workspace: status, retries and garbage collection."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dataprep.workspace.ledger import add_counts, read_table
 from dataprep.workspace.workspace import Workspace
 
 _HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]+)"
-_TOGETHER = 100  # shards whose hosts are counted before they are added up
+_TOGETHER = 100  # shards counted before their totals are merged
 
 
 def status(workspace: str) -> dict[str, Any]:
-    """The workspace in numbers: sources, and for each stage of its recipe the account and what is pending, and why."""
+    """Return the state of a workspace: its sources, and for each stage its counts and pending shards with reasons."""
     opened = Workspace(workspace)
     plan = opened.plan()
     chain = Chain(opened, opened.recipe())
@@ -56,7 +56,7 @@ def status(workspace: str) -> dict[str, Any]:
 
 
 def hosts_that_failed(workspace: str, most: int) -> list[dict[str, Any]]:
-    """The hosts behind which most photos were lost at the download: {"host", "ok", "lost": {reason: n}}."""
+    """Return the hosts with the most failed or dropped downloads: {"host", "ok", "lost": {reason: n}}."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -92,11 +92,11 @@ def _summed(tables: Sequence[Any], by: list[str]) -> Any:
 
 
 def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()) -> dict[str, dict[str, int]]:
-    """Note that samples lost for these reasons are to be tried again, in these shards or in all; how many, by stage and
+    """Request a retry of the samples lost for these reasons, in these shards or in all. Returns counts by stage and
     reason.
 
-    The stages' next run does it. Raises UsageError for unknown reasons and shards, WorkspaceError if no sample was lost
-    for them.
+    The next run of the stages retries them. Raises UsageError for unknown reasons and shards, WorkspaceError if no
+    sample was lost for these reasons.
     """
     try:
         wanted = [Reason.from_code(code).code for code in reasons]
@@ -107,7 +107,7 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
     among = frozenset(shards)
     unknown = among - {shard.id for shard in opened.plan().shards}
     if unknown:
-        raise UsageError(f"unknown shard {min(unknown)!r}; shards are called as the files under {opened.path}/plan")
+        raise UsageError(f"unknown shard {min(unknown)!r}; shards are named like the files under {opened.path}/plan")
     found: dict[str, dict[str, int]] = {}
     changed: dict[str, list[str]] = {}
     for link in chain.links:
@@ -118,7 +118,7 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
             if not here or (among and marker.shard not in among):
                 continue
             asked[marker.shard] = sorted(here)
-            if Reason.PHOTO_CHANGED.code in here:  # it is validate that knows the photo as it was
+            if Reason.PHOTO_CHANGED.code in here:  # validate recorded the old hash
                 changed[marker.shard] = [Reason.PHOTO_CHANGED.code]
             total = found.setdefault(link.name, {})
             for code, count in here.items():
@@ -132,9 +132,9 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
 
 
 def collect_garbage(workspace: str, *, remove: bool, other_parameters: bool) -> list[tuple[Path, int]]:
-    """Files that no marker names, with their sizes, and stage directories of other parameters if asked for.
+    """Return unreferenced files with their sizes, and optionally stage directories of other parameters.
 
-    Takes the stages' locks first, so that nothing a run is writing is touched.
+    The stages' locks are taken first, so files being written by a run are not touched.
     """
     opened = Workspace(workspace)
     chain = Chain(opened, opened.recipe())

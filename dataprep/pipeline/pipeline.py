@@ -1,4 +1,4 @@
-"""The chain of stages with their parameters over a workspace: which shards are done, which are pending, and why."""
+"""The chain of stages with their parameters over a workspace, and which of their shards are pending, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = "all"  # the shard id of a merge
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A stage in its chain: its fingerprint, which covers all upstream ones, and its directory."""
+    """A stage in the chain: its fingerprint, which covers all upstream stages, and its directory."""
 
     stage: Stage[Any]
     fingerprint: str
@@ -33,7 +33,7 @@ class Link:
 
 
 class Chain:
-    """All stages from download to `upto`, with the parameters that `recipe` names and defaults for the rest."""
+    """All stages from download to `upto`, with parameters from `recipe` and defaults for the rest."""
 
     def __init__(self, workspace: Workspace, recipe: Mapping[str, Mapping[str, Any]], upto: str = "pack") -> None:
         self.workspace = workspace
@@ -71,14 +71,14 @@ class Chain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A shard that a stage has still to do, and why."""
+    """A shard that a stage still has to process, and why."""
 
     shard: str
     why: str
 
 
 class State:
-    """What is done in a chain, read from the markers once and kept up to date as shards are committed."""
+    """The completed work of a chain: read once from the markers, and updated as shards are committed."""
 
     def __init__(self, chain: Chain, plan: Plan) -> None:
         self.chain, self.plan = chain, plan
@@ -88,7 +88,7 @@ class State:
         self._never_run: dict[str, str] = {}
 
     def reload(self, link: Link, shard: str) -> None:
-        """Read a shard's marker again, after a commit by another process."""
+        """Reload a shard's marker after a commit by another process."""
         marker = link.directory.marker(shard)
         if marker is not None:
             self._markers[link.name][shard] = marker
@@ -101,7 +101,7 @@ class State:
         return self._retries[link.name].get(shard, [])
 
     def upstream_digest(self, link: Link, shard: Shard) -> str | None:
-        """The digest of what a map stage, or the download, reads for this shard; None while that is not done."""
+        """Return the digest of a shard's input at a map stage or the download; None while the input is incomplete."""
         before = self.chain.upstream_of(link)
         if before is None or (isinstance(before.stage, Download) and not shard.remote):
             return shard.digest
@@ -111,7 +111,7 @@ class State:
         return marker.digest if marker else None
 
     def why(self, link: Link, shard: Shard) -> str:
-        """Why a shard is pending at a stage, or an empty string if it is done."""
+        """Return why a shard is pending at a stage; empty if it is done."""
         if isinstance(link.stage, Download) and not shard.remote:
             return ""
         upstream = self.upstream_digest(link, shard)
@@ -119,15 +119,15 @@ class State:
         if marker is None:
             return self._never(link)
         if self.retry_reasons(link, shard.id):
-            return "a retry was asked for: " + ", ".join(self.retry_reasons(link, shard.id))
+            return "retry requested: " + ", ".join(self.retry_reasons(link, shard.id))
         if upstream is None:
-            return f"{link.stage.needs} comes first"
+            return f"waiting for {link.stage.needs}"
         if marker.upstream != upstream:
             return "its input changed"
         return ""
 
     def merge_digest(self, link: Link) -> str | None:
-        """The digest of all that a merge reads; None while something of it is not done."""
+        """Return the digest of all inputs of a merge; None while any of them is incomplete."""
         before = self.chain.upstream_of(link)
         assert before is not None
         if isinstance(before.stage, MergeStage):
@@ -146,15 +146,15 @@ class State:
         if marker is None:
             return self._never(link)
         if self.retry_reasons(link, WHOLE):
-            return "a retry was asked for"
+            return "retry requested"
         digest = self.merge_digest(link)
         if digest is None:
-            return f"{link.stage.needs} comes first"
+            return f"waiting for {link.stage.needs}"
         if marker.upstream != digest:
             return "its input changed"
         assert isinstance(link.stage, MergeStage)
         if not link.stage.still_there(marker.extra, self.context(link)):
-            return "its files are gone or are others"
+            return "its files are missing or changed"
         return ""
 
     def pending(self, link: Link) -> list[Pending]:
@@ -169,7 +169,7 @@ class State:
         return found
 
     def context(self, link: Link) -> MergeContext:
-        """What a merge is told of the build around it."""
+        """Return the context of a merge."""
         faces = self.chain.maps[-1]
         payloads = {
             shard: faces.directory.folder / f"data/{marker.data}"
@@ -190,7 +190,7 @@ class State:
         return self._never_run[link.name]
 
     def _why_never(self, link: Link) -> str:
-        """That it never ran; or with which of its parameters it did: of several, those that differ least from these."""
+        """Say that the stage never ran, or which parameters differ from the most similar earlier run."""
         if link.directory.described() is not None:
             return "never run"
         now, differences = link.stage.params.counted(), []
@@ -198,7 +198,7 @@ class State:
             if name.startswith(f"{link.name}@") and name != link.directory.folder.path.name:
                 before = (self.chain.workspace.folder.get_json(f"stages/{name}/stage.json") or {}).get("counted", {})
                 changed = [key for key in now if key in before and before[key] != now[key]]
-                differences.append(", ".join(f"{key} {now[key]}, it was {before[key]}" for key in changed))
+                differences.append(", ".join(f"{key} {now[key]}, was {before[key]}" for key in changed))
         if not differences:
             return "never run"
-        return ": ".join(filter(None, ["other parameters than before", min(differences, key=len)]))
+        return ": ".join(filter(None, ["parameters changed", min(differences, key=len)]))

@@ -1,4 +1,4 @@
-"""What a run shows: bars on a terminal, plain lines elsewhere, and events in runs/*.jsonl always."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere, and always events in runs/*.jsonl."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LINE_EVERY = 5.0  # seconds between plain lines
 
 @dataclass(slots=True)
 class Gauge:
-    """How far one stage is, in samples."""
+    """Progress of one stage, in samples."""
 
     stage: str
     total: int
     done: int = 0
-    fresh: int = 0  # done by this run: what a rate can be computed from
-    bytes: int = 0  # that came over the network
+    fresh: int = 0  # done in this run, the basis of the rate
+    bytes: int = 0  # received over the network
     ended: bool = False
     verdicts: Counter[str] = field(default_factory=Counter)
     started: float | None = None
@@ -46,13 +46,13 @@ class Gauge:
 
     @property
     def speed(self) -> str:
-        """What came over the network, per second; empty for a stage that uses none."""
+        """Network throughput, as text; empty for a stage that uses no network."""
         spent = self._spent
         return f", {self.bytes / spent / 1e6:.1f} MB/s" if self.bytes and spent > 0.5 else ""
 
     @property
     def losses(self) -> str:
-        """ok, dropped and failed by reason, as far as there are any losses."""
+        """Counts of ok, dropped and failed samples by reason; empty if all are ok."""
         parts = []
         for verdict in ("dropped", "failed"):
             found = {n: c for n, c in sorted(self.verdicts.items()) if c and n != "ok" and _verdict(n) == verdict}
@@ -82,7 +82,7 @@ def _verdict(code: str) -> str:
 
 
 class Display(Protocol):
-    """Shows gauges; `refresh` is called often, `note` for a line that is to stay."""
+    """Shows gauges. `refresh` is called often; `note` prints a permanent line."""
 
     def refresh(self, gauges: Mapping[str, Gauge]) -> None: ...
     def note(self, text: str) -> None: ...
@@ -90,7 +90,7 @@ class Display(Protocol):
 
 
 class PlainDisplay:
-    """A line every few seconds: for logs and pipes."""
+    """Prints a line every few seconds, for logs and pipes."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -116,7 +116,7 @@ class PlainDisplay:
 
 
 class BarDisplay:
-    """Live bars by rich."""
+    """Live progress bars, with rich."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -157,7 +157,7 @@ def make_display() -> Display:
 
 
 class RunLog:
-    """runs/*.jsonl: one line per event, for machines and for the day after."""
+    """The log runs/*.jsonl: one JSON line per event."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

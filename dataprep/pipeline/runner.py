@@ -1,4 +1,4 @@
-"""Makes a chain happen: what is pending runs, in the right order and side by side where it can, and is committed."""
+"""Runs a chain: executes all pending work in order, in parallel where possible, and commits it."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ from dataprep.types import Row
 from dataprep.workspace.journal import Journal
 from dataprep.workspace.ledger import add_counts
 
-_DEATHS = 3  # a photo that ends this many workers is given up
+_DEATHS = 3  # a photo that kills this many workers is skipped
 
 
 def plan_of_work(chain: Chain) -> list[tuple[Link, list[Pending]]]:
-    """What a run would do, stage by stage. Raises WorkspaceError if nothing is planned yet."""
+    """Return the pending work by stage. Raises WorkspaceError if nothing is planned yet."""
     plan = chain.workspace.plan()
     if not plan.generations:
         raise WorkspaceError(
-            f"{chain.workspace.path} has no samples yet: `dataprep download vggface`, `dataprep download urls TABLE` or "
-            "`dataprep import folder PHOTOS`"
+            f"{chain.workspace.path} has no samples yet",
+            hint="add some with `dataprep download vggface`, `dataprep download urls TABLE` or "
+            "`dataprep import folder PHOTOS`",
         )
     state = State(chain, plan)
     return [(link, state.pending(link)) for link in chain.links]
 
 
 def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Display | None = None) -> Report:
-    """Run all that is pending in the chain. Interrupted is raised after what was finished has been committed."""
+    """Run all pending work of the chain. Interrupted is raised after finished work has been committed."""
     work = [(link, pending) for link, pending in plan_of_work(chain) if pending]
     if not work:
         chain.workspace.remember(chain.recipe())
@@ -56,8 +57,8 @@ def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Disp
     with contextlib.ExitStack() as stack:
         for link, _ in work:
             stack.enter_context(locked(link.directory.folder.path, link.name))
-            if isinstance(link.stage, Download):  # under whatever parameters: hosts are asked by one run at a time
-                stack.enter_context(locked(chain.workspace.path / "stages", "the photos of the web"))
+            if isinstance(link.stage, Download):  # only one run may contact hosts, whatever its parameters
+                stack.enter_context(locked(chain.workspace.path / "stages", "the download"))
             check_versions(link, accept_versions)
         chain.workspace.remember(chain.recipe())
         log = RunLog(chain.workspace.path / "runs")
@@ -67,13 +68,13 @@ def run(chain: Chain, *, jobs: int, accept_versions: bool = False, display: Disp
         shown = display or make_display()
         try:
             return _Run(chain, [link for link, _ in work], make_executor(jobs), log, shown).go()
-        finally:  # only now, since stages read each other's shards meanwhile
+        finally:  # not earlier, since stages read each other's shards during the run
             for link, _ in work:
                 link.directory.sweep()
 
 
 class _Run:
-    """The state of one run. Everything but the download happens in the thread that calls `go`."""
+    """The state of one run. Everything except the download runs in the thread that calls `go`."""
 
     def __init__(self, chain: Chain, active: Sequence[Link], executor: Executor, log: RunLog, display: Display) -> None:
         self._chain, self._active, self._executor, self._log, self._display = chain, active, executor, log, display
@@ -90,7 +91,7 @@ class _Run:
         self._suspects: list[Task] = []
         self._out: dict[str, Task] = {}  # by shard
         self._ready: deque[str] = deque()
-        self._again: set[str] = set()  # shards to be looked at again when their task is back
+        self._again: set[str] = set()  # shards to check again when their running task returns
         self._finished: Counter[str] = Counter()  # samples in shards committed by this run, by stage
         self._board = Board(log.board_path, max(1, len(self._state.shards)))
         self._slots = {shard: slot for slot, shard in enumerate(self._state.shards)}
@@ -106,7 +107,9 @@ class _Run:
                     self._run_merges()
             except KeyboardInterrupt:
                 stop_workers()
-                raise Interrupted("stopped; what was committed stays, type the same command to go on") from None
+                raise Interrupted(
+                    "stopped; committed work is kept", hint="run the same command again to continue"
+                ) from None
             finally:
                 self._stop.set()
                 if self._download_thread:
@@ -195,7 +198,7 @@ class _Run:
             self._show()
 
     def _ready_tasks(self) -> Iterator[Task | None]:
-        """Tasks for shards whose input is there; None while a download may still bring more."""
+        """Yield tasks for shards with complete input, and None while the download may still deliver more."""
         for shard in self._state.shards:
             if self._task(shard) is not None:
                 self._ready.append(shard)
@@ -205,7 +208,7 @@ class _Run:
             if self._ready:
                 task = self._task(self._ready.popleft())
                 if task is not None and task.shard in self._out:
-                    self._again.add(task.shard)  # committed once more while a worker had it
+                    self._again.add(task.shard)  # committed again while a worker was processing it
                 elif task is not None:
                     self._out[task.shard] = task
                     yield task
@@ -215,7 +218,7 @@ class _Run:
                 return
 
     def _pending_maps(self, shard: str) -> list[Link]:
-        """The map stages that must run over a shard: from the first pending one on, those that this run holds."""
+        """Return the active map stages to run over a shard, from the first pending one on."""
         found = self._state.shards[shard]
         pending = [bool(self._state.why(link, found)) for link in self._maps]
         return self._maps[pending.index(True) :] if any(pending) else []
@@ -250,16 +253,16 @@ class _Run:
         elif result.error:
             self._errors[task.shard] = result.error
             self._log.event("shard failed", shard=task.shard, error=result.error)
-            self._display.note(f"shard {task.shard} could not be done: {result.error.strip().splitlines()[-1]}")
+            self._display.note(f"shard {task.shard} failed: {result.error.strip().splitlines()[-1]}")
         else:
             for name in task.stages:
                 self._commit_noted(self._chain.link(name), task.shard)
 
     def _retry_alone(self, task: Task, deaths: dict[tuple[str, str], int]) -> None:
-        """Run a shard whose worker died again with nothing beside it; a photo that keeps killing is left out.
+        """Rerun a shard whose worker died, with no other task running. A photo that repeatedly kills it is skipped.
 
-        The second death in isolation is the shard's own: from then on it goes photo by photo, so that the board tells
-        which one it was.
+        If the worker dies again, the shard is at fault: from then on it is processed photo by photo, so that the board
+        shows which photo it was.
         """
         self._out[task.shard] = task
         result = self._executor.alone(task)
@@ -273,9 +276,9 @@ class _Run:
         self._log.event("worker died", shard=task.shard, alone=True, sample=key)
         if deaths[blame] >= _DEATHS:
             if key is None:
-                self._errors[task.shard] = "its worker process died three times over (out of memory?); try fewer --jobs"
+                self._errors[task.shard] = "its worker process died three times, possibly out of memory; use fewer jobs"
                 return
-            self._display.note(f"{key}: ended a worker process {_DEATHS} times, left out as worker_died")
+            self._display.note(f"{key}: killed a worker process {_DEATHS} times, skipped as worker_died")
             task = replace(task, skip=task.skip | {key})
         self._suspects.append(replace(task, one_by_one=True))
 
@@ -320,7 +323,7 @@ class _Run:
         return parts
 
     def _coming(self, link: Link) -> int:
-        """How many rows a merge gets."""
+        """Return the number of input rows of a merge."""
         before = self._chain.upstream_of(link)
         assert before is not None
         markers = (self._state.marker(before, shard) for shard in [*self._state.shards, WHOLE])
@@ -353,7 +356,7 @@ class _Run:
             gauge.verdicts.update(marker.account["failed"])
 
     def _show(self) -> None:
-        """Bring the map stages' gauges up to date with the board, and show them all."""
+        """Update the map stages' gauges from the board and show all gauges."""
         for link in self._maps:
             in_hand = sum(self._board.get(task.slot) for task in self._out.values() if link.name in task.stages)
             gauge = self._gauges[link.name]
@@ -362,11 +365,11 @@ class _Run:
 
     def _check_interrupt(self) -> None:
         if self._stop.is_set():
-            raise Interrupted("stopped; what was finished is committed, type the same command to go on")
+            raise Interrupted("stopped; finished work is committed", hint="run the same command again to continue")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM lets the shards in hand finish; the second one stops at once."""
+        """On the first Ctrl-C or SIGTERM, finish the running shards; on the second, stop at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -375,7 +378,7 @@ class _Run:
             if self._stop.is_set():
                 raise KeyboardInterrupt
             self._stop.set()
-            self._display.note("stopping: finishing the shards in hand (once more to stop at once)")
+            self._display.note("stopping after the running shards (press Ctrl-C again to stop at once)")
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -387,7 +390,7 @@ class _Run:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What a run did: shards committed by stage, shards that could not be, and the account of every stage."""
+    """Shards committed by stage, errors by shard, and the counts of every stage."""
 
     committed: dict[str, int] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -396,7 +399,7 @@ class Report:
 
 
 def make_report(chain: Chain, committed: dict[str, int], errors: dict[str, str]) -> Report:
-    """The report of a run over `chain`, with the accounts of all stages as they stand now."""
+    """Return the report of a run over `chain`, with the current counts of all stages."""
     report = Report(committed=committed, errors=errors)
     for link in chain.links:
         markers = link.directory.markers()
@@ -408,7 +411,7 @@ def make_report(chain: Chain, committed: dict[str, int], errors: dict[str, str])
 
 
 def check_versions(link: Link, accept: bool) -> None:
-    """Write stage.json at the beginning; later, raise WorkspaceError if versions that may change bytes are others."""
+    """Write stage.json when a stage starts; later, raise WorkspaceError if relevant library versions have changed."""
     versions = link.stage.versions()
     described = link.directory.described()
     if described is not None and described["versions"] != versions and link.directory.markers() and not accept:
@@ -418,8 +421,8 @@ def check_versions(link: Link, accept: bool) -> None:
             if versions.get(name) != described["versions"].get(name)
         )
         raise WorkspaceError(
-            f"{link.name} was begun under other library versions ({changed}), which may change its output: "
-            "install those, or go on with --accept-versions"
+            f"{link.name} was started with other library versions ({changed}), which may change its output",
+            hint="install those versions, or continue with --accept-versions",
         )
     if described is None or described["versions"] != versions:
         link.directory.describe(

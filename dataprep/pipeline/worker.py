@@ -1,4 +1,4 @@
-"""What a worker process is given, a few hundred bytes, and what it does with it: one shard through fused map stages."""
+"""The unit of work sent to a worker process (a few hundred bytes): one shard through several map stages."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from dataprep.workspace.ledger import row_of
 from dataprep.workspace.payload import PayloadReader
 from dataprep.workspace.workspace import Workspace
 
-_BATCH = 16  # photos that are in memory, and in the detector, together,
+_BATCH = 16  # photos held in memory and passed to the detector at once,
 _BATCH_PIXELS = 50_000_000  # unless they have more pixels than this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Run `stages` over one shard. `slot` is its place on the board; `skip` are keys that killed workers before."""
+    """Run `stages` over one shard. `slot` is its slot on the board; `skip` holds keys that have killed workers."""
 
     workspace: str
     recipe: Mapping[str, Mapping[str, Any]] = field(hash=False)
@@ -46,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How a task ended: `error` is empty if the shard was committed; `died` if the worker process was lost."""
+    """The result of a task. `error` is empty if the shard was committed; `died` means that the worker process died."""
 
     task: Task
     error: str = ""
@@ -54,7 +54,7 @@ class Result:
 
 
 def work(task: Task) -> Result:
-    """Do a task in this process. Never raises: what goes wrong with the shard as a whole is in the result."""
+    """Run a task in this process. Never raises: an error of the shard as a whole is in the result."""
     try:
         _process(task)
     except (DataprepError, OSError) as error:
@@ -67,15 +67,15 @@ def work(task: Task) -> Result:
 
 
 def prepare_worker() -> None:
-    """Once per worker process: the run handles Ctrl-C, and one process uses one core."""
+    """Initialise a worker process: ignore Ctrl-C, which the main process handles, and use one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"  # torch, if the detector needs it, looks here when it is imported
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch at import
     import cv2
 
     cv2.setNumThreads(1)
 
 
-_prepared: dict[str, MapStage[Any]] = {}  # by fingerprint; a worker loads a model once, not once per shard
+_prepared: dict[str, MapStage[Any]] = {}  # by fingerprint; a worker loads a model only once
 
 
 def _process(task: Task) -> None:
@@ -91,7 +91,7 @@ def _process(task: Task) -> None:
             board.set(task.slot, inputs.position)
             live = [item for item in batch if item.sample.key not in task.skip]
             finished[0] += [
-                item.lost(Reason.WORKER_DIED, "this photo ended a worker process three times")
+                item.lost(Reason.WORKER_DIED, "this photo killed a worker process three times")
                 for item in batch
                 if item.sample.key in task.skip
             ]
@@ -115,7 +115,7 @@ def _process(task: Task) -> None:
 
 
 def batched(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Iterator[tuple[int, list[Item]]]:
-    """Items in batches of `size`, or fewer if their photos have more than `pixels` pixels, each with the first position."""
+    """Yield batches of up to `size` items and `pixels` pixels in all, each with the position of its first item."""
     first, batch, left = 0, list[Item](), pixels
     for position, item in items:
         count = item.photo.pixel_count
@@ -139,7 +139,7 @@ def _ready(link: Link) -> MapStage[Any]:
 
 
 class _Inputs:
-    """The items of a shard: samples whose upstream row is ok, with what all earlier stages found, and their photos."""
+    """The items of a shard: samples whose upstream row is ok, with the rows of all earlier stages and their photos."""
 
     def __init__(self, chain: Chain, task: Task, first: Link) -> None:
         self._chain = chain
@@ -200,12 +200,12 @@ class _Inputs:
     def _ledger(self, link: Link, shard: str) -> dict[str, Row]:
         marker = link.directory.marker(shard)
         if marker is None:
-            raise WorkspaceError(f"{link.name} of shard {shard} is not done")
+            raise WorkspaceError(f"{link.name} of shard {shard} is not complete")
         return {found["key"]: row_of(found) for found in link.directory.rows(marker)}
 
 
 class _FileLoader:
-    """Reads a photo from this disk; what `validate` saw must still be there when a later stage looks."""
+    """Reads a local photo. Its bytes must not have changed since `validate`."""
 
     def __init__(self, sample: Sample, validated: Row | None) -> None:
         self._sample = sample
@@ -220,13 +220,13 @@ class _FileLoader:
             raise ImagingError(Reason.UNREADABLE, f"{self._sample.path}: {error.strerror}") from None
         if self._sha256 and hashlib.sha256(data).hexdigest() != self._sha256:
             raise ImagingError(
-                Reason.PHOTO_CHANGED, f"{self._sample.path} is not what validate saw; retry takes it as it is now"
+                Reason.PHOTO_CHANGED, f"{self._sample.path} has changed since validate; a retry uses it as it is now"
             )
         return data
 
 
 def crash_key(task: Task, position: int) -> str | None:
-    """The key of the sample at a board position, or None past the end."""
+    """Return the key of the sample at a board position, or None past the end."""
     plan = Workspace(task.workspace).plan()
     samples = plan.samples(next(shard for shard in plan.shards if shard.id == task.shard))
     return samples[position].key if 0 <= position < len(samples) else None
@@ -236,7 +236,7 @@ _SLOT = struct.Struct("<q")
 
 
 class Board:
-    """Slots of one 64-bit number in a file; written by workers, read by the run, no locks needed."""
+    """A memory-mapped file with one 64-bit number per slot, written by workers and read by the run without locks."""
 
     def __init__(self, path: Path, slots: int) -> None:
         self.path = path
@@ -245,7 +245,7 @@ class Board:
         try:
             if os.fstat(descriptor).st_size < slots * _SLOT.size:
                 with open(descriptor, "wb", closefd=False) as stream:
-                    stream.write(bytes(slots * _SLOT.size))  # a hole, on a full disk, would be a SIGBUS later
+                    stream.write(bytes(slots * _SLOT.size))  # a sparse file on a full disk would SIGBUS later
             self._map = mmap.mmap(descriptor, slots * _SLOT.size)
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A release's archive of lists: fetched whole or not at all, and read without unpacking anything."""
+"""Archives of lists: downloaded completely or not at all, and read without extracting files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dataprep import __version__
 from dataprep.errors import SourceError
 from dataprep.storage import Folder
 
-# VGG-Face's: 2,622 lists of about 150 KB, 390 MB in all
+# VGG-Face: 2,622 lists of about 150 KB, 390 MB in all
 _LARGEST_LIST = 16 << 20
 _LARGEST_ARCHIVE = 2 << 30
 _MOST_MEMBERS = 50_000
@@ -30,42 +30,42 @@ _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7z
 
 
 def fetch_lists(url: str, target: Path) -> Path:
-    """The archive at `target`, fetched from `url` if it is not there. SourceError says what to do if that fails."""
+    """Download the archive from `url` to `target` if it does not exist. Raises SourceError with a hint."""
     if target.is_file():
         return target
     request = urllib.request.Request(url, headers={"User-Agent": f"dataprep/{__version__}"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             if not answer.read(2) == b"\x1f\x8b":
-                raise SourceError(_advice(url, "what answered is no .tar.gz"))
+                raise _advice(url, "the response is not a .tar.gz")
             with Folder(target.parent).writing(target.name) as stream:
                 stream.write(b"\x1f\x8b")
                 size = 2
                 while block := answer.read(1 << 20):
                     size += stream.write(block)
                     if size > _LARGEST_ARCHIVE:
-                        raise SourceError(_advice(url, f"more than {_LARGEST_ARCHIVE >> 30} GiB came"))
+                        raise _advice(url, f"more than {_LARGEST_ARCHIVE >> 30} GiB received")
                 announced = answer.headers.get("Content-Length") or ""
-                if announced.isdigit() and size != int(announced):  # which urllib takes for a whole answer
-                    raise SourceError(_advice(url, f"{size} of {announced} bytes came"))
+                if announced.isdigit() and size != int(announced):  # urllib does not report a short body
+                    raise _advice(url, f"{size} of {announced} bytes received")
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise SourceError(_advice(url, str(getattr(error, "reason", error) or repr(error)))) from None
+        raise _advice(url, str(getattr(error, "reason", error) or repr(error))) from None
     return target
 
 
 class Archive:
-    """The .txt files of a tar whose path matches `pattern`, sorted by their last component, whatever their order.
+    """The .txt files of a tar whose path matches `pattern`, sorted by file name.
 
-    It is read once, from start to end, into a temporary file of compressed lists: nothing is unpacked under a name from
-    the archive, links and devices are passed over, and names that would leave their place, huge members and archives
-    that swell beyond measure are refused. Raises SourceError.
+    The tar is read once, from start to end, into a temporary file of compressed lists, so nothing is extracted under a
+    name from the archive. Links and devices are skipped. Path traversal, huge members and decompression bombs are
+    refused. Raises SourceError.
     """
 
     def __init__(self, path: Path, pattern: str) -> None:
         self._path = path
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - goes with the object
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the finalizer
         weakref.finalize(self, self._spool.close)
         self._places: list[tuple[str, int, int]] = []
         try:
@@ -79,7 +79,7 @@ class Archive:
         return len(self._places)
 
     def lists(self) -> Iterator[tuple[str, bytes]]:
-        """(name without folder and .txt, content) of each."""
+        """Yield (name without folder and .txt, content) of each list."""
         for name, offset, size in self._places:
             self._spool.seek(offset)
             yield name, zlib.decompress(self._spool.read(size))
@@ -91,19 +91,19 @@ class Archive:
             name = PurePosixPath(member.name)
             if name.is_absolute() or ".." in name.parts:
                 raise SourceError(
-                    f"{self._path}: a member is called {member.name[:80]!r}; no archive of lists has that"
+                    f"{self._path}: the member name {member.name[:80]!r} is unsafe; not an archive of lists"
                 )
             if not (member.isreg() and pattern.search(member.name)) or member.issparse():
                 continue
             if member.size > _LARGEST_LIST:
-                raise SourceError(f"{self._path}: {member.name} has {member.size} bytes; a list has about 150,000")
+                raise SourceError(f"{self._path}: {member.name} has {member.size} bytes; a list has only about 150,000")
             stream = archive.extractfile(member)
             data = zlib.compress(stream.read() if stream else b"", 1)
             self._places.append((name.stem, self._spool.tell(), self._spool.write(data)))
 
 
 class _Bounded(io.RawIOBase):
-    """What is in a file, decompressed if its first bytes say so, from start to end; an error instead of too much of it."""
+    """A forward-only stream of a file, decompressed by its magic number. Raises an error if it is too large."""
 
     def __init__(self, path: Path) -> None:
         with open(path, "rb") as plain:
@@ -122,16 +122,16 @@ class _Bounded(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Forward only, which is all that tarfile does when each member is read as it comes."""
+        """Seek forward only, which is all that tarfile needs when members are read in order."""
         if whence != io.SEEK_SET or offset < self._at:
-            raise tarfile.ReadError("its members do not follow each other")
+            raise tarfile.ReadError("its members are not in sequence")
         while self._at < offset and self.read(min(offset - self._at, 1 << 20)):
             pass
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _LARGEST_LIST:
-            raise tarfile.ReadError("a header that is larger than any list")
+            raise tarfile.ReadError("a header is larger than any list")
         data = self._stream.read(size)
         self._at += len(data)
         if self._at > _LARGEST_ARCHIVE:
@@ -144,8 +144,8 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _advice(url: str, cause: str) -> str:
-    return (
-        f"the lists could not be fetched from {url} ({cause}): get vgg_face_dataset.tar.gz from there, or from a mirror, "
-        "by other means and give it with --lists"
+def _advice(url: str, cause: str) -> SourceError:
+    return SourceError(
+        f"the lists could not be fetched from {url} ({cause})",
+        hint="download vgg_face_dataset.tar.gz from there or from a mirror by other means, and pass it with --lists",
     )

@@ -1,4 +1,4 @@
-"""What a source is, and how the names it gives become names that are safe on every disk."""
+"""The source protocol, and the conversion of a source's names into safe file names."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dataprep.reasons import Reason
 from dataprep.types import Sample
 from dataprep.workspace.plan_table import Table
 
-# the identity of samples that stand for lines without a usable one; no list can use it
+# identity of the samples that replace unusable lines; no list can use it
 UNUSABLE = "_unusable"
 
 
 class Source(Protocol):
-    """A published list or a folder. `samples` may be asked for again and gives the same samples in the same order.
+    """A published list or a folder. `samples` may be called repeatedly and yields the same samples in the same order.
 
-    `account` is what there is to say after a whole pass: what a table has that found no photo, say. Two samples may have
-    the same key: the plan numbers them (workspace/plan_merge.py), so that a list may grow.
+    `account` is a message after a complete pass, for example on table rows without a photo. Two samples may have the
+    same key: the plan numbers them (workspace/plan_merge.py), so that a list may grow.
     """
 
     account: str
 
     def describe(self) -> dict[str, Any]:
-        """Kind and options, for the record."""
+        """Return kind and options, as stored in the plan."""
         ...
 
     def digest(self) -> str:
-        """Changes whenever the samples may have."""
+        """Return a digest that changes whenever the samples may have changed."""
         ...
 
     def samples(self) -> Iterator[Sample]: ...
@@ -38,20 +38,20 @@ class Source(Protocol):
 
 @runtime_checkable
 class TableSource(Source, Protocol):
-    """A source of millions, whose samples also come as tables of the plan's columns, where its lists are well-formed."""
+    """A source of millions of samples that also yields well-formed lists as tables with the plan's columns."""
 
     def tables(self) -> Iterator[Sample | Table]: ...
 
 
 def listed(source: Source) -> Iterator[Sample | Table]:
-    """All samples of a source, in the form that is planned fastest."""
+    """Return all samples of a source, in the form that is fastest to plan."""
     return source.tables() if isinstance(source, TableSource) else source.samples()
 
 
 def named_sample(identity: str, name: str, where: str, **fields: Any) -> Sample:
-    """The sample `identity/name`, both in plain form; one with the trouble BAD_NAME if they cannot be names of files.
+    """Return the sample `identity/name`, both in plain form, or one marked BAD_NAME if they are not valid file names.
 
-    `name` may have several components, parted by `/`. `where` is the place in the list.
+    `name` may have several components, separated by `/`. `where` is the position in the list.
     """
     identity, name = plain(identity), plain(name)
     if not is_identity(identity) or not (is_safe(name) if "/" not in name else all(map(is_safe, name.split("/")))):
@@ -60,19 +60,19 @@ def named_sample(identity: str, name: str, where: str, **fields: Any) -> Sample:
 
 
 def unsafe_sample(identity: str, name: str, where: str) -> Sample:
-    """The sample that stands in for a line whose names cannot be used, so that it is accounted for."""
+    """Return the sample that represents a line with unusable names, so that it is counted."""
     shown = f"{identity}/{name}"
     detail = f"{where}: {ascii(shown)[1:-1][:80]!r} cannot be a file name"
     return _stand_in(Reason.BAD_NAME, shown, detail)
 
 
 def bad_line(where: str, detail: str, content: object = "") -> Sample:
-    """The sample that stands in for a line that cannot be understood; `content` tells it from others when lines move."""
+    """Return the sample that represents a malformed line. `content` identifies it when lines move."""
     return _stand_in(Reason.BAD_LINE, str(content) or where, f"{where}: {detail}")
 
 
 def _stand_in(trouble: Reason, content: str, detail: str) -> Sample:
-    """Its key is a hash of what the line says, not its number: in a list that grew, it is the same sample."""
+    """The key is a hash of the line's content, not its number, so it stays the same when the list grows."""
     short = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     shown = detail.encode("utf-8", "replace").decode()[:300]
     return Sample(key=f"{UNUSABLE}/{trouble.code}-{short}", identity=UNUSABLE, trouble=trouble, detail=shown)
@@ -80,5 +80,5 @@ def _stand_in(trouble: Reason, content: str, detail: str) -> Sample:
 
 @functools.lru_cache(maxsize=1 << 16)
 def is_identity(name: str) -> bool:
-    """Whether a plain name can be that of a person in a plan."""
+    """Whether a plain name is a valid identity in a plan."""
     return is_safe(name) and folded(name) != UNUSABLE

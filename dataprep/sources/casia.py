@@ -1,4 +1,4 @@
-"""CASIA-WebFace (Yi et al. 2014) as unpacked: 10,575 people as folders of digits, 0000045/001.jpg."""
+"""CASIA-WebFace (Yi et al. 2014), unpacked: 10,575 people in numbered folders, 0000045/001.jpg."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _INSIDE = ("CASIA-WebFace", "CASIA-webface", "casia-webface")
 
 
 class Casia:
-    """The photos of ROOT, or of the folder CASIA-WebFace in it. `names` has a line `0000045 Name` for each person, in the
-    form that goes round as names.txt; a name that two folders have gets the folder's digits behind it."""
+    """The photos of ROOT, or of the folder CASIA-WebFace in it. `names`, usually distributed as names.txt, has a line
+    `0000045 Name` per person. A name shared by two folders gets the folder's digits appended."""
 
     def __init__(self, root: Path, *, names: Path | None = None, aligned: bool = False) -> None:
         if not root.is_dir():
@@ -28,8 +28,8 @@ class Casia:
         self.account = ""
         if not any(path.name.isdigit() and path.is_dir() for path in inside.iterdir()):
             raise SourceError(
-                f"{inside}: no folders of digits, such as 0000045/, so it is not CASIA-WebFace; `dataprep import folder` "
-                "takes folders of any name, `import rec` its copy in a .rec"
+                f"{inside}: no numbered folders such as 0000045/, so it is not CASIA-WebFace",
+                hint="use `dataprep import folder` for folders of any name, `dataprep import rec` for the .rec edition",
             )
 
     def describe(self) -> dict[str, Any]:
@@ -56,14 +56,14 @@ class Casia:
         yield from renamed(photos(), names)
         told = [
             (malformed, "malformed lines of names"),
-            (len(unnamed), "people without a name, who keep their digits"),
-            (len(strangers), f"folders that are not called by digits left out ({next(iter(strangers), '')}, ...)"),
+            (len(unnamed), "people without a name, listed by their digits"),
+            (len(strangers), f"folders without a numeric name skipped ({next(iter(strangers), '')}, ...)"),
         ]
         self.account = "; ".join(f"{count} {what}" for count, what in told if count)
 
 
 def _read_names(path: Path) -> tuple[dict[str, str], int]:
-    """Digits to name, blanks in it as `_`; and how many lines are neither blank nor that."""
+    """Return names by digits, with spaces replaced by `_`, and the number of malformed lines."""
     try:
         lines = path.read_bytes().decode("utf-8-sig", "replace").split("\n")
     except OSError as error:

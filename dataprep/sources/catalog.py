@@ -1,4 +1,4 @@
-"""The kinds of sources by name, made from plain options: those of the command line and those of a recipe."""
+"""Registry of source kinds, which are created from the options of the command line or of a recipe."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dataprep.sources.selection import Identities, Selected
 
 
 def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source:
-    """The source with its options; `limit`, `per_identity` and `identities` select from any. Raises UsageError for
-    options that it does not have or lacks, SourceError for what it cannot read."""
+    """Create a source from its options. `limit`, `per_identity` and `identities` apply to every kind. Raises UsageError
+    for unknown or missing options, SourceError for unreadable input."""
     if kind not in _KINDS:
         raise UsageError(f"unknown source {kind!r}; the kinds are {', '.join(_KINDS)}")
     given = {name.replace("-", "_"): value for name, value in options.items() if value not in (None, ())}
     try:
-        if kind == "synth":  # its identities are how many to draw
+        if kind == "synth":  # `identities` is the number of people to draw
             return _synth(workspace, **given)
         limit, per_identity, whom = (given.pop(name, None) for name in ("limit", "per_identity", "identities"))
         identities = None if whom is None else Identities.parse(",".join(map(str, _several(whom))))
-        if kind == "vggface":  # passes over the lists of others
+        if kind == "vggface":  # skips the lists of other identities
             source, identities = _vggface(workspace, identities=identities, **given), None
         else:
             source = _KINDS[kind](**given)
@@ -52,7 +52,9 @@ def _urls(*, table: str, format: str | None = None, identity: str = "", box_colu
     named = {name.removesuffix("_column"): value for name, value in options.items()}
     box = tuple(name.strip() for given in _several(box_column) for name in given.split(","))
     if identity and "identity" in named:
-        raise UsageError("--identity and --identity-column: give one of them")
+        raise UsageError(
+            "identity and identity_column exclude each other", hint="give --identity or --identity-column, not both"
+        )
     return Urls(table, Columns(**named, box=box, constant=identity), format=format)
 
 
@@ -107,7 +109,7 @@ def _synth(workspace: str, *, root: str | None = None, **options: Any) -> Source
 
 
 def _several(given: Any) -> list[Any]:
-    """One value or several."""
+    """Return a list of one or several values."""
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 

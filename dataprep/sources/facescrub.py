@@ -1,7 +1,7 @@
 """FaceScrub (Ng and Winkler 2014): two lists of URLs with the box of each face and the sha256 of each photo.
 
-facescrub_actors.txt and facescrub_actresses.txt have, parted by tabs: name, image_id, face_id, url, bbox, sha256. A photo
-may have several faces, each with a line of its own; bbox is `x1,y1,x2,y2` in pixels of the photo.
+facescrub_actors.txt and facescrub_actresses.txt are tab-separated: name, image_id, face_id, url, bbox, sha256. A photo
+with several faces has a line for each; bbox is `x1,y1,x2,y2` in pixels of the photo.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ _COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 
 
 class FaceScrub:
-    """The lists given, or those of a folder. People are called as MegaFace calls them, Aaron_Eckhart; a face is
-    Aaron_Eckhart/IMAGE_FACE. With `ignore_hashes`, photos that have changed since 2014 are taken as well."""
+    """The given lists, or those in a folder. Identities are named as in MegaFace, Aaron_Eckhart; the key of a face is
+    Aaron_Eckhart/IMAGE_FACE. With `ignore_hashes`, photos that have changed since 2014 are kept."""
 
     def __init__(self, lists: Sequence[str | Path], *, ignore_hashes: bool = False) -> None:
         self._given, self._ignore_hashes = [str(path) for path in lists], ignore_hashes
         self.account = ""
         if not lists:
             raise SourceError(
-                "FaceScrub's lists are given on request only, by its authors (http://vintage.winklerbros.net/facescrub.html):"
-                " give facescrub_actors.txt and facescrub_actresses.txt, or their folder, with --lists"
+                "no lists given; FaceScrub's authors provide them on request "
+                "(http://vintage.winklerbros.net/facescrub.html)",
+                hint="pass facescrub_actors.txt and facescrub_actresses.txt, or their folder, with --lists",
             )
         self._tables = [Table(path, "tsv") for given in lists for path in _files(local_copy(given), str(given))]
         for table in self._tables:
             missing = [name for name in _COLUMNS if name not in table.columns]
             if missing:
                 raise SourceError(
-                    f"{table.path}: no list of FaceScrub; its first line names no column {missing[0]!r}, which is expected "
-                    f"in: {', '.join(_COLUMNS)}"
+                    f"{table.path}: not a FaceScrub list; the column {missing[0]!r} is missing in its first line, "
+                    f"expected: {', '.join(_COLUMNS)}"
                 )
 
     def describe(self) -> dict[str, Any]:
@@ -69,11 +70,11 @@ class FaceScrub:
 
 
 def _files(path: Path, given: str) -> list[Path]:
-    """The list itself, or those of a folder."""
+    """Return the list itself, or the lists in a folder."""
     if path.is_file():
         return [path]
     found = sorted(path.glob("facescrub_act*.txt")) or sorted(path.glob("*/facescrub_act*.txt"))
     if not found:
         what = "no facescrub_actors.txt or facescrub_actresses.txt in it" if path.is_dir() else "no such file or folder"
-        raise SourceError(f"{given}: {what}; its authors give FaceScrub's lists on request")
+        raise SourceError(f"{given}: {what}; FaceScrub's authors provide the lists on request")
     return found

@@ -1,4 +1,4 @@
-"""Photos on this disk: a folder per identity, as LFW, CASIA-WebFace and VGGFace2 come, or as people sort their own."""
+"""Local photos in a folder per identity, as in LFW, CASIA-WebFace, VGGFace2 and private collections."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dataprep.names import folded, plain
 from dataprep.sources.base import is_identity, named_sample, unsafe_sample
 from dataprep.types import Sample
 
-# what systems leave behind among photos; everything else is a sample, and validate says what it is
+# files that operating systems leave among photos; every other file is a sample, which `validate` checks
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 
 
 class PhotoFolder:
-    """The files below ROOT/identity/, in sorted order, whatever the file system's own order is.
+    """The files below ROOT/identity/, in sorted order.
 
-    `aligned` says that they are faces ready to be packed, not photos to look for faces in.
+    `aligned` means that they are aligned faces ready to be packed, not photos for detection.
     """
 
     def __init__(self, root: Path, *, aligned: bool = False) -> None:
@@ -31,7 +31,7 @@ class PhotoFolder:
         if not root.is_dir():
             raise SourceError(f"{root}: no such directory")
         if not _is_text(self._root):
-            raise SourceError(f"{str(root)!a}: a path that is no text in UTF-8 cannot be planned; rename the folder")
+            raise SourceError(f"{str(root)!a}: the path is not valid UTF-8; rename the folder")
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "folder", "root": str(self._root), "aligned": self._aligned}
@@ -41,7 +41,7 @@ class PhotoFolder:
         for path in self._files():
             try:
                 found = path.stat()
-            except OSError:  # a link to nowhere: `validate` says so
+            except OSError:  # a broken link, which `validate` reports
                 found = path.lstat()
             state.update(os.fsencode(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n"))
         return state.hexdigest()
@@ -75,7 +75,7 @@ class PhotoFolder:
 
 
 def renamed(samples: Iterable[Sample], names: Mapping[str, str]) -> Iterator[Sample]:
-    """The samples with their identities called by `names`, which are usable; those that it does not have keep theirs."""
+    """Yield the samples with identities renamed by `names`, which must be valid. Others keep their identity."""
     for sample in samples:
         name = names.get(sample.identity)
         if name is None or sample.trouble:
@@ -85,7 +85,7 @@ def renamed(samples: Iterable[Sample], names: Mapping[str, str]) -> Iterator[Sam
 
 
 def usable_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Folders to names in plain form, without those that cannot be names; what two folders share gets the folder behind."""
+    """Return valid names by folder, in plain form. A name shared by two folders gets the folder appended."""
     found = {folder: plain(name) for folder, name in names.items()}
     found = {folder: name for folder, name in found.items() if is_identity(name)}
     times = Counter(map(folded, found.values()))

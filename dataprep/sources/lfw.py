@@ -1,4 +1,4 @@
-"""LFW (Huang et al. 2007) as unpacked: lfw, lfw_funneled, lfw-deepfunneled or lfw-a, NAME/NAME_0001.jpg."""
+"""LFW (Huang et al. 2007), unpacked: lfw, lfw_funneled, lfw-deepfunneled or lfw-a, NAME/NAME_0001.jpg."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dataprep.sources.folder import PhotoFolder
 from dataprep.storage import file_sha256
 from dataprep.types import Sample
 
-# the release has so many (http://vis-www.cs.umass.edu/lfw)
+# size of the release (http://vis-www.cs.umass.edu/lfw)
 PEOPLE, PHOTOS = 5749, 13233
 _INSIDE = ("lfw", "lfw-deepfunneled", "lfw_deepfunneled", "lfw_funneled", "lfw-funneled", "lfw2", "lfw-a", "lfw_a")
 _NUMBER = re.compile(r"(.+)_(\d{4})")
 
 
 class Lfw:
-    """The photos of ROOT, or of the one folder in it that archives of LFW unpack to.
+    """The photos of ROOT, or of the folder in it that the LFW archives unpack to.
 
-    Who is in a photo stands in its name; a photo in somebody else's folder gets the trouble BAD_NAME. `pairs` (pairs.txt;
-    found in ROOT if it lies there) must find all its photos: without them no test on LFW has its 6,000 pairs.
+    The file name of a photo names its identity; a photo in another person's folder is marked BAD_NAME. All photos in
+    `pairs` (default: pairs.txt in ROOT) must exist: a test on LFW needs all 6,000 pairs.
     """
 
     def __init__(self, root: Path, *, pairs: Path | None = None, aligned: bool = False) -> None:
@@ -33,7 +33,8 @@ class Lfw:
         inside = next((root / name for name in _INSIDE if (root / name).is_dir() and _is_lfw(root / name)), root)
         if not _is_lfw(inside):
             raise SourceError(
-                f"{root}: no NAME/NAME_0001.jpg in it, so it is not LFW; `dataprep import folder` takes photos of any name"
+                f"{root}: no NAME/NAME_0001.jpg in it, so it is not LFW",
+                hint="use `dataprep import folder` for photos of any name",
             )
         self._folder, self._root = PhotoFolder(inside, aligned=aligned), inside
         beside = (place / "pairs.txt" for place in (root, inside, root.parent))
@@ -58,19 +59,19 @@ class Lfw:
                 photos += 1
                 yield sample
             else:
-                yield unsafe_sample(folder, name, f"{sample.path} is not called {folder}_0001 or the like")
+                yield unsafe_sample(folder, name, f"{sample.path} is not named like {folder}_0001")
         self.account = f"{len(people)} of LFW's {PEOPLE} people, {photos} of its {PHOTOS} photos"
 
     def _check(self, path: Path) -> None:
         try:
             pairs = read_pairs(path)
         except RecordError as error:
-            raise SourceError(f"--pairs {error}") from None
+            raise SourceError(str(error), hint=error.hint) from None
         missing = sorted(name for name in {*pairs.left, *pairs.right} if not self._has(name))
         if missing:
             raise SourceError(
-                f"{path} speaks of {len(missing)} photos that are not in {self._root}, {missing[0]} the first: unpack the "
-                "whole archive, or move pairs.txt away to import what is there"
+                f"{path} lists {len(missing)} photos that are not in {self._root}; the first is {missing[0]}",
+                hint="unpack the whole archive, or move pairs.txt away to import the existing photos",
             )
 
     def _has(self, name: str) -> bool:
@@ -78,7 +79,7 @@ class Lfw:
 
 
 def _is_lfw(root: Path) -> bool:
-    """Whether some folder in it has a photo under its own name."""
+    """Whether any folder in it contains a photo named after the folder."""
     folders = (path for path in root.iterdir() if path.is_dir())
     return any(any(folder.glob(f"{_escaped(folder.name)}_[0-9][0-9][0-9][0-9].*")) for folder in folders)
 

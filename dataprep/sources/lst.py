@@ -1,4 +1,4 @@
-"""The images of a .lst, insightface's or im2rec's, where they lie; with the boxes and landmarks that it has."""
+"""The images listed in a .lst of insightface or im2rec, with its boxes and landmarks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dataprep.types import Box, Sample
 
 
 class ImageList:
-    """The lines of a list. Paths are taken from `root`, else from the list's own folder; absolute ones as they are.
+    """The lines of a list. Relative paths start at `root`, by default the list's folder.
 
-    An identity is the folder of the image, unless some folder has images of two labels: then it is the label.
-    insightface's first column says which images are aligned; `aligned` says it for im2rec's, which has none.
+    The identity is the image's folder, or the label if any folder has images of two labels. In insightface's dialect
+    the first column marks aligned images; im2rec's has no such column, so `aligned` applies to the whole list.
     """
 
     def __init__(
@@ -34,10 +34,13 @@ class ImageList:
         if not file.is_file():
             raise SourceError(f"{file}: no such file")
         if root is not None and not root.is_dir():
-            raise SourceError(f"--root {root}: no such directory")
+            raise SourceError(f"{root}: no such directory")
         self._dialect = recognise_list(file, dialect)
         if aligned and self._dialect == "insightface":
-            raise SourceError(f"{file}: a list in insightface's dialect says of each image whether it is aligned")
+            raise SourceError(
+                f"{file}: a list in insightface's dialect marks each image as aligned or not",
+                hint="leave out --aligned",
+            )
         self._aligned = aligned
         self._named_by_folder, self._some_aligned = self._survey()
 
@@ -58,7 +61,7 @@ class ImageList:
             yield self._sample(entry, f"{self._file.name} entry {number + 1}")
 
     def _survey(self) -> tuple[bool, bool]:
-        """Whether folders tell people apart, and whether any image is aligned."""
+        """Return whether each folder has a single label, and whether any image is aligned."""
         labels: dict[str, float] = {}
         by_folder, aligned = True, False
         for entry in iterate_list(self._file, self._dialect):

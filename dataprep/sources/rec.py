@@ -1,4 +1,4 @@
-"""The aligned faces of a .rec pack, anyone's: to be cleaned, merged with others, and packed again."""
+"""The aligned faces of any .rec pack, to be filtered, merged and packed again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataprep.types import Sample
 
 
 class RecPack:
-    """The images of a pack in their order, under the names of its .lst and labels.tsv, else under its numbers."""
+    """The images of a pack in order, named by its .lst and labels.tsv, or else by their numbers."""
 
     def __init__(self, path: str | Path) -> None:
         self._pack = Pack(path)
@@ -26,7 +26,7 @@ class RecPack:
         return {"kind": "rec", "root": str(self._root)}
 
     def digest(self) -> str:
-        """Of the index, the labels, and the names they go by."""
+        """Return a digest of the index, the labels and the names."""
         labels = self._pack.labels()
         names = "\n".join(
             [*(self._pack.identity(label) for label in np.unique(labels).tolist()), *(self._pack.names or ())]
@@ -38,7 +38,7 @@ class RecPack:
     def samples(self) -> Iterator[Sample]:
         for position, label in enumerate(self._pack.labels().tolist()):
             if label < 0:
-                yield bad_line(f"image {position}", "the label -1: nobody", position)
+                yield bad_line(f"image {position}", "the label is -1: no identity", position)
                 continue
             identity = self._pack.identity(label)
             path, offset = self._pack.place(position)

@@ -1,4 +1,4 @@
-"""A part of a source: some people, so many photos of each, so many in all."""
+"""Selects part of a source: some identities, up to a number of photos per identity and in total."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dataprep.types import Sample
 
 
 class Identities:
-    """Whom to take: the first `count` people of a source, or those of the `names`."""
+    """The identities to select: the first `count` of a source, or those in `names`."""
 
     def __init__(self, *, count: int | None = None, names: frozenset[str] = frozenset()) -> None:
         self.count, self.names = count, names
 
     @classmethod
     def parse(cls, text: str) -> Identities:
-        """A number, a file with a name per line (`#` begins a comment), or names parted by commas.
+        """Parse a number, a file with one name per line (`#` starts a comment), or comma-separated names.
 
-        Digits are a name if they begin with 0 or are more than six: CASIA-WebFace calls its people so.
+        Digits are a name if they start with 0 or are more than six, as in CASIA-WebFace.
         """
         if text == "0":
-            raise SourceError("--identities 0: take at least one person")
+            raise SourceError("at least one identity must be selected", hint="give --identities 1 or more")
         if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 6:
             return cls(count=int(text))
         path = Path(text)
@@ -35,21 +35,21 @@ class Identities:
             try:
                 lines = path.read_bytes().decode("utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
-                raise SourceError(f"--identities {text}: not a readable list of names in UTF-8 ({error})") from None
+                raise SourceError(f"{text}: not a readable list of names in UTF-8 ({error})") from None
         elif path.suffix == ".txt" and "," not in text:
-            raise SourceError(f"--identities {text}: no such file")
+            raise SourceError(f"{text}: no such file")
         else:
             lines = text.split(",")
         names = frozenset(plain(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#"))
         if not names:
-            raise SourceError(f"--identities {text}: no names in it")
+            raise SourceError(f"{text!r} contains no names of identities")
         return cls(names=names)
 
     def chooser(self) -> Chooser:
         return Chooser(self)
 
     def digest(self, of: str) -> str:
-        """A source's digest, less the people who are not asked for."""
+        """Return the digest of a source restricted to these identities."""
         asked = [of, str(self.count), *sorted(self.names)]
         return hashlib.sha256("\n".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -61,7 +61,7 @@ class Identities:
 
 
 class Chooser:
-    """For one pass through a source: whether a person, met in the source's order, is wanted."""
+    """Decides during one pass over a source, in its order, whether an identity is selected."""
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
@@ -77,19 +77,19 @@ class Chooser:
         return wanted
 
     def account(self) -> str:
-        """After a whole pass: who was asked for and not there. SourceError if nobody was."""
+        """Report missing identities after a complete pass. Raises SourceError if all are missing."""
         missing = sorted(self._identities.names - self.met)
         if not missing:
             return ""
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         if not self.met:
-            raise SourceError(f"--identities: the source has none of them ({shown}); names are spelt as in its lists")
+            raise SourceError(f"the source has none of the identities ({shown}); names are spelt as in its lists")
         return f"{len(missing)} of {len(self._identities.names)} identities are not in the source: {shown}"
 
 
 class Selected:
-    """A source less the people and photos that were not asked for. Lines without a usable name belong to nobody: they
-    are left out with `identities`, and else count for `limit` only."""
+    """A source restricted to the selected identities and photos. Lines without a usable name have no identity: they are
+    skipped if `identities` is given, and otherwise count towards `limit` only."""
 
     def __init__(
         self,
@@ -99,9 +99,9 @@ class Selected:
         per_identity: int | None = None,
         identities: Identities | None = None,
     ) -> None:
-        for option, value in (("--limit", limit), ("--per-identity", per_identity)):
+        for option, value in (("limit", limit), ("per_identity", per_identity)):
             if value is not None and value < 1:
-                raise SourceError(f"{option} {value}: take at least one photo")
+                raise SourceError(f"{option} is {value}, but must be at least 1")
         self._source, self._limit, self._per_identity, self._identities = source, limit, per_identity, identities
         self.account = ""
 

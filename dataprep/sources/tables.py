@@ -1,6 +1,6 @@
-"""Rows of tables, one at a time: .csv, .tsv, .txt (a URL per line), .json and .jsonl, plain or .gz, and .parquet.
+"""Reads tables row by row: .csv, .tsv, .txt (a URL per line), .json and .jsonl, plain or .gz, and .parquet.
 
-A row that cannot be read is a `Row` with its trouble; only a table that cannot be read at all is a SourceError.
+A row that cannot be read becomes a `Row` with a `trouble`. SourceError is raised only if the whole table is unreadable.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FORMATS = ("csv", "tsv", "txt", "parquet", "json", "jsonl")
 _ALIASES = {"ndjson": "jsonl", "pq": "parquet"}
 _LONGEST_LINE = 1 << 20
 _LARGEST_JSON = 1 << 30
-_AHEAD = 100  # lines of .jsonl that are read to know its columns
+_AHEAD = 100  # lines of .jsonl read to find the columns
 
 
 class Row(NamedTuple):
-    """The values of the columns asked for; or why there are none, and what the row says."""
+    """The values of the requested columns, or the error (`trouble`) and the content of the row."""
 
     number: int
     values: Sequence[Any] = ()
@@ -33,12 +33,15 @@ class Row(NamedTuple):
 
 
 class Table:
-    """One file. `columns` are the names it has; `where` says line or row, as the format counts."""
+    """One file. `columns` are its column names; `where` is "line" or "row", depending on the format."""
 
     def __init__(self, path: Path, format: str | None = None) -> None:
         self.path, self.format = path, format or recognise(path)
         if self.format not in FORMATS:
-            raise SourceError(f"--format {self.format}: one of {', '.join(FORMATS)}")
+            raise SourceError(
+                f"the table format {self.format!r} is not supported; the formats are {', '.join(FORMATS)}",
+                hint="give another --format",
+            )
         self.where = "row" if self.format in ("parquet", "json") else "line"
         try:
             self.columns = self._columns()
@@ -46,7 +49,7 @@ class Table:
             raise SourceError(f"{path}: not readable ({error})") from None
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
-        """The rows, numbered as an editor counts lines, or from 1; each with the values of the columns `wanted`."""
+        """Yield rows with the values of the columns `wanted`, numbered by line as in an editor, or from 1."""
         try:
             if self.format == "parquet":
                 yield from self._parquet(wanted)
@@ -72,7 +75,7 @@ class Table:
             return list(dict.fromkeys(str(name) for value in objects for name in value))
         _, header, _ = next(self._records(), (0, list[str](), []))
         if isinstance(header, str) or any("\0" in name for name in header):
-            raise SourceError(f"{self.path}: its first line is no line of text in UTF-8 that names columns")
+            raise SourceError(f"{self.path}: its first line is not UTF-8 text with column names")
         return [name.strip() for name in header]
 
     def _separated(self, wanted: Sequence[str]) -> Iterator[Row]:
@@ -83,7 +86,7 @@ class Table:
             if isinstance(fields, str):
                 return Row(number, trouble=fields, content=f"line {number}")
             if len(fields) < width or any(fields[width:]):
-                trouble = f"{len(fields)} fields; its header has {width}"
+                trouble = f"{len(fields)} fields; the header has {width}"
                 return Row(number, trouble=trouble, content="\t".join(fields))
             return _checked(Row(number, [fields[place] for place in places]))
 
@@ -92,7 +95,7 @@ class Table:
             if len(lines) == 1 and not whole.trouble:
                 yield whole
                 continue
-            # a stray quote at the start of a field swallows the lines up to the next one, which are rows by themselves
+            # a stray quote at the start of a field merges the lines up to the next quote, each of which is a row
             alone = {number + place: self._fields(line, width) for place, line in enumerate(lines) if line.strip()}
             rows = all(isinstance(found, list) and len(found) == width for found in alone.values())
             if whole.trouble or (rows and (len(alone) > 2 or any("\n" in value.strip() for value in whole.values))):
@@ -101,7 +104,7 @@ class Table:
                 yield whole
 
     def _records(self) -> Iterator[tuple[int, list[str] | str, list[str]]]:
-        """(number of its first line, fields or trouble, lines) of every record of a .csv or .tsv that is not blank."""
+        """Yield (number of the first line, fields or trouble, lines) of every non-blank record of a .csv or .tsv."""
         lines: list[str] = []
 
         def read() -> Iterator[str]:
@@ -124,7 +127,7 @@ class Table:
                 yield number, fields, list(lines)
 
     def _fields(self, line: str, width: int) -> list[str] | str:
-        """The fields of a line by itself, whose quotes count if that makes a row of it."""
+        """Split a single line into fields, honouring quotes if that yields a row."""
         found: list[str] | str = ""
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
             try:
@@ -140,7 +143,7 @@ class Table:
         return "\t" if self.format == "tsv" else ","
 
     def _objects(self) -> Iterator[tuple[int, Any, str]]:
-        """(number, value, trouble) of every object of a .json or .jsonl."""
+        """Yield (number, value, trouble) of every object of a .json or .jsonl."""
         if self.format == "json":
             for number, value in enumerate(self._whole_json(), 1):
                 yield number, value, ""
@@ -166,11 +169,11 @@ class Table:
         return value if isinstance(value, list) else [value]
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """(number, text) of each line; bytes that are no UTF-8 become halves of pairs, the rest of a huge line is cut."""
+        """Yield (number, text) of each line. Invalid UTF-8 becomes surrogates; lines over 1 MiB are cut."""
         with self._open() as stream:
             line = stream.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf")
             if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise SourceError(f"{self.path}: a table in UTF-16; save it in UTF-8")
+                raise SourceError(f"{self.path}: the table is in UTF-16; save it as UTF-8")
             for number in itertools.count(1):
                 if not line:
                     return
@@ -208,20 +211,21 @@ class Table:
 
 
 def recognise(path: Path) -> str:
-    """The format that the name of a table says, compressed or not."""
+    """Return the format given by the suffix of a table, compressed or not."""
     suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
     format = suffix.lower().removeprefix(".")
     format = _ALIASES.get(format, format)
     if format not in FORMATS or (format == "parquet" and path.suffix.lower() == ".gz"):
         known = ", ".join(f".{name}" for name in FORMATS)
         raise SourceError(
-            f"{path}: a table is {known}, or .gz of the text ones; --format says which if the name does not"
+            f"{path}: not a known table suffix; the suffixes are {known}, and .gz of the text formats",
+            hint="name the format with --format",
         )
     return format
 
 
 def _turned(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows from pandas' default JSON: {column: {row: value}}."""
+    """Convert pandas' default JSON, {column: {row: value}}, to rows."""
     rows: dict[str, dict[str, Any]] = {}
     for name, values in columns.items():
         for row, value in values.items():
@@ -236,7 +240,7 @@ def _object_row(number: int, value: Any, trouble: str, wanted: Sequence[str]) ->
 
 
 def shown(value: Any) -> str:
-    """Any value as text, to tell rows apart."""
+    """Return any value as text, to identify rows."""
     try:
         return repr(value)
     except RecursionError:
@@ -244,7 +248,7 @@ def shown(value: Any) -> str:
 
 
 def _checked(row: Row) -> Row:
-    """The row, or its trouble if a text in it was not UTF-8."""
+    """Return the row, or one with a trouble if any text in it is not UTF-8."""
     for value in row.values:
         if isinstance(value, bytes):
             return _checked(row._replace(values=[_text(value) for value in row.values]))

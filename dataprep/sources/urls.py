@@ -1,7 +1,7 @@
-"""URLs in tables: which column is which, and what a row says about a photo.
+"""Tables of URLs: the meaning of the columns, and the conversion of rows to samples.
 
-Names that are guessed, whatever their case: url, image_url, img_url; identity, person, name; key; left, top, right and
-bottom, or x1, y1, x2 and y2. A hash is checked only if its column is named: pictures change where they lie.
+Column names recognised by default, in any case: url, image_url, img_url; identity, person, name; key; left, top, right,
+bottom, or x1, y1, x2, y2. A hash is checked only if its column is given, because photos on the web change.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _TEXT = (str, int, float)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which column is which; what is empty is guessed, but for `hash`. `box` is one column or four; `box_format` says what
-    its numbers are: left, top, right, bottom or left, top, width, height. `constant` is everybody's identity."""
+    """The names of the columns. Empty names are guessed, except `hash`. `box` is one column or four; `box_format` is
+    ltrb (left, top, right, bottom) or ltwh (left, top, width, height). `constant` is the identity of all rows."""
 
     url: str = ""
     identity: str = ""
@@ -43,21 +43,27 @@ class Columns:
 
 
 class Urls:
-    """The rows of one table, or of the tables of one format in a folder, as img2dataset writes them.
+    """The rows of one table, or of a folder of tables in one format, as written by img2dataset.
 
-    Without a key column, a row's key is a hash of its URL, so that tables may grow.
+    Without a key column, the key of a row is a hash of its URL, so that tables may grow.
     """
 
     def __init__(self, table: str | Path, columns: Columns | None = None, *, format: str | None = None) -> None:
         self._given, self._columns, self._format = str(table), columns or Columns(), format
         self.account = ""
         if self._columns.box_format not in BOX_FORMATS:
-            raise SourceError(f"--box-format {self._columns.box_format}: one of {', '.join(BOX_FORMATS)}")
+            raise SourceError(
+                f"the box format {self._columns.box_format!r} is not one of {', '.join(BOX_FORMATS)}",
+                hint="give another --box-format",
+            )
         if len(self._columns.box) not in (0, 1, 4):
-            raise SourceError("--box-column takes one column with four numbers, or four columns parted by commas")
+            raise SourceError(
+                "a box is one column with four numbers, or four columns",
+                hint="give --box-column one name, or four separated by commas",
+            )
         self._tables = [Table(path, format) for path in _files(local_copy(table), self._given, format)]
         for each in self._tables:
-            _Reader(each, self._columns)  # a column that is missing is told before anything is planned
+            _Reader(each, self._columns)  # report missing columns before planning
 
     def describe(self) -> dict[str, Any]:
         given = {name: getattr(self._columns, name) for name in Columns.__slots__}
@@ -75,17 +81,17 @@ class Urls:
 
 
 class _Reader:
-    """How the rows of one table become samples. Raises SourceError that names the option if a column is missing."""
+    """Converts the rows of one table to samples. Raises SourceError, with a hint, if a column is missing."""
 
     def __init__(self, table: Table, given: Columns) -> None:
         self._table, self._given = table, given
         url, key = self._find("url", given.url), self._find("key", given.key)
         identity = "" if given.constant else self._find("identity", given.identity)
         if not url:
-            raise self._missing("url", "--url-column COLUMN says which it is")
+            raise self._missing("url", "name the column with --url-column COLUMN")
         if not identity and not given.constant:
             raise self._missing(
-                "identity", "--identity-column COLUMN says which it is, --identity NAME that all are one's"
+                "identity", "name the column with --identity-column COLUMN, or the one identity with --identity NAME"
             )
         box = self._box_columns()
         hashed = self._find("hash", given.hash)
@@ -111,11 +117,11 @@ class _Reader:
         return named_sample(person, name, where, url=link, box=box, box_frame="stored", hash=published)
 
     def _find(self, what: str, given: str) -> str:
-        """The column that was named, or one of the names to guess from, or nothing."""
+        """Return the given column, or a guessed one, or an empty string."""
         names = self._table.columns
         if given:
             if given not in names:
-                raise self._missing(given, f"--{what}-column names one")
+                raise self._missing(given, f"give an existing column with --{what}-column")
             return given
         lowered = {name.lower(): name for name in reversed(names)}
         return next((lowered[guess] for guess in _GUESSES.get(what, ()) if guess in lowered), "")
@@ -130,18 +136,18 @@ class _Reader:
                 return found
             if found and edges is _EDGES[0]:
                 raise SourceError(
-                    f"{self._table.path}: a box needs left, top, right and bottom; only {found[0]} is there"
+                    f"{self._table.path}: a box needs left, top, right and bottom, but the table has only {', '.join(found)}"
                 )
         return ()
 
     def _missing(self, name: str, remedy: str) -> SourceError:
         names = ", ".join(self._table.columns[:50]) or "none"
         shown = names[:1000].encode("utf-8", "replace").decode()
-        return SourceError(f"{self._table.path}: the column {name!r} is missing; its columns are: {shown}; {remedy}")
+        return SourceError(f"{self._table.path}: the column {name!r} is missing; its columns are: {shown}", hint=remedy)
 
 
 def _files(path: Path, given: str, format: str | None) -> list[Path]:
-    """The table itself; of a folder the tables of the first format that it has, parquet before the text ones."""
+    """Return the table itself, or a folder's tables of the first format present, Parquet first."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -150,11 +156,11 @@ def _files(path: Path, given: str, format: str | None) -> list[Path]:
         found = sorted([*path.glob(f"*.{kind}"), *path.glob(f"*.{kind}.gz")])
         if found:
             return found
-    raise SourceError(f"{given}: a folder without tables ({', '.join(FORMATS)})")
+    raise SourceError(f"{given}: the folder has no tables ({', '.join(FORMATS)})")
 
 
 def _text(values: Sequence[Any], what: str) -> str:
-    """The text of a column that may not be there."""
+    """Return the text of an optional column."""
     value = values[0] if values else None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -164,7 +170,7 @@ def _text(values: Sequence[Any], what: str) -> str:
 
 
 def parse_box(values: Sequence[Any], format: str) -> Box | None:
-    """A box from four columns, or from one with a list or `x1,y1,x2,y2`; None where nothing is given."""
+    """Parse a box from four values, or from one list or text `x1,y1,x2,y2`. Returns None if it is empty."""
     if len(values) == 1:
         values = _numbers(values[0])
     if all(value is None or value == "" for value in values):
@@ -187,11 +193,11 @@ def _numbers(value: Any) -> Sequence[Any]:
 
 
 def parse_hash(text: str, algorithm: str) -> str:
-    """`algorithm:hex`, the algorithm being that of the option, the text's own prefix, or told by the length."""
+    """Return `algorithm:hex`. The algorithm is given, or a prefix of the text, or follows from the length."""
     if not text:
         return ""
     prefix, _, digits = text.lower().rpartition(":")
     known = _ALGORITHMS.get(len(digits), "")
     if not re.fullmatch("[0-9a-f]+", digits) or not known or any(n and n != known for n in (prefix, algorithm)):
-        raise ValueError(f"the hash {text[:140]!r} is no {algorithm or 'hash'} in hexadecimal digits")
+        raise ValueError(f"the hash {text[:140]!r} is not a hexadecimal {algorithm or 'hash'}")
     return f"{known}:{digits}"

@@ -1,7 +1,7 @@
-"""VGG-Face (Parkhi et al. 2015): one text file per person, one photo per line, behind URLs of 2015.
+"""VGG-Face (Parkhi et al. 2015): one text file per person, one photo per line, with URLs from 2015.
 
-A line reads `id url left top right bottom pose score curation`, separated by blanks; some copies have a uid as well, so
-the URL is looked for. The detector that drew the boxes knew nothing of EXIF: they are in the stored pixel grid.
+A line is `id url left top right bottom pose score curation`, separated by spaces. Some copies have an additional uid,
+so the URL is searched for. The detector ignored EXIF orientation, so the boxes are in the stored pixel grid.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from dataprep.workspace.plan_table import Table, photos
 
 ARCHIVE_URL = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face/vgg_face_dataset.tar.gz"
 _COLUMNS = ("id", "url", "left", "top", "right", "bottom", "pose", "score", "curation")
-_FRONTAL = 2.0  # poses above are frontal, the others profiles
-_USUAL = bytes(range(32, 127)) + b"\r\n"  # other blanks part fields or lines in one reader and not in the other
+_FRONTAL = 2.0  # poses above this are frontal, others are profiles
+_USUAL = bytes(range(32, 127)) + b"\r\n"  # other white space splits fields or lines differently in the two readers
 
 
 class VggFace:
-    """The lists in a directory (searched as published: `files/*.txt`, else `*.txt`), in the release's .tar.gz, or one
-    person's .txt. `curated_only` keeps the lines of the curated set, `frontal_only` those with a frontal pose."""
+    """The lists in a directory (`files/*.txt` as published, or `*.txt`), in the release's .tar.gz, or in one person's
+    .txt. `curated_only` keeps lines of the curated set, `frontal_only` lines with a frontal pose."""
 
     def __init__(
         self,
@@ -44,7 +44,9 @@ class VggFace:
         self._identities, self._curated, self._frontal = identities, curated_only, frontal_only
         self.account = ""
         if not self._lists.exists():
-            raise SourceError(f"{lists}: no such file or directory; --lists takes the folder of lists or the .tar.gz")
+            raise SourceError(
+                f"{lists}: no such file or directory", hint="give --lists the folder of lists or the .tar.gz"
+            )
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -81,10 +83,10 @@ class VggFace:
         self.account = wanted.account() if wanted else ""
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
-        """(person, content) of every list, sorted by person."""
+        """Yield (person, content) of every list, sorted by person."""
         if self._lists.is_file() and self._lists.suffix.lower() != ".txt":
             if not len(self._archive):
-                raise SourceError(f"{self._given}: an archive without files/*.txt; is it vgg_face_dataset.tar.gz?")
+                raise SourceError(f"{self._given}: the archive has no files/*.txt; is it vgg_face_dataset.tar.gz?")
             yield from self._archive.lists()
             return
         paths = [self._lists]
@@ -105,7 +107,7 @@ class VggFace:
 
 
 def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Iterator[Sample]:
-    """The samples of one person's list; lines that make no sense come out as samples with their trouble."""
+    """Yield the samples of one person's list. Malformed lines become samples with a `trouble`."""
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         fields = line.split()
         if not fields:
@@ -131,7 +133,7 @@ def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_
 
 
 def parse_table(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Table | None:
-    """What `parse_list` gives, several times as fast; None unless every line is as in the release."""
+    """Parse a list like `parse_list`, but several times as fast. Returns None unless all lines are as released."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
@@ -155,7 +157,7 @@ def parse_table(person: str, data: bytes, *, curated_only: bool = False, frontal
     wanted = [
         pc.match_substring_regex(table["id"], "^[0-9]{1,18}$"),
         pc.match_substring(table["url"], "://"),
-        *(pc.is_finite(table[name]) for name in numbers),  # `nan(1)` is a number to Arrow alone
+        *(pc.is_finite(table[name]) for name in numbers),  # only Arrow accepts `nan(1)` as a number
     ]
     if not all(pc.all(one).as_py() for one in wanted):
         return None

@@ -1,4 +1,4 @@
-"""VGGFace2 (Cao et al. 2018) as released: loosely cropped photos in a folder per person, and tables beside them."""
+"""VGGFace2 (Cao et al. 2018) as released: loosely cropped photos in a folder per person, with tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CLASS = re.compile(r"n\d{6,}")
 
 
 class VggFace2:
-    """The photos under ROOT/train/n000002/, ROOT/test/ or, if there is neither, ROOT/n000002/.
+    """The photos under ROOT/train/n000002/ and ROOT/test/ or, if neither exists, ROOT/n000002/.
 
-    Boxes and landmarks come from `boxes` and `landmarks`, else from loose_bb_*.csv and loose_landmark_*.csv in ROOT or
-    its folders meta, bb_landmark and meta/bb_landmark, else beside ROOT likewise. Photos without a row have none.
-    After `samples` has run, `account` says what of the tables found no photo. With `names` (identity_meta.csv) an
-    identity is a name and not n000002.
+    Boxes and landmarks come from `boxes` and `landmarks`, or else from loose_bb_*.csv and loose_landmark_*.csv in ROOT
+    or its folders meta, bb_landmark and meta/bb_landmark, or in the same places in ROOT's parent. Photos without a row
+    have neither. After `samples`, `account` reports table rows without a photo. With `names` (identity_meta.csv), an
+    identity is a name instead of n000002.
     """
 
     def __init__(
@@ -90,15 +90,15 @@ class VggFace2:
         yield from renamed(annotated(), names)
         told = [("boxes", boxes, with_box), ("landmarks", landmarks, with_landmarks)]
         lines = [
-            f"the tables have {what} for {found} of {count} photos, {table.unused} rows for photos that are not there"
+            f"the tables have {what} for {found} of {count} photos, and {table.unused} rows without a photo"
             + (f", {table.malformed} malformed rows" if table.malformed else "")
             for what, table, found in told
             if len(table) or table.malformed
-        ] or [f"no loose_bb*.csv and no loose_landmark*.csv in {self._root} or beside it: faces will be detected"]
+        ] or [f"no loose_bb*.csv and no loose_landmark*.csv in {self._root} or beside it; faces will be detected"]
         if listed.malformed:
             lines.append(f"{listed.malformed} malformed rows of names")
         if self._names and unnamed:
-            lines.append(f"no names for the people of {unnamed} photos, who keep their n000001")
+            lines.append(f"no name for the people in {unnamed} photos, who keep their class such as n000001")
         self.account = "; ".join(lines)
 
     def _photos(self) -> Iterator[Sample]:

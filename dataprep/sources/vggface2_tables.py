@@ -1,7 +1,7 @@
-"""VGGFace2's tables: boxes, landmarks and names, in every quoting in which copies of them go round.
+"""VGGFace2's tables of boxes, landmarks and names, in all the quoting styles of their copies.
 
 loose_bb_*.csv is `NAME_ID,X,Y,W,H`, loose_landmark_*.csv `NAME_ID,P1X,P1Y,...,P5X,P5Y`, both in pixels of the released
-photos, with rows such as `"n000001/0001_01",60,60,79,109`.
+photos. A row is, for example, `"n000001/0001_01",60,60,79,109`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dataprep.errors import SourceError
 
-# the number of samples is missing in most rows of the copies that went through a spreadsheet; some use ; or tabs
+# copies saved by a spreadsheet lack the number of samples in most rows; some use ; or tabs
 _BLANK = r"""[\s"']*"""
 _NAMES = re.compile(
     rf"^{_BLANK}(n\d+){_BLANK}[,;\t]\s*(.*?)\s*[,;\t](?:{_BLANK}\d+{_BLANK}[,;\t])?{_BLANK}[01]{_BLANK}[,;\t]"
@@ -28,7 +28,7 @@ _NULLS = ["", "nan", "NaN", "NA", "null", "NULL", "None", "-", "?"]
 
 
 class Coordinates:
-    """`width` numbers for each of many photos: columns in memory, about 100 bytes a row, looked up by binary search."""
+    """`width` numbers per photo, in memory at about 100 bytes per row, looked up by binary search."""
 
     def __init__(self, tables: Sequence[Path], width: int) -> None:
         read = [_read(table, width) for table in tables]
@@ -44,11 +44,11 @@ class Coordinates:
 
     @property
     def unused(self) -> int:
-        """Rows that nothing was looked up in: their photos are not there, or the same name stands there twice."""
+        """The number of rows never looked up: their photo does not exist, or their name is a repetition."""
         return int(len(self) - self._used.sum())
 
     def of(self, name: str) -> npt.NDArray[np.float64] | None:
-        """The numbers of a photo, NaN where the table has none; None if it has no row of it. The first row counts."""
+        """Return the numbers of a photo, NaN where missing; None if it has no row. The first row counts."""
         wanted = name.encode()
         at = int(np.searchsorted(self._names, wanted))
         if at == len(self._names) or self._names[at] != wanted:
@@ -59,14 +59,14 @@ class Coordinates:
 
 
 class Names(NamedTuple):
-    """Class to name, and how many rows begin with a class and say no name."""
+    """Names by class, and the number of rows that start with a class but have no name."""
 
     of: dict[str, str]
     malformed: int
 
 
 def read_names(table: Path) -> Names:
-    """Class_ID to Name from identity_meta.csv, as it stands there."""
+    """Read Class_ID and Name from identity_meta.csv. Names are not changed."""
     found: dict[str, str] = {}
     malformed = 0
     try:
@@ -84,7 +84,7 @@ def read_names(table: Path) -> Names:
 
 
 def _read(table: Path, width: int) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], int]:
-    """Names, numbers (rows, width), and how many rows have another number of columns or a word for a number."""
+    """Return names, numbers (rows, width), and the number of rows with a wrong column count or a non-number."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -115,7 +115,7 @@ def _read(table: Path, width: int) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[
 
 
 def _head_rows(table: Path, width: int) -> int:
-    """1 if the table begins with its columns' names. Raises SourceError if they are too few."""
+    """Return 1 if the table has a header, else 0. Raises SourceError if the header has the wrong number of columns."""
     with open(table, "rb") as stream:
         head = stream.readline(1000)
     if not re.match(rb'[\s"\xef\xbb\xbf]*NAME', head, re.IGNORECASE):
@@ -126,7 +126,7 @@ def _head_rows(table: Path, width: int) -> int:
 
 
 def _photo_names(column: Any) -> npt.NDArray[np.bytes_]:
-    """n000001/0001_01 from `""n000001/0001_01""`, `train/n000001/0001_01.jpg` and the like."""
+    """Return names such as n000001/0001_01 from `""n000001/0001_01""`, `train/n000001/0001_01.jpg` and similar."""
     import pyarrow.compute as pc
 
     plain = pc.utf8_trim(column, characters=' "\t\ufeff')
@@ -135,7 +135,7 @@ def _photo_names(column: Any) -> npt.NDArray[np.bytes_]:
 
 
 def _numbers(columns: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """(rows, columns), NaN where there is none; and which rows hold what is neither a number nor a word for none."""
+    """Return numbers (rows, columns), NaN where missing, and a mask of rows with text that is neither number nor null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

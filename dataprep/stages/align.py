@@ -1,4 +1,4 @@
-"""align: the chosen face, warped from the original photo onto the field's template, or cropped around its box."""
+"""align: warp the chosen face from the original photo onto the ArcFace template, or crop it around its box."""
 
 from __future__ import annotations
 
@@ -22,67 +22,72 @@ from dataprep.types import Box, Row
 
 @dataclass(frozen=True, kw_only=True)
 class AlignParams(StageParams):
-    """What the pixels of an aligned face are, and which faces are good enough.
+    """How a face is aligned or cropped, and the quality filters.
 
-    What is not known of a face (a published landmark has no probability) never drops it.
+    An unknown value never drops a face; published landmarks, for example, have no probability.
     """
 
-    size: str = param("112", "side of the output in pixels, or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112")
+    size: str = param("112", "output size in pixels, SIDE or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112")
     extend: float | None = param(
-        None, "no alignment: crop the face's box grown by this share (0.3 is VGGFace2's tight crop)", minimum=0.0
+        None, "without alignment: crop the face box enlarged by this share (0.3 is VGGFace2's tight crop)", minimum=0.0
     )
     margin: int | None = param(
-        None, "no alignment: crop the face's box and a margin of this many pixels (facenet: 44 for 182, 32 for 160)",
+        None, "without alignment: crop the face box plus a margin in pixels (facenet: 44 for 182, 32 for 160)",
         minimum=0,
     )  # fmt: skip
     margin_rule: str = param(
-        "source", "the margin's pixels are the photo's (facenet) or the output's (facenet-pytorch)",
+        "source", "measure the margin in pixels of the photo (facenet) or of the output (facenet-pytorch)",
         choices=("source", "output"),
     )  # fmt: skip
     fit: str = param(
-        "auto", "an oblong crop: shorter side to 256/224 of the output and its centre (auto with --extend), stretch "
-                "(auto with --margin), pad, or none to leave it its own size", choices=("auto", *FITS),
+        "auto", "resizing of an oblong crop: short-centre (shorter side to 256/224 of the output, then centre; auto "
+                "with --extend), stretch (auto with --margin), pad, or none (keep the size)", choices=("auto", *FITS),
     )  # fmt: skip
     interpolation: str = param(
-        "auto", "auto is linear for a warp; for a crop area if it shrinks, else linear", choices=INTERPOLATIONS
+        "auto",
+        "interpolation; auto: linear for a warp; for a crop, area if it shrinks, else linear",
+        choices=INTERPOLATIONS,
     )
-    border: str = param("black", "what lies beyond the photo", choices=BORDERS)
-    max_scale: float = param(0.0, "drop faces that would be enlarged more than this; 0 keeps all", minimum=0.0)
-    max_outside: float = param(
-        1.0, "drop faces of which more than this share lies beyond the photo", minimum=0.0, maximum=1.0
-    )
-    min_prob: float = param(0.0, "drop faces that the detector believes in less", minimum=0.0, maximum=1.0)
-    min_size: float = param(0.0, "drop faces whose box has a side below this many pixels", minimum=0.0)
+    border: str = param("black", "fill of pixels outside the photo", choices=BORDERS)
+    max_scale: float = param(0.0, "drop faces enlarged by more than this factor; 0 keeps all", minimum=0.0)
+    max_outside: float = param(1.0, "drop faces with more than this share outside the photo", minimum=0.0, maximum=1.0)
+    min_prob: float = param(0.0, "drop faces with a lower detector score than this", minimum=0.0, maximum=1.0)
+    min_size: float = param(0.0, "drop faces whose shorter box side is below this many pixels", minimum=0.0)
     max_yaw: float | None = param(
-        None, "drop faces turned sideways by more degrees, as the landmarks tell", minimum=0.0, maximum=90.0
+        None, "drop faces with |yaw| above this many degrees, estimated from the landmarks", minimum=0.0, maximum=90.0
     )
-    max_roll: float | None = param(None, "drop faces whose eyes are tilted by more degrees", minimum=0.0, maximum=180.0)
+    max_roll: float | None = param(
+        None, "drop faces with |roll| (eye line) above this many degrees", minimum=0.0, maximum=180.0
+    )
     max_residual: float | None = param(
-        None, "drop faces whose landmarks miss the template by more pixels (root mean square)", minimum=0.0
+        None, "drop faces whose landmarks deviate from the template by more pixels than this (RMS)", minimum=0.0
     )
     min_sharpness: float = param(
-        0.0, "drop faces whose aligned picture has a lower variance of the Laplacian", minimum=0.0
+        0.0, "drop faces whose aligned image has a lower variance of the Laplacian than this", minimum=0.0
     )
-    format: str = param("jpg", "jpg, or png without loss", choices=("jpg", "png"))
+    format: str = param("jpg", "image format: jpg, or lossless png", choices=("jpg", "png"))
     quality: int = param(95, "JPEG quality", minimum=1, maximum=100)
     encoder: str = param("pillow", "JPEG encoder", choices=CODECS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.extend is not None and self.margin is not None:
-            raise UsageError("--extend and --margin are two ways to crop: give one")
+            raise UsageError("extend and margin are two ways to crop", hint="give --extend or --margin, not both")
         try:
             width, height = self.width_height
             if not 1 <= min(width, height) <= max(width, height) <= 4096:
-                raise ValueError("between 1 and 4096 pixels")
+                raise ValueError("width and height must be between 1 and 4096 pixels")
             if not self.crops:
                 template(height, width)
         except ValueError as error:
-            raise UsageError(f"--size {self.size}: {error}") from None
+            raise UsageError(f"size {self.size}: {error}", hint="give another --size") from None
         if self.fit != "auto" and not self.crops:
-            raise UsageError(f"--fit {self.fit} is for crops: give --extend or --margin")
+            raise UsageError(f"fit {self.fit!r} applies to crops only", hint="add --extend or --margin")
         if self.margin is not None and self.margin_rule == "output" and self.margin >= min(width, height):
-            raise UsageError(f"--margin {self.margin} leaves nothing of an output of {self.size}")
+            raise UsageError(
+                f"a margin of {self.margin} leaves no pixels of an output of {self.size}",
+                hint="give a smaller --margin",
+            )
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -91,7 +96,7 @@ class AlignParams(StageParams):
 
     @property
     def crops(self) -> bool:
-        """Whether faces are cropped around their box and not aligned."""
+        """Whether faces are cropped around their box instead of aligned."""
         return self.extend is not None or self.margin is not None
 
     @property
@@ -106,13 +111,13 @@ class Align(MapStage[AlignParams]):
     columns = {
         "width": "int32",
         "height": "int32",
-        "scale": "double",  # the face's enlargement
-        "residual": "double",  # of the landmarks, in pixels of the template (of 112x112 for a crop)
+        "scale": "double",  # enlargement of the face
+        "residual": "double",  # RMS landmark error, in template pixels (of 112x112 for a crop)
         "matrix": "list<double>",
-        "outside": "double",  # share of the output that comes from beyond the photo
+        "outside": "double",  # share of the output outside the photo
         "probability": "double",
-        "box_side": "double",  # the shorter one of the face's box, in pixels of the photo
-        "roll": "double",  # degrees, as yaw
+        "box_side": "double",  # shorter side of the face's box, in photo pixels
+        "roll": "double",  # degrees, like yaw
         "yaw": "double",
         "sharpness": "double",
     }
@@ -138,11 +143,11 @@ class Align(MapStage[AlignParams]):
         return self._aligned(item, points, seen)
 
     def _as_it_is(self, item: Item) -> Row:
-        """A face that somebody aligned before: its bytes, if it has the size that is asked for."""
+        """Pass an already aligned face through unchanged if it has the output size."""
         pixels = item.photo.pixels
         height, width = pixels.shape[:2]
         if (width, height) != self.params.width_height and self.params.settled_fit != "none":
-            return item.lost(Reason.OTHER_SIZE, f"aligned to {width}x{height}; --size {width}x{height} takes it")
+            return item.lost(Reason.OTHER_SIZE, f"aligned to {width}x{height}; the output size is {self.params.size}")
         values = {"scale": 1.0, "sharpness": quality.sharpness(pixels)}
         return self._judged(item, values) or item.ok(
             payload=item.photo.data, width=width, height=height, **_complete(values)
@@ -173,7 +178,7 @@ class Align(MapStage[AlignParams]):
         width, height = p.width_height
         if box is None:
             return item.lost(
-                Reason.BAD_BOX, "the source has landmarks and no box; --landmarks detect finds one", **seen
+                Reason.BAD_BOX, "the source has landmarks but no box; detecting landmarks would give one", **seen
             )
         crop = self._crop(box, photo)
         if crop.width < 2 or crop.height < 2:
@@ -200,7 +205,7 @@ class Align(MapStage[AlignParams]):
         return margin_crop(box, output_margin(box, margin, *p.width_height), width, height)
 
     def _judged(self, item: Item, values: Mapping[str, Any]) -> Row | None:
-        """The row of a face that a filter drops, with what was measured until then; None if it is good enough."""
+        """Return the row of a face that a filter drops, with the values measured so far; None if it passes."""
         p = self.params
         limits = (
             (Reason.LOW_PROBABILITY, "probability", -1, p.min_prob or None, "probability {0:.3f}"),
@@ -243,5 +248,5 @@ def _residual(points: Points) -> float | None:
 
 
 def _complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every measured column, null where it is not known."""
+    """Return every measured column, null where the value is unknown."""
     return {name: values.get(name) for name in Align.columns if name not in ("width", "height")}

@@ -1,4 +1,4 @@
-"""What a stage is. To add one, see CONTRIBUTING: its parameters, its columns, one method."""
+"""Base classes of the stages. CONTRIBUTING tells how to add a stage: parameters, columns and one method."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ P = TypeVar("P", bound=StageParams)
 
 
 class Stage(ABC, Generic[P]):
-    """One step of the build. Output depends on `params.counted()`, `version`, `resources()` and the upstream stage."""
+    """A step of the build. Its output depends on `params.counted()`, `version`, `resources()` and the upstream stage."""
 
     name: ClassVar[str]
-    version: ClassVar[int]  # bump by hand whenever the same parameters give other output
-    needs: ClassVar[str | None]  # the stage whose ok rows come in
-    columns: ClassVar[Mapping[str, str]] = {}  # the ledger's own columns, with Arrow type names
+    version: ClassVar[int]  # bump by hand when the same parameters give different output
+    needs: ClassVar[str | None]  # the stage whose ok rows are the input
+    columns: ClassVar[Mapping[str, str]] = {}  # the stage's own ledger columns, with Arrow type names
     volatile: ClassVar[frozenset[str]] = frozenset()  # columns that later stages do not depend on
     Params: ClassVar[type[StageParams]]
 
@@ -38,11 +38,11 @@ class Stage(ABC, Generic[P]):
         return [name for name in cls.columns if name not in cls.volatile]
 
     def resources(self) -> dict[str, str]:
-        """What else decides the output, such as the hash of weights: part of the fingerprint."""
+        """Other inputs that affect the output, such as the hash of weights. Part of the fingerprint."""
         return {}
 
     def versions(self) -> dict[str, str]:
-        """Libraries whose version may change a byte: recorded, and checked when a begun stage goes on."""
+        """Library versions that may change the output. They are recorded, and checked when the stage is resumed."""
         return {}
 
     def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
@@ -61,7 +61,7 @@ class Stage(ABC, Generic[P]):
 
 
 class Photo:
-    """A sample's photo: bytes read, and pixels decoded, once however many stages ask."""
+    """A sample's photo. Its bytes are read once and decoded once, however many stages use it."""
 
     def __init__(self, load: Callable[[], bytes], *, codec: str, max_pixels: int) -> None:
         self._load, self._codec, self._max_pixels = load, codec, max_pixels
@@ -85,7 +85,7 @@ class Photo:
 
     @property
     def pixel_count(self) -> int:
-        """By its header, nothing decoded; 0 if it cannot be read: whoever decodes it is told why."""
+        """From the header, without decoding; 0 if it cannot be read (decoding then raises the reason)."""
         try:
             header = read_header(self.data, max_pixels=self._max_pixels)
         except (OSError, ImagingError):
@@ -99,7 +99,7 @@ class Photo:
 
 
 def local_photo(sample: Sample) -> bytes:
-    """The bytes of a sample on this disk. Raises OSError, or ImagingError for a record that cannot be read."""
+    """Read the bytes of a local sample. Raises OSError, or ImagingError for a record that cannot be read."""
     if sample.offset is None:
         return Path(sample.path).read_bytes()
     try:
@@ -115,14 +115,14 @@ def _records(path: str) -> RecordReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A sample on its way through the map stages: where it came from, what earlier stages found, and its photo."""
+    """A sample passing through the map stages: its origin, the rows of earlier stages, and its photo."""
 
     sample: Sample
     rows: Mapping[str, Row]
     photo: Photo
 
     def value(self, stage: str, column: str) -> Any:
-        """What an earlier stage wrote for this sample."""
+        """The value that an earlier stage recorded for this sample."""
         return self.rows[stage].values[column]
 
     def ok(self, payload: bytes | None = None, **values: Any) -> Row:
@@ -135,17 +135,17 @@ class Item:
 
 
 class MapStage(Stage[P]):
-    """A stage that looks at one sample at a time. Override `apply`, or `apply_many` where batches pay."""
+    """A stage that processes one sample at a time. Override `apply`, or `apply_many` where batches are faster."""
 
     def setup(self) -> None:
-        """Load what is heavy; called once per worker process."""
+        """Load models and other heavy objects. Called once per worker process."""
 
     def apply(self, item: Item) -> Row:
-        """The row of one sample. ImagingError becomes the row's reason; any other exception is a bug."""
+        """Return the row of one sample. An ImagingError becomes the row's reason; any other exception is a bug."""
         raise NotImplementedError
 
     def apply_many(self, items: Sequence[Item]) -> list[Row]:
-        """Rows of several samples, in order; one sample's trouble is its own."""
+        """Return the rows of several samples, in order. An error in one sample does not affect the others."""
         return [self.guarded(item) for item in items]
 
     def guarded(self, item: Item) -> Row:
@@ -154,48 +154,48 @@ class MapStage(Stage[P]):
         except ImagingError as error:
             return item.lost(error.reason, error.detail)
         except Exception as error:
-            if is_out_of_memory(error):  # the run tries again with nothing beside it
+            if is_out_of_memory(error):  # the run retries the shard with no other task running
                 raise MemoryError(str(error)) from None
             return item.lost(Reason.BUG, f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One upstream shard for a merge: the ledgers of the stages before it, by name."""
+    """One upstream shard of a merge: the ledgers of the earlier stages, by stage name."""
 
     shard: str
     ledgers: Mapping[str, Path]
 
     def ok(self, stage: str, columns: Sequence[str], *, repeated: Sequence[str] = ()) -> Any:
-        """The ok rows of a stage as an Arrow table; columns in `repeated` come dictionary-encoded."""
+        """Return the ok rows of a stage as an Arrow table; columns in `repeated` are dictionary-encoded."""
         return read_table(self.ledgers[stage], columns, ok=True, repeated=repeated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
-    """What a merge gives: its rows as an Arrow table (COMMON and its own columns), and what its marker remembers."""
+    """The result of a merge: an Arrow table (COMMON and its own columns), and extra values stored in its marker."""
 
     table: Any
     extra: Mapping[str, Any]
 
 
 class MergeStage(Stage[P]):
-    """A stage over all shards at once."""
+    """A stage that processes all shards at once."""
 
     @abstractmethod
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged: ...
 
     def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
-        """Whether what the marker speaks of still lies where it was put."""
+        """Whether the files listed in the marker still exist."""
         return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeContext:
-    """What a merge may need to know of the build around it."""
+    """The context of a merge: workspace, recipe, sources and payloads."""
 
     workspace: Path
     recipe: Mapping[str, Mapping[str, Any]]
     sources: Sequence[Mapping[str, Any]]
-    payloads: Mapping[str, Path]  # the tars of the map stage nearest upstream, by shard
-    tick: Callable[[int], None]  # call with the number of samples dealt with so far
+    payloads: Mapping[str, Path]  # tars of the nearest upstream map stage, by shard
+    tick: Callable[[int], None]  # progress callback: the number of samples processed so far

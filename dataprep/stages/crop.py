@@ -1,4 +1,4 @@
-"""crop: the published box, turned upright with its photo and clamped to it. A ledger, not pixels."""
+"""crop: rotate the published box with its photo and clamp it to the photo. Writes a ledger, not pixels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
 from dataprep.types import Box, Row
 
-_FARTHEST = 1e6  # pixels; no photo is so large, and single precision ends there
+_FARTHEST = 1e6  # pixels; no photo is larger, and float32 is imprecise beyond
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropParams(StageParams):
-    """Which published boxes are still usable after clamping."""
+    """Which published boxes are usable after clamping."""
 
-    min_box: int = param(10, "drop boxes with a side below this many pixels after clamping", minimum=1)
-    min_inside: float = param(
-        0.0, "drop boxes of which less than this share lies inside the photo", minimum=0.0, maximum=1.0
-    )
+    min_box: int = param(10, "drop boxes whose shorter side is below this many pixels after clipping", minimum=1)
+    min_inside: float = param(0.0, "drop boxes with less than this share inside the photo", minimum=0.0, maximum=1.0)
 
 
 class Crop(MapStage[CropParams]):
@@ -31,37 +29,37 @@ class Crop(MapStage[CropParams]):
     columns = {
         "box": "list<double>",
         "inside": "double",
-    }  # left, top, right, bottom in upright pixels; null without one
+    }  # left, top, right, bottom in upright pixels; null if there is no box
     Params = CropParams
 
     def apply(self, item: Item) -> Row:
-        if item.sample.aligned:  # its box, if a list has one, is that of the face in the photo that it was cut from
+        if item.sample.aligned:  # a box in the list refers to the photo that the face was cut from
             return item.ok(box=None, inside=None)
         published, box = item.sample.box, upright_box(item)
         if published is None or box is None:
             return item.ok(box=None, inside=None)
         if not all(map(math.isfinite, published)):
-            return item.lost(Reason.BAD_BOX, f"a coordinate that is not finite: {' '.join(map(str, published))}")
+            return item.lost(Reason.BAD_BOX, f"a coordinate is not finite: {' '.join(map(str, published))}")
         if max(map(abs, published)) > _FARTHEST:
-            return item.lost(Reason.BAD_BOX, f"a coordinate beyond a million: {' '.join(map(str, published))}")
+            return item.lost(Reason.BAD_BOX, f"a coordinate exceeds a million: {' '.join(map(str, published))}")
         if not (published.width > 0 and published.height > 0):
             return item.lost(
-                Reason.BAD_BOX, f"right {published.right:g} and bottom {published.bottom:g} before left and top"
+                Reason.BAD_BOX, f"right {published.right:g} or bottom {published.bottom:g} is not beyond left or top"
             )
         width, height = item.value("validate", "width"), item.value("validate", "height")
         inside = clamp(box, width, height)
         if inside is None:
-            return item.lost(Reason.BOX_OUTSIDE, f"the box lies outside the photo of {width}x{height}")
+            return item.lost(Reason.BOX_OUTSIDE, f"the box is outside the photo of {width}x{height}")
         share = inside.area / box.area
         if share < self.params.min_inside:
-            return item.lost(Reason.BOX_OUTSIDE, f"{share:.0%} of the box inside the photo of {width}x{height}")
+            return item.lost(Reason.BOX_OUTSIDE, f"{share:.0%} of the box is inside the photo of {width}x{height}")
         if min(inside.width, inside.height) < self.params.min_box:
             return item.lost(Reason.BOX_OUTSIDE, f"{inside.width:.0f}x{inside.height:.0f} left after clamping")
         return item.ok(box=list(inside), inside=share)
 
 
 def upright_box(item: Item) -> Box | None:
-    """Not clamped: it may reach beyond the photo."""
+    """Return the box, not clamped: it may extend beyond the photo."""
     box = item.sample.box
     if box is None or item.sample.box_frame == "upright":
         return box
@@ -69,7 +67,7 @@ def upright_box(item: Item) -> Box | None:
 
 
 def upright_landmarks(item: Item) -> Points | None:
-    """(5, 2) float32, as finite as the source gives them."""
+    """Return the landmarks, (5, 2) float32. Non-finite values of the source are kept."""
     points = item.sample.landmarks
     if points is None:
         return None
@@ -77,7 +75,7 @@ def upright_landmarks(item: Item) -> Points | None:
 
 
 def _turn(item: Item) -> tuple[int, int, int]:
-    """EXIF orientation, width and height of the stored pixel grid."""
+    """Return EXIF orientation, and width and height of the stored pixel grid."""
     width, height = item.value("validate", "width"), item.value("validate", "height")
     orientation = item.value("validate", "orientation")
     return (orientation, height, width) if orientation >= 5 else (orientation, width, height)

@@ -1,4 +1,4 @@
-"""detect: the faces in a photo, with MTCNN, and which of them is meant."""
+"""detect: find the faces in a photo with MTCNN, and select one of them."""
 
 from __future__ import annotations
 
@@ -23,29 +23,27 @@ from dataprep.types import Box, Row
 
 @dataclass(frozen=True, kw_only=True)
 class DetectParams(StageParams):
-    """How faces are found, as in facenet_pytorch.MTCNN, and how one of them is chosen."""
+    """Detector settings, as in facenet_pytorch.MTCNN, and how one face is selected."""
 
     landmarks: str = param(
-        "source", "take the source's own landmarks where it has them, or detect all the same",
+        "source", "use the source's landmarks if it has them, or always detect",
         choices=("source", "detect"),
     )  # fmt: skip
-    faces: str = param(
-        "target", "find only the face that is meant, coarse to fine, or all of them", choices=("target", "all")
-    )
-    rule: str = param("overlap", "which face is meant: best overlap with the published box (without one: "
-                      "area minus centre distance), or another rule", choices=RULES)  # fmt: skip
+    faces: str = param("target", "detect only the target face, coarse to fine, or all faces", choices=("target", "all"))
+    rule: str = param("overlap", "how to choose the target face: best overlap with the published box "
+                      "(without a box: area minus centre distance), or another rule", choices=RULES)  # fmt: skip
     min_overlap: float = param(
-        0.1, "a face must overlap the published box by this (intersection over union)", minimum=0.0, maximum=1.0
+        0.1, "minimum overlap of the face and the published box (intersection over union)", minimum=0.0, maximum=1.0
     )
-    min_face: int = param(20, "the smallest face looked for, in pixels", minimum=12)
+    min_face: int = param(20, "smallest face to detect, in pixels", minimum=12)
     threshold_p: float = param(0.6, "score threshold of P-Net", minimum=0.0, maximum=1.0)
     threshold_r: float = param(0.7, "score threshold of R-Net", minimum=0.0, maximum=1.0)
     threshold_o: float = param(0.7, "score threshold of O-Net", minimum=0.0, maximum=1.0)
-    factor: float = param(0.709, "step of the image pyramid", minimum=0.1, maximum=0.99)
-    backend: str = param("auto", "the detector's code; auto is settled once per workspace", choices=BACKENDS)
+    factor: float = param(0.709, "scale factor of the image pyramid", minimum=0.1, maximum=0.99)
+    backend: str = param("auto", "detector backend; auto is resolved once per workspace", choices=BACKENDS)
 
     def pinned(self, before: str = "auto") -> DetectParams:
-        """With `auto` settled: as it was settled `before` in this workspace, else as this installation has it."""
+        """Resolve the backend `auto`: to `before`, this workspace's earlier choice, or to this machine's default."""
         return replace(self, backend=resolve_backend(before if self.backend == "auto" else self.backend))
 
 
@@ -54,9 +52,9 @@ class Detect(MapStage[DetectParams]):
     version = 3
     needs = "crop"
     columns = {
-        "faces": "int32",  # how many were found; one at most if only the one that is meant was looked for
-        "boxes": "list<float>",  # of each: left, top, right, bottom, ... in upright pixels
-        "probabilities": "list<float>",  # null where the source's own landmarks are taken
+        "faces": "int32",  # number of faces found; at most 1 if only the target face was searched for
+        "boxes": "list<float>",  # left, top, right, bottom per face, in upright pixels
+        "probabilities": "list<float>",  # null where the source's landmarks are used
         "points": "list<float>",  # landmarks: x1, y1, ... x5, y5 per face
         "chosen": "int32",
     }
@@ -97,7 +95,7 @@ class Detect(MapStage[DetectParams]):
         try:
             found = self._detect(readable)
         except Exception:
-            return super().apply_many(items)  # find out whose fault it is
+            return super().apply_many(items)  # one by one, to find the sample at fault
         for position, faces in zip(positions, found, strict=True):
             rows[position] = self._row(items[position], faces)
         return [row for row in rows if row is not None]
@@ -107,7 +105,7 @@ class Detect(MapStage[DetectParams]):
         return known if known is not None else self._row(item, self._detect([(item, item.photo.pixels)])[0])
 
     def _known(self, item: Item) -> Row | None:
-        """The row of a sample whose face need not be looked for."""
+        """Return the row of a sample that needs no detection, or None."""
         if item.sample.aligned:
             return _nothing_to_find(item)
         points = upright_landmarks(item) if self.params.landmarks == "source" else None
@@ -132,27 +130,27 @@ class Detect(MapStage[DetectParams]):
             "chosen": chosen,
         }
         if chosen is None:
-            elsewhere = f"{len(faces)} found, none where the published box is" if len(faces) else "none found"
+            elsewhere = f"{len(faces)} found, none overlaps the published box" if len(faces) else "none found"
             if self.params.faces == "target" and target.rule == "overlap" and target.published:
-                elsewhere = "none where the published box is"
+                elsewhere = "none overlaps the published box"
             return item.lost(Reason.NO_FACE, elsewhere, **values)
         return item.ok(**values)
 
 
 def _published(item: Item, points: Points) -> Row:
-    """The face that the source's landmarks show, if they lie in the photo (a pixel beyond is how some count)."""
+    """The face given by the source's landmarks, which must lie in the photo (one pixel outside: 1-based sources)."""
     width, height = item.value("validate", "width"), item.value("validate", "height")
     if points.shape != (5, 2) or not np.isfinite(points).all():
-        return item.lost(Reason.BAD_LANDMARKS, f"the source's are not five finite points: {_shown(points)}")
+        return item.lost(Reason.BAD_LANDMARKS, f"the source's landmarks are not five finite points: {_shown(points)}")
     if (points < -1).any() or (points > (width, height)).any():
         return item.lost(
-            Reason.BAD_LANDMARKS, f"the source's lie outside the photo of {width}x{height}: {_shown(points)}"
+            Reason.BAD_LANDMARKS, f"the source's landmarks are outside the photo of {width}x{height}: {_shown(points)}"
         )
     box = upright_box(item)
     return item.ok(
         faces=1,
         boxes=list(box) if box else [],
-        probabilities=[None],  # nobody published one
+        probabilities=[None],  # sources publish none
         points=points.ravel().tolist(),
         chosen=0,
     )
@@ -163,5 +161,5 @@ def _shown(points: Points) -> str:
 
 
 def _nothing_to_find(item: Item) -> Row:
-    """An aligned face is one face already; a detector would find it again a little elsewhere."""
+    """The row of an aligned face. Detecting it again would only shift it slightly."""
     return item.ok(faces=1, boxes=[], probabilities=[], points=[], chosen=0)

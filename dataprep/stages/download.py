@@ -1,4 +1,4 @@
-"""download: photos behind URLs, many hosts at once, each treated politely; nothing is kept that is plainly no photo."""
+"""download: fetch photos from many hosts at once, politely. Responses that are clearly not images are discarded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class Download(Stage[DownloadParams]):
-    """Set `lookup` of an instance to resolve names otherwise than this machine does: for tests and benchmarks.
+    """The download stage. Tests and benchmarks set `lookup` on an instance to override DNS.
 
-    On the class it must be a staticmethod. It is called in threads, and gives addresses or raises socket.gaierror.
+    On the class, `lookup` must be a staticmethod. It is called in threads; it returns addresses or raises
+    socket.gaierror.
     """
 
     name = "download"
@@ -29,15 +30,15 @@ class Download(Stage[DownloadParams]):
         "final_url": "string",
         "attempts": "int32",
         "seconds": "double",
-        "bytes": "int64",  # of the body that came, kept or not
-        "body_sha256": "string",  # of a whole body that was not kept
+        "bytes": "int64",  # size of the received body, kept or not
+        "body_sha256": "string",  # of a complete body that was discarded
     }
     volatile = frozenset(columns)
     Params = DownloadParams
     lookup: Lookup | None = None
 
     async def process(self, shards: Iterator[OpenShard], hooks: Hooks, stop: threading.Event) -> None:
-        """Download a stream of shards until all are committed or `stop` is set; journals survive either way."""
-        from dataprep.download.downloader import Engine  # and with it aiohttp
+        """Download shards until all are committed or `stop` is set. Journals are kept in both cases."""
+        from dataprep.download.downloader import Engine  # imports aiohttp
 
         await Engine(self.params, shards, hooks, self.lookup).run(stop)

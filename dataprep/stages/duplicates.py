@@ -1,8 +1,8 @@
-"""The same face twice: photos with equal bytes, and in them the same place.
+"""Duplicate faces: the same position in photos with equal bytes.
 
-A photo of several people may rightly be filed under each of them, with another face; so equal photos alone are no
-duplicates. Faces are the same if their landmarks' centres are closer than the landmarks' spread (root mean square
-distance from the centre, about a quarter of a face); faces without landmarks, as a pack has them, fill their photo.
+A photo of several people may correctly appear under each of them with a different face, so equal photos alone are not
+duplicates. Two faces are the same if their landmarks' centres are closer than the landmarks' spread (root mean square
+distance from the centre, about a quarter of a face). A face without landmarks, as in a pack, fills its photo.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Positions = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicates:
-    """For each row the position of another one with the same face in the same photo, -1 if there is none.
+    """For each row, the position of another row with the same face in the same photo; -1 if there is none.
 
-    `of` is the first such row, `again` the first of the same person; both only for later rows. `contested` is the first
-    row of another person.
+    `of` is the first such row, and `again` the first of the same person; both are set only for later rows. `contested`
+    is the first such row of another person.
     """
 
     of: Positions
@@ -35,7 +35,7 @@ class Duplicates:
 
 
 def photo_hashes(part: Part, keys: Any) -> npt.NDArray[np.uint64]:
-    """The first 128 bits of the photos' SHA-256, (rows, 2), for keys that `validate` passed."""
+    """Return the first 128 bits of the photos' SHA-256 as (rows, 2) uint64, for keys that passed `validate`."""
     photos = part.ok("validate", ["key", "photo_sha256"])
     found = photos["photo_sha256"].take(_places(keys, photos["key"]))
     words = np.frombuffer(bytes.fromhex("".join(found.to_pylist())), ">u8")
@@ -50,7 +50,7 @@ def find_duplicates(
     parts: Sequence[Part],
     looked_at: npt.NDArray[np.bool_],
 ) -> Duplicates:
-    """Among the rows `looked_at`. `keys` is an Arrow column, `source` the number of each row's part."""
+    """Search the rows `looked_at`. `keys` is an Arrow column; `source` is the part number of each row."""
     of, again, contested = (np.full(len(person), -1, np.int32) for _ in range(3))
     groups = list(_equal(photos, np.flatnonzero(looked_at)))
     candidates = np.sort(np.concatenate(groups)) if groups else np.empty(0, np.int64)
@@ -71,7 +71,7 @@ def find_duplicates(
 
 
 def _equal(photos: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """The positions, ascending, of each photo that comes more than once."""
+    """Yield the ascending positions of each photo that occurs more than once."""
     high, low = photos[positions].T
     order = np.lexsort((low, high))  # stable
     high, low, positions = high[order], low[order], positions[order]
@@ -84,7 +84,7 @@ def _equal(photos: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> 
 def _faces(
     keys: Any, rows: npt.NDArray[np.int64], source: npt.NDArray[np.int64], parts: Sequence[Part]
 ) -> list[tuple[float, float, float]]:
-    """Centre and spread of each row's landmarks, in pixels of the photo; NaN where there are none."""
+    """Return centre and spread of each row's landmarks, in photo pixels; NaN where there are none."""
     faces = np.full((len(rows), 3), np.nan)
     order = np.argsort(source[rows], kind="stable")
     for here in np.split(order, np.flatnonzero(np.diff(source[rows][order])) + 1) if len(rows) else []:
@@ -99,13 +99,13 @@ def _faces(
 
 
 def _same_face(rows: list[int], faces: dict[int, tuple[float, float, float]]) -> list[list[int]]:
-    """Rows of one photo by face, those that stand alone left out; each is compared with the first of a face."""
+    """Group the rows of one photo by face, leaving out single ones. Each row is compared with the first of a group."""
     found: list[list[int]] = []
     for row in rows:
         x, y, _ = faces[row]
         for other in found:
             x0, y0, spread = faces[other[0]]
-            if not (x - x0) ** 2 + (y - y0) ** 2 > spread**2:  # NaN is anywhere
+            if not (x - x0) ** 2 + (y - y0) ** 2 > spread**2:  # NaN matches any position
                 other.append(row)
                 break
         else:

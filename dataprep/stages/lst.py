@@ -1,4 +1,4 @@
-"""lst (dir2lst): which aligned faces go into the pack, with labels that count up from 0 without gaps."""
+"""lst (dir2lst): select the aligned faces for the pack and assign consecutive labels from 0."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from dataprep.stages.duplicates import CHOICES, Duplicates, Positions, find_dupl
 
 @dataclass(frozen=True, kw_only=True)
 class ListingParams(StageParams):
-    """Which identities are listed, and which are kept for verification."""
+    """Which identities are listed, and which are held out for verification."""
 
-    min_images: int = param(2, "drop identities with fewer aligned images", minimum=1)
+    min_images: int = param(2, "drop identities with fewer aligned images than this", minimum=1)
     holdout: float = param(
-        0.0, "share of the identities to keep out of training, as a verification set", minimum=0.0, maximum=0.9
+        0.0, "share of the identities held out of training as a verification set", minimum=0.0, maximum=0.9
     )
-    seed: int = param(0, "which identities are held out")
-    exclude: str = param("", "a file with identities to leave out, one per line")
+    seed: int = param(0, "seed for choosing the held-out identities")
+    exclude: str = param("", "a file of identities to exclude, one per line")
     duplicates: str = param(
-        "keep", "a face that comes again in a photo with the same bytes is recorded; `within` a person all but the first "
-        "are dropped; `across` people all are, since somebody is named wrongly; `both`", choices=CHOICES
+        "keep", "the same face in photos of equal bytes: keep and record all; within: keep only a person's first; "
+        "across: drop all if the people differ, since one is mislabelled; both", choices=CHOICES
     )  # fmt: skip
 
     def excluded(self) -> frozenset[str]:
@@ -41,7 +41,7 @@ class ListingParams(StageParams):
         try:
             lines = Path(self.exclude).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"--exclude {self.exclude}: {error}") from None
+            raise SourceError(f"the list of identities to exclude cannot be read: {error}") from None
         return frozenset(plain(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
 
 
@@ -52,10 +52,10 @@ class Listing(MergeStage[ListingParams]):
     columns = {
         "label": "int64",  # -1 for held-out identities
         "split": "string",
-        "source": "string",  # the face lies at `face_offset` of this shard's aligned tar
+        "source": "string",  # the shard whose aligned tar holds the face, at `face_offset`
         "face_offset": "int64",
         "face_size": "int64",
-        "duplicate_of": "string",  # the key of the first row, in the listing's order, with this face in this photo
+        "duplicate_of": "string",  # key of the first row in listing order with the same face in the same photo
     }
     Params = ListingParams
 
@@ -68,7 +68,7 @@ class Listing(MergeStage[ListingParams]):
             _check_holdout({name: n for name, n in photos().items() if n >= self.params.min_images}, self.params)
 
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
-        """Rows by identity and key. There may be millions of them: they stay Arrow columns and numpy arrays."""
+        """Sort rows by identity and key. There may be millions, so they stay Arrow columns and NumPy arrays."""
         p, rows = self.params, _gathered(parts)
         excluded = _numbered_too(p.excluded(), rows.names)
         out = np.isin(rows.person, [code for code, name in enumerate(rows.names) if name in excluded])
@@ -113,7 +113,7 @@ def _check_holdout(images: Mapping[str, int], params: ListingParams) -> None:
 
 
 def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
-    """Also the names that the plan numbered: who asks for `anna` to be left out may be meant by `anna~2`."""
+    """Add names that the plan numbered: excluding `anna` also excludes `anna~2`, who may be the same person."""
     forms = {folded(name) for name in excluded}
     return excluded | {name for name in names if "~" in name and folded(name.rpartition("~")[0]) in forms}
 
@@ -136,13 +136,13 @@ def held_out_identities(images: Mapping[str, int], share: float, seed: int) -> f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """Every aligned face, by identity and key: `person` is the position of its identity in `names`, which are sorted."""
+    """All aligned faces, by identity and key. `person` is the index of a face's identity in the sorted `names`."""
 
     table: Any  # key, offset, size
     person: npt.NDArray[np.int64]
     names: list[str]
     photos: npt.NDArray[np.uint64]
-    source: npt.NDArray[np.int64]  # the number of its part
+    source: npt.NDArray[np.int64]  # index of the row's part
 
 
 def _gathered(parts: Sequence[Part]) -> _Rows:
@@ -155,13 +155,13 @@ def _gathered(parts: Sequence[Part]) -> _Rows:
         photos.append(photo_hashes(part, tables[-1]["key"]))
     source = np.repeat(np.arange(len(parts)), [len(table) for table in tables])
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    tables.clear()  # the same again, in thousands of pieces
+    tables.clear()  # `table` holds a combined copy
     pa.default_memory_pool().release_unused()
     identity = table["identity"].combine_chunks()
     unsorted = identity.dictionary.to_pylist()
     rank = np.argsort(np.argsort(np.array(unsorted, object)))
     person = rank[identity.indices.to_numpy()] if len(table) else np.empty(0, np.int64)
-    by = pa.table({"person": person, "key": table["key"]})  # UTF-8 sorts as code points do
+    by = pa.table({"person": person, "key": table["key"]})  # UTF-8 sorts like code points
     order = pc.sort_indices(by, sort_keys=[("person", "ascending"), ("key", "ascending")]).to_numpy()
     return _Rows(
         table=table.select(["key", "offset", "size"]).take(order),
@@ -173,12 +173,12 @@ def _gathered(parts: Sequence[Part]) -> _Rows:
 
 
 class _Losses:
-    """Which rows are lost, and why; the first reason stands."""
+    """Which rows are rejected, and why. The first reason counts."""
 
     def __init__(self, rows: int) -> None:
         self.any = np.zeros(rows, np.bool_)
         self._reasons: list[Reason] = []
-        self._number = np.zeros(rows, np.int8)  # of the reason, from 1
+        self._number = np.zeros(rows, np.int8)  # index of the reason, from 1
         self._details = [_texts([""])]
         self._detail = np.zeros(rows, np.int64)
 
@@ -188,7 +188,7 @@ class _Losses:
         lost: npt.NDArray[np.bool_],
         details: Callable[[npt.NDArray[np.int64]], Any] | None = None,
     ) -> None:
-        """Mark rows as lost; `details` gives the texts for positions."""
+        """Mark rows as rejected. `details` returns the texts for the given positions."""
         positions = np.flatnonzero(lost & ~self.any)
         self.any[positions] = True
         self._reasons.append(reason)

@@ -1,4 +1,4 @@
-"""The stages there are, in the order in which they build on each other."""
+"""All stages, in build order."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 def verb(stage: str) -> str:
-    """The command that runs a stage."""
+    """Return the command-line verb that runs a stage."""
     return {"detect": "align"}.get(stage, stage)

@@ -1,4 +1,4 @@
-"""pack (face2rec): the listed faces as .rec, .idx, .lst and property, or another format, and the held-out as holdout.bin."""
+"""pack (face2rec): write the listed faces as .rec, .idx, .lst and property or another format, and holdout.bin."""
 
 from __future__ import annotations
 
@@ -29,31 +29,34 @@ from dataprep.workspace.payload import PayloadReader
 
 Positions = npt.NDArray[np.int64]
 
-_BATCH = 1000  # rows as Python objects at a time
-_OPEN = 64  # tars at a time
+_BATCH = 1000  # rows held as Python objects
+_OPEN = 64  # tars open at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackParams(StageParams):
-    """The form of the pack."""
+    """Format and layout of the pack."""
 
-    format: str = param("rec", "RecordIO, WebDataset shards, or a folder of images", choices=FORMATS)
-    style: str = param("insightface", "the layout of a .rec: insightface's (face2rec2), or im2rec's flat one, "
+    format: str = param(
+        "rec", "format of the pack: RecordIO, WebDataset shards, or a folder of images", choices=FORMATS
+    )
+    style: str = param("insightface", "layout of a .rec: insightface's (face2rec2), or im2rec's flat layout, "
                        "which DALI reads", choices=STYLES)  # fmt: skip
     shuffle: int | None = param(None, "shuffle the faces with this seed (flat and webdataset)", minimum=0)
     max_part_size: int | None = param(None, "split the pack into parts of at most this many MiB", minimum=1)
-    pairs: int = param(6000, "at most this many pairs in holdout.bin", minimum=20)
-    pairs_seed: int = param(0, "which pairs")
+    pairs: int = param(6000, "maximum number of pairs in holdout.bin", minimum=20)
+    pairs_seed: int = param(0, "seed for choosing the pairs")
     name: str = runtime("train", "the folder under packs/")
-    licence: str = param("", "what pack.json says about the licence of the photos")
+    licence: str = param("", "licence of the photos, recorded in pack.json")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name in ("", ".", "..") or "/" in self.name or self.name.startswith("."):
-            raise UsageError(f"--name {self.name!r}: a plain folder name is needed")
+            raise UsageError(f"the pack name {self.name!r} is not a plain folder name", hint="give another --name")
         if self.shuffle is not None and self.form.layout in ("insightface", "folder"):
             raise UsageError(
-                f"--shuffle: a {self.form.layout} pack is grouped by identity; use --style flat or --format webdataset"
+                f"a {self.form.layout} pack is grouped by identity and cannot be shuffled",
+                hint="leave out --shuffle, or use --style flat or --format webdataset",
             )
 
     @property
@@ -66,7 +69,7 @@ class Pack(MergeStage[PackParams]):
     name = "pack"
     version = 2
     needs = "lst"
-    columns = {"record": "int64"}  # the key in the .rec; null for held-out faces
+    columns = {"record": "int64"}  # key in the .rec; null for held-out faces
     Params = PackParams
 
     def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
@@ -74,8 +77,8 @@ class Pack(MergeStage[PackParams]):
         target = self._target(context)
         if not len(faces.train):
             raise RecordError(
-                "no face is left to pack: `dataprep status` shows where they went "
-                "(an identity needs --min-images aligned faces)"
+                "no face is left to pack",
+                hint="`dataprep status` shows why faces were dropped; an identity needs --min-images aligned faces",
             )
         _check_space(target, faces.bytes, self.params.format)
         staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -112,11 +115,11 @@ class Pack(MergeStage[PackParams]):
         align = AlignParams.from_mapping(context.recipe["align"])
         if align.fit == "none":
             raise UsageError(
-                "align --fit none leaves every face its own size, and a pack has one: align with another --fit, or "
-                "take the faces with `dataprep export`"
+                "the faces were aligned with fit 'none' and differ in size; a pack needs one size",
+                hint="align with another --fit, or write the faces with `dataprep export`",
             )
         width, height = align.width_height
-        # faces that somebody else aligned fit a template that only he knows
+        # the template of faces aligned elsewhere is unknown
         aligned_here = not align.crops and not any(s.get("aligned") or s.get("kind") == "rec" for s in context.sources)
         holdout = (
             self._write_holdout(folder / "holdout.bin", faces) if len(faces.held_out) else {"pairs": 0, "folds": 0}
@@ -137,7 +140,7 @@ class Pack(MergeStage[PackParams]):
         )
 
     def _in_order(self, train: Positions) -> Positions:
-        """The rows to train on, as they go into the pack."""
+        """Return the training rows in the order of the pack."""
         if self.params.shuffle is None:
             return train
         return train[np.random.default_rng(self.params.shuffle).permutation(len(train))]
@@ -148,7 +151,10 @@ class Pack(MergeStage[PackParams]):
         try:
             every = make_pairs(photos, seed=self.params.pairs_seed, at_most=self.params.pairs)
         except RecordError as error:
-            raise RecordError(f"the held-out identities cannot be paired: {error}; hold out more, or none") from None
+            raise RecordError(
+                f"the held-out identities cannot be paired: {error}",
+                hint="hold out more identities with --holdout, or none",
+            ) from None
         pairs = level(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
         names = [name for two in zip(pairs.left, pairs.right, strict=True) for name in two]
         write_bin(path, faces.read_named(names, faces.held_out), pairs.same.tolist())
@@ -156,9 +162,9 @@ class Pack(MergeStage[PackParams]):
 
 
 class _Faces:
-    """The listed faces: Arrow columns of the listing, positions in it, and images from the tars of the align stage.
+    """The listed faces: Arrow columns of the listing, row positions, and images from the tars of the align stage.
 
-    Rows become Python objects a thousand at a time, and a few tars are open at a time: there may be thousands of them.
+    There may be thousands of shards, so rows become Python objects a thousand at a time and few tars are open at once.
     """
 
     def __init__(self, parts: Sequence[Part], context: MergeContext) -> None:
@@ -189,7 +195,7 @@ class _Faces:
                 yield Face(name=name, label=row["label"], identity=row["identity"], image=image)
 
     def by_identity(self, positions: Positions) -> dict[str, list[str]]:
-        """Keys by identity."""
+        """Return keys grouped by identity."""
         chosen = self._table.select(["key", "identity"]).take(positions)
         found: dict[str, list[str]] = {}
         for key, identity in zip(chosen["key"].to_pylist(), chosen["identity"].to_pylist(), strict=True):
@@ -197,7 +203,7 @@ class _Faces:
         return found
 
     def read_named(self, names: Sequence[str], positions: Positions) -> list[bytes]:
-        """The images of these keys, which are among the positions."""
+        """Return the images of these keys, which are among the positions."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -207,7 +213,7 @@ class _Faces:
         return [self._image(rows[name]) for name in names]
 
     def numbered(self, order: Positions, first: int) -> Any:
-        """The pack's ledger: each face's number in the pack, in `order` from `first`; null for those held out."""
+        """Return the pack's ledger: the record number of each face, in `order` from `first`; null if held out."""
         import pyarrow as pa
 
         record = np.full(len(self._table), -1, np.int64)
@@ -238,7 +244,9 @@ class _Faces:
 
 def _check_space(target: Path, payload: int, format: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    needed = int(payload * (1.05 if format == "rec" else 1.6)) + (16 << 20)  # blocks of tars and of disks
+    needed = int(payload * (1.05 if format == "rec" else 1.6)) + (16 << 20)  # overhead of tar and file system blocks
     free = shutil.disk_usage(target.parent).free
     if free < needed:
-        raise RecordError(f"{target}: the pack needs about {needed >> 20} MiB, {free >> 20} MiB are free on that disk")
+        raise RecordError(
+            f"{target}: the pack needs about {needed >> 20} MiB, but only {free >> 20} MiB are free on the disk"
+        )

@@ -1,4 +1,4 @@
-"""validate: is it a photo, whole and usable? Records what it is; never rewrites it."""
+"""validate: check that each file is a complete, usable photo and record its properties. Never rewrites it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from dataprep.types import Row
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateParams(StageParams):
-    """What counts as a usable photo."""
+    """Criteria for a usable photo."""
 
     min_side: int = param(32, "drop photos whose shorter side is below this many pixels", minimum=1)
-    max_pixels: int = param(178_956_970, "drop photos with more pixels: decompression bombs", minimum=1)
-    other_formats: str = param("keep", "PNG, WebP, BMP and still GIF, also those named .jpg", choices=("keep", "drop"))
+    max_pixels: int = param(178_956_970, "drop photos with more pixels than this (decompression bombs)", minimum=1)
+    other_formats: str = param(
+        "keep", "keep or drop PNG, WebP, BMP and still GIF, including those named .jpg", choices=("keep", "drop")
+    )
     codec: str = param("pillow", "JPEG decoder for this and all later stages", choices=CODECS)
 
 
@@ -51,7 +53,7 @@ class Validate(MapStage[ValidateParams]):
         except OSError as error:
             return item.lost(Reason.UNREADABLE, f"{item.sample.path}: {error.strerror or error}")
         doubt = suspicion(data)
-        if doubt and doubt[0] is not Reason.TRUNCATED:  # whether it is cut short, the decoder knows better
+        if doubt and doubt[0] is not Reason.TRUNCATED:  # the decoder decides on truncation
             return item.lost(*doubt)
         try:
             header = item.photo.header
@@ -63,7 +65,7 @@ class Validate(MapStage[ValidateParams]):
             return item.lost(Reason.TOO_SMALL, f"{header.width}x{header.height}")
         if header.format != "jpeg" and self.params.other_formats == "drop":
             named = Path(item.sample.url or item.sample.path).suffix
-            return item.lost(Reason.WRONG_TYPE, f"{header.format} named {named or 'without a suffix'}")
+            return item.lost(Reason.WRONG_TYPE, f"{header.format}, {'suffix ' + named if named else 'no suffix'}")
         return item.ok(
             format=header.format,
             mode=header.mode,

@@ -1,7 +1,7 @@
-"""The journal of a shard that is being downloaded: what has come in survives a kill, one photo at a time.
+"""The journal of a shard being downloaded: each finished photo survives a kill.
 
-Beside each other lie the tar under construction and one JSON line per finished sample. A line counts if the payload it
-speaks of is there, whole; so a kill between the two, or a lost disk cache, costs that sample and no more.
+It consists of the unfinished tar and a file with one JSON line per finished sample. A line is valid only if its payload
+is complete. A kill between the two writes, or a lost disk cache, therefore costs only the affected samples.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _BLOCK = 512
 
 
 class Journal:
-    """One shard's journal. Open it, `record` rows as they come, `commit` when all are there.
+    """One shard's journal. Open it, `record` rows as they arrive, and `commit` when all are recorded.
 
-    `record` and `commit` raise OSError when the disk is full, and leave the journal as it was: they may be called again.
+    `record` and `commit` raise OSError if the disk is full. The journal is then unchanged, and both may be retried.
     """
 
     def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
-        """Resume the shard's journal; without one, begin it from the committed shard less the reasons in `redo`.
+        """Resume the shard's journal, or start it from the committed shard without the rows whose reason is in `redo`.
 
-        A journal that is there loses its rows of these reasons too, but of each reason once only: what a retry has
-        recorded before a kill stays.
+        An existing journal also drops its rows with these reasons, but only once per reason, so that the results of a
+        retry recorded before a kill are kept.
         """
         self._directory = directory
         self._shard = shard
@@ -58,13 +58,13 @@ class Journal:
 
     @property
     def folder(self) -> Path:
-        """Where the journals lie."""
+        """The folder of the journals."""
         return self._lines_path.parent
 
     def record(self, *rows: Row) -> None:
-        """Append finished samples, payloads first; a row whose key is there already takes that one's place.
+        """Append finished samples, payloads first. A row replaces an earlier row with the same key.
 
-        `sha256` among a row's values is its payload's, if somebody computed it before.
+        A `sha256` among a row's values is used as the hash of its payload.
         """
         framed: list[bytes] = []
         lines: list[bytes] = []
@@ -86,7 +86,7 @@ class Journal:
             self._take(flat)
 
     def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
-        """Commit the shard, rows in the given order of keys, and remove the journal."""
+        """Commit the shard with its rows in the given order of keys, and remove the journal."""
         linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
@@ -96,7 +96,7 @@ class Journal:
             if not self._ended:
                 self._append(END, b"")
                 self._ended = True
-            # a second name for the same file: should a kill come before the marker, the journal is still whole
+            # a hard link, so that the journal stays complete if a kill comes before the marker
             os.link(self._tar_path, linked)
             rows, sha256 = [self.rows[key] for key in order], self._hash.hexdigest()
         marker = self._directory.commit_flat(
@@ -119,7 +119,7 @@ class Journal:
         self.rows[row["key"]] = row
 
     def _rewritten(self, order: Sequence[str], target: Path) -> tuple[list[dict[str, Any]], str]:
-        """A tar without the payloads of rows that others took the place of: the rows with their new offsets, its hash."""
+        """Write a tar without the payloads of replaced rows. Returns rows with new offsets, and the tar's hash."""
         reader = PayloadReader(self._tar_path)
         rows = []
         with open(target, "wb") as stream:
@@ -134,7 +134,7 @@ class Journal:
         return rows, sha256
 
     def _append(self, framed: bytes, line: bytes) -> None:
-        """Write to both files, or to none."""
+        """Write to both files, or to neither."""
         try:
             _write(self._tar, framed)
             _write(self._lines, line)
@@ -147,8 +147,8 @@ class Journal:
         self._lines_end += len(line)
 
     def _drop_committed(self, marker: Marker) -> None:
-        """Remove the journal that a kill right after its commit left behind: its tar is the committed one, or it is of
-        a retry that was begun from another commit."""
+        """Remove a journal left by a kill right after its commit: its tar is the committed one, or it belongs to a
+        retry that started from another commit."""
         committed = self._directory.folder / f"data/{marker.data}"
         same = marker.data and self._tar_path.exists() and self._tar_path.samefile(committed)
         if same or _head(self._lines_path).get("of", marker.rows) != marker.rows:
@@ -180,9 +180,9 @@ class Journal:
         os.replace(lines, self._lines_path)
 
     def _resume(self, redo: frozenset[str], *, of: str | None) -> None:
-        """Read what an earlier run left, drop what is torn or to be asked again, and stand ready to append.
+        """Read the journal of an earlier run, drop incomplete rows and rows to be retried, and open it for appending.
 
-        The reasons that were dropped, and the commit that the journal was begun from, stand in a line before the rows.
+        The first line holds the reasons dropped so far and the commit from which the journal started.
         """
         dropped = frozenset(_head(self._lines_path).get("redo", ()))
         self._hash = hashlib.sha256()
@@ -228,13 +228,13 @@ def _header_size(key: str, body: bytes) -> int:
 
 
 def _after(row: Mapping[str, Any]) -> int:
-    """Where the tar member of a row's payload ends."""
+    """Return the end of the tar member of a row's payload."""
     end = int(row["offset"]) + int(row["size"])
     return end + (-int(row["size"]) % _BLOCK)
 
 
 def _head(path: Path) -> dict[str, Any]:
-    """The line before the rows, which only the journal of a retry has."""
+    """Return the line before the rows; only the journal of a retry has one."""
     try:
         with open(path, "rb") as lines:
             first = json.loads(lines.readline())
@@ -244,7 +244,7 @@ def _head(path: Path) -> dict[str, Any]:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines before the first one that a kill cut short."""
+    """Return the lines before the first incomplete one."""
     if not path.exists():
         return []
     rows = []

@@ -1,4 +1,4 @@
-"""Ledgers: one row per sample that reached a stage. Parquet, so that any tool can ask them questions."""
+"""Ledgers: one row per sample that reached a stage, in Parquet, which any tool can query."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PLACE = ("offset", "size", "sha256")  # of the payload in the shard's tar
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Any:
-    """Flat rows as an Arrow table; `columns` gives the stage's own columns as Arrow type names (`int32`, `list<float>`)."""
+    """Convert flat rows to an Arrow table. `columns` maps the stage's columns to Arrow types such as `int32`."""
     import pyarrow as pa
 
     return pa.Table.from_pylist(list(rows), schema=_schema(columns))
 
 
 def completed(table: Any, columns: Mapping[str, str]) -> Any:
-    """A table with all columns of a ledger, in their order; those that it lacks are null."""
+    """Return the table with all columns of a ledger in order; missing columns are null."""
     import pyarrow as pa
 
     schema = _schema(columns)
@@ -45,8 +45,8 @@ def write_ledger(stream: IO[bytes], table: Any) -> None:
 def read_table(
     path: Path, columns: Sequence[str] | None = None, *, ok: bool = False, repeated: Sequence[str] = ()
 ) -> Any:
-    """A ledger as an Arrow table; with `ok`, the rows that stood the stage. Columns named in `repeated`, which hold the
-    same few texts again and again, come dictionary-encoded. WorkspaceError if the file is missing or damaged."""
+    """Read a ledger as an Arrow table; with `ok`, only the ok rows. Columns in `repeated`, which hold few distinct
+    texts, are dictionary-encoded. Raises WorkspaceError if the file is missing or damaged."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -56,22 +56,20 @@ def read_table(
         with pq.ParquetFile(path, read_dictionary=list(repeated)) as file:
             table = file.read(wanted)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise WorkspaceError(
-            f"{path} cannot be read ({error}); remove its marker under done/ to make it again"
-        ) from None
+        raise WorkspaceError(f"{path} cannot be read ({error}); remove its marker under done/ to recreate it") from None
     if ok:
         table = table.filter(pc.equal(table["verdict"], "ok"))
     return table if columns is None else table.select(columns)
 
 
 def read_ledger(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Flat rows in plan order; WorkspaceError if the file is missing or damaged."""
+    """Read flat rows in plan order. Raises WorkspaceError if the file is missing or damaged."""
     rows: list[dict[str, Any]] = read_table(path, columns).to_pylist()
     return rows
 
 
 def flat(row: Row, place: tuple[int, int, str] | None) -> dict[str, Any]:
-    """A row as the ledger stores it; `place` is (offset, size, sha256) of its payload."""
+    """Return a row as stored in the ledger. `place` is (offset, size, sha256) of its payload."""
     return {
         "key": row.key,
         "identity": row.identity,
@@ -84,7 +82,7 @@ def flat(row: Row, place: tuple[int, int, str] | None) -> dict[str, Any]:
 
 
 def row_of(found: Mapping[str, Any]) -> Row:
-    """The row that was stored, without its payload; the payload's place is among its values."""
+    """Return the stored row without its payload; the place of the payload is among its values."""
     values = {name: value for name, value in found.items() if name not in COMMON}
     return Row(
         key=found["key"],
@@ -96,7 +94,7 @@ def row_of(found: Mapping[str, Any]) -> Row:
 
 
 def counts(table: Any) -> dict[str, Any]:
-    """The account of a ledger: {"in": n, "ok": n, "dropped": {reason: n}, "failed": {reason: n}}."""
+    """Return the counts of a ledger: {"in": n, "ok": n, "dropped": {reason: n}, "failed": {reason: n}}."""
     grouped = table.select(["verdict", "reason"]).group_by(["verdict", "reason"]).aggregate([([], "count_all")])
     ok = 0
     lost: dict[str, dict[str, int]] = {"dropped": {}, "failed": {}}
@@ -109,7 +107,7 @@ def counts(table: Any) -> dict[str, Any]:
 
 
 def add_counts(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The sum of several accounts."""
+    """Return the sum of several counts."""
     dropped: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     total = ok = 0
@@ -122,16 +120,16 @@ def add_counts(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def digest(upstream: str, rows: Iterable[Mapping[str, Any]], counted: Sequence[str]) -> str:
-    """What later stages depend on: keys, verdicts, payloads and the `counted` columns, on top of what came before.
+    """Hash what later stages depend on: the upstream digest, keys, verdicts, payloads and the `counted` columns.
 
-    Times, attempts and the reasons of what is lost are left out, so that a retry in vain makes nothing run again.
+    Times, attempts and reasons are left out, so that an unsuccessful retry does not rerun later stages.
     """
     names = ("key", "verdict", "sha256", *counted)
     return _digest(upstream, ([row.get(name) for name in names] for row in rows))
 
 
 def digest_of_table(upstream: str, table: Any, counted: Sequence[str]) -> str:
-    """The same for a large table, if its columns keep every bit of the rows."""
+    """The same digest for a large table, if its columns store the rows without loss."""
     chosen = table.select(["key", "verdict", "sha256", *counted])
     batches = (batch.to_pydict().values() for batch in chosen.to_batches(max_chunksize=10_000))
     return _digest(upstream, (line for columns in batches for line in zip(*columns, strict=True)))

@@ -1,4 +1,4 @@
-"""The images of a shard: one tar per shard, written once, read by offset. Any tar program, and WebDataset, reads it."""
+"""The images of a shard: one tar, written once and read by offset. Any tar program and WebDataset can read it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataprep.tar import END, member, member_name
 
 
 class PayloadWriter:
-    """Appends members to a stream; says where each payload lies and what the whole hashes to."""
+    """Appends members to a stream. Returns the place of each payload and the hash of the archive."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -20,13 +20,13 @@ class PayloadWriter:
         self._hash = hashlib.sha256()
 
     def add(self, key: str, data: bytes) -> tuple[int, int, str]:
-        """(offset, size, sha256) of the payload."""
+        """Append a payload; return its (offset, size, sha256)."""
         framed, start = member(member_name(key, data), data)
         self._write(framed)
         return self._position - len(framed) + start, len(data), hashlib.sha256(data).hexdigest()
 
     def finish(self) -> str:
-        """Close the archive; the SHA-256 of all of it."""
+        """Finish the archive; return its SHA-256."""
         self._write(END)
         return self._hash.hexdigest()
 
@@ -37,7 +37,7 @@ class PayloadWriter:
 
 
 class PayloadReader:
-    """Payloads by offset and size."""
+    """Reads payloads by offset and size."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,14 +45,14 @@ class PayloadReader:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise WorkspaceError(
-                f"{path}: {error.strerror}; remove the shard's marker under done/ to make it again"
+                f"{path}: {error.strerror}; remove the shard's marker under done/ to recreate it"
             ) from None
 
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
             raise WorkspaceError(
-                f"{self._path} ends before byte {offset + size}; remove the shard's marker under done/"
+                f"{self._path} ends before byte {offset + size}; remove the shard's marker under done/ to recreate it"
             )
         return data
 

@@ -1,4 +1,4 @@
-"""The frozen plan: which samples there are, in shards. A source that grows, or another one, appends a generation."""
+"""The plan: the list of samples, in shards, which never change. Planning new samples appends a generation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dataprep.workspace.plan_table import Table
 
 
 class Shard(NamedTuple):
-    """A unit of work and of commit. `remote` samples lie behind URLs; the others on this disk."""
+    """A unit of work and of commit. Its samples are either all `remote` (behind URLs) or all local files."""
 
     id: str
     size: int
@@ -32,7 +32,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What one planning added: the source, a digest of its lists, and its shards."""
+    """The samples added by one import: the source, a digest of its lists, and the new shards."""
 
     number: int
     source: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Generation:
 
 
 class Plan:
-    """The generations under WORKSPACE/plan. `known` counts the samples of the last list that were in it before."""
+    """The generations under WORKSPACE/plan. `known` counts the samples of the last list that were already planned."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder, self.known = folder, 0
@@ -60,7 +60,7 @@ class Plan:
         return sum(generation.count for generation in self.generations)
 
     def samples(self, shard: Shard) -> list[Sample]:
-        """The samples of a shard in plan order."""
+        """Return the samples of a shard in plan order."""
         return columns.samples_of(self._table(shard))
 
     def photos_per_identity(self) -> dict[str, int]:
@@ -74,13 +74,13 @@ class Plan:
     def add(
         self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample | Table]
     ) -> Generation | None:
-        """Freeze the samples that no generation holds yet; None if there are none. A table (workspace/plan_table.py) stands
-        for as many samples as it has rows."""
+        """Add the samples that no generation holds yet as a new generation; return None if there are none. Each row of
+        a table (workspace/plan_table.py) is a sample."""
         with locked(self._folder.path, "the plan"):
             self.generations = self._read_all()  # another process may have planned since
             number = len(self.generations)
             shards: list[Shard] = []
-            for left in self._folder.path.glob(".*.tmp"):  # by a planning that was killed
+            for left in self._folder.path.glob(".*.tmp"):  # left by a killed process
                 left.unlink()
             groups = _groups(self.fresh(samples))
             self._folder.put_all(_files(groups, number, shards))
@@ -101,7 +101,7 @@ class Plan:
             return generation
 
     def fresh(self, samples: Iterable[Sample | Table]) -> Iterator[Table]:
-        """The samples that no generation holds yet, as they would be planned."""
+        """Yield the samples that no generation holds yet, as they would be planned."""
         self.known = 0
 
         def counted() -> Iterator[Table]:
@@ -114,7 +114,7 @@ class Plan:
             yield table
 
     def knows(self, source: Mapping[str, Any], source_digest: str) -> bool:
-        """Whether exactly this list was planned before, so that nothing in it can be new."""
+        """Whether exactly this list was planned before, so that it contains no new samples."""
         return any(
             generation.source_digest == source_digest and dict(generation.source) == dict(source)
             for generation in self.generations
@@ -135,7 +135,7 @@ class Plan:
                 return file.read(names)
         except (OSError, ValueError) as error:
             raise WorkspaceError(
-                f"{path} cannot be read ({error}); restore it, or plan anew in another workspace"
+                f"{path} cannot be read ({error}); restore it, or start again in another workspace"
             ) from None
 
     def _read_all(self) -> list[Generation]:
@@ -156,9 +156,9 @@ class Plan:
 
 
 def _groups(tables: Iterable[Table]) -> Iterator[Table]:
-    """Shards of 1,000 samples; of 10,000 from ten million on; smaller ones for small sets, so that all cores have work.
+    """Yield shards of 1,000 samples, or 10,000 after ten million samples; smaller for small sets, to use all cores.
 
-    Samples on this disk and samples behind URLs never share a shard.
+    Local samples and samples behind URLs never share a shard.
     """
     import pyarrow as pa
 
@@ -183,7 +183,7 @@ def _groups(tables: Iterable[Table]) -> Iterator[Table]:
 
 
 def _by_kind(tables: Iterable[Table]) -> Iterator[tuple[bool, Table]]:
-    """The tables in parts: (whether they lie on this disk, samples of which all do or none does)."""
+    """Split the tables into parts that are all local or all remote: (whether local, part)."""
     for table in tables:
         local = (table["path"].to_numpy() != "").astype(np.int8)
         for begin, end in pairwise([0, *(np.flatnonzero(np.diff(local)) + 1).tolist(), len(table)]):
@@ -191,7 +191,7 @@ def _by_kind(tables: Iterable[Table]) -> Iterator[tuple[bool, Table]]:
 
 
 def _files(groups: Iterable[Table], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
-    """The shards' files by name; `shards` gets the shards themselves."""
+    """Yield (name, content) of the shards' files, and append the shards to `shards`."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

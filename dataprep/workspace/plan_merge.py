@@ -1,12 +1,12 @@
-"""Which samples of a list are not planned yet, and under which names they will be.
+"""Finds the samples of a list that are not planned yet, and assigns their names.
 
-Names that are one to a disk which tells no cases, or no ways to write an accent, apart are parted by a number: `anna`
-beside `Anna` becomes the identity `anna~2`, and a key that stands for another photo `Ann/1~2`. What is planned keeps its
-name wherever a list that grew has it now: the names given before are part of the answer, not the order.
+Some file systems ignore case or Unicode normalisation. Names that are equal there get a number: `anna` beside `Anna`
+becomes the identity `anna~2`, and a key already used for another photo becomes `Ann/1~2`. Planned samples keep their
+names when a list grows, wherever they are in it now: the result depends on earlier names, not on the order.
 
-Keys and places are compared by 64-bit hashes in sorted arrays: 16 bytes for a planned sample, 8 for one of the list. That
-a photo is taken for a planned one needs equal hashes of both, 128 bits. Should two keys have the same hash, the later
-one's photo gets a number that it would not have needed, and always the same one.
+Keys and places are compared by 64-bit hashes in sorted arrays: 16 bytes per planned sample, 8 per sample of the list. A
+photo is mistaken for a planned one only if both hashes, 128 bits, are equal. If the hashes of two keys collide, the
+later photo gets a number that it did not need, and it is always the same number.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import numpy.typing as npt
 from dataprep.names import folded
 from dataprep.workspace.plan_table import Table, with_column
 
-_MANY = 16  # from this number of namesakes on, it is remembered where to go on counting
+_MANY = 16  # above this number of equal keys, the next free number is cached
 
 _Hashes = npt.NDArray[np.uint64]
 
 
 class Planned(NamedTuple):
-    """A shard of the plan: keys, where their photos lie as `places_of` says it, and each identity once."""
+    """A shard of the plan: its keys, the places of their photos (see `places_of`), and its distinct identities."""
 
     keys: Sequence[str]
     places: Sequence[str]
@@ -38,10 +38,10 @@ class Planned(NamedTuple):
 
 
 def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table]:
-    """Tables (plan_table.py) of the samples that are not planned yet, renamed where they must be. Nothing vanishes."""
+    """Yield tables (plan_table.py) of the samples not planned yet, renamed where necessary. No sample is lost."""
     identities = _Identities()
     known, seen = _Known(planned, identities), _Seen()
-    lowest: dict[int, int] = {}  # by the hash of a key with many namesakes: all numbers below are taken
+    lowest: dict[int, int] = {}  # by hash of a key with many equals: all smaller numbers are taken
     for table in map(identities.named, filter(len, tables)):
         keys = table["key"].to_pylist()
         shorts = _hashes(map(folded, keys))
@@ -81,8 +81,8 @@ def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table
 
 
 def places_of(table: Table) -> Any:
-    """Where each photo lies; two samples of one key and one place are the same. A line that stands for no photo is told
-    by its key, which is made of what it says."""
+    """Return the place of each photo. Two samples with equal key and place are the same. A line without a photo is
+    identified by its key, a hash of its content."""
     import pyarrow.compute as pc
 
     offset = table["offset"].cast("string").fill_null("")
@@ -90,7 +90,7 @@ def places_of(table: Table) -> Any:
 
 
 class _Places:
-    """The hashed places of a table's samples; most tables are never asked."""
+    """The hashed places of a table's samples, computed on demand; most tables do not need them."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -105,17 +105,17 @@ class _Places:
 
 
 class _Identities:
-    """The identities that are there, and the names of those that come."""
+    """The names of planned identities, and those assigned to new ones."""
 
     def __init__(self) -> None:
-        self._claimed: dict[str, str] = {}  # by the folded name
+        self._claimed: dict[str, str] = {}  # by folded name
         self._names: dict[str, str] = {}
 
     def claim(self, identity: str) -> None:
         self._claimed.setdefault(folded(identity), identity)
 
     def named(self, table: Table) -> Table:
-        """The table under its identities, or numbered ones if a disk would take those for others that are there."""
+        """Return the table with its identities, numbered where a file system would confuse them with existing ones."""
         met = table["identity"].unique().to_pylist()
         for identity in met:
             if identity not in self._names:
@@ -128,7 +128,7 @@ class _Identities:
         return with_column(with_column(table, "identity", after), "key", keys)
 
     def _name(self, identity: str) -> str:
-        """One that ends in a number as it comes gets another, so that it is never taken for one that was numbered here."""
+        """Return a free name. An identity that already ends in ~NUMBER gets another number, to avoid confusion."""
         first = f"{identity}~1" if re.search(r"~\d+$", identity) else identity
         for number in itertools.count(1):
             name = first if number == 1 else f"{identity}~{number}"
@@ -138,7 +138,7 @@ class _Identities:
 
 
 class _Known:
-    """The places of planned samples by the hashes of their keys."""
+    """The places of planned samples, by hash of their keys."""
 
     def __init__(self, planned: Iterable[Planned], identities: _Identities) -> None:
         keys, places = [_hashes([])], [_hashes([])]
@@ -152,7 +152,7 @@ class _Known:
         self._keys, self._places = unsorted[order], np.concatenate(places)[order]
 
     def places(self, keys: _Hashes) -> list[int | None]:
-        """The hashed place of each planned key; None for the others."""
+        """Return the hashed place of each planned key, None for other keys."""
         if not len(self._keys):
             return [None] * len(keys)
         at = np.searchsorted(self._keys, keys)
@@ -165,14 +165,14 @@ class _Known:
 
 
 class _Seen:
-    """A growing set of hashes: sorted runs, each at least twice as long as the next."""
+    """A growing set of hashes, kept as sorted runs, each at least twice as long as the next."""
 
     def __init__(self) -> None:
         self._runs: list[_Hashes] = []
 
     def add(self, run: _Hashes) -> None:
         while self._runs and len(self._runs[-1]) < 2 * len(run):
-            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")  # which merges what is sorted
+            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")  # merges sorted runs
         self._runs.append(run)
 
     def has(self, keys: _Hashes) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""The columns of a plan: samples as an Arrow table and back. Of millions, a table costs far less than objects."""
+"""The columns of a plan: converts samples to an Arrow table and back. A table of millions needs far less memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from dataprep.reasons import Reason
 from dataprep.types import Box, Sample
 
-Table = Any  # pyarrow has no types
+Table = Any  # pyarrow has no type hints
 
 _CHUNK = 20_000  # samples in memory at a time
 
@@ -26,7 +26,7 @@ def schema() -> Any:
             ("aligned", pa.bool_()),
             ("box", pa.list_(pa.float64())),
             ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5
-            ("hash", pa.string()),  # older plans lack this column and the one before
+            ("hash", pa.string()),  # older plans lack this column and the previous one
         ]
     )
 
@@ -45,7 +45,7 @@ def table_of(samples: Sequence[Sample]) -> Table:
 
 
 def photos(person: str, names: Any, urls: Any, boxes: Sequence[Any]) -> Table:
-    """The table of one person's photos behind URLs: arrays of their names and URLs, and of the four sides of the boxes
+    """Return the table of one person's photos behind URLs, from arrays of names, URLs and the four sides of the boxes
     in the stored pixel grid."""
     import numpy as np
     import pyarrow as pa
@@ -67,7 +67,7 @@ def photos(person: str, names: Any, urls: Any, boxes: Sequence[Any]) -> Table:
 
 
 def tables(listed: Iterable[Sample | Table]) -> Iterator[Table]:
-    """The same in tables only: samples are gathered, tables stay as they are."""
+    """Convert to tables only: samples are collected into tables, tables pass through unchanged."""
     for single, run in itertools.groupby(listed, key=lambda one: isinstance(one, Sample)):
         if not single:
             yield from run
@@ -88,7 +88,7 @@ def with_column(table: Table, name: str, values: Sequence[Any]) -> Table:
 
 
 def digest(table: Table) -> str:
-    """Of the values alone, however they lie in memory or in a file."""
+    """Hash the values only, independent of their layout in memory or in a file."""
     import pyarrow.compute as pc
 
     state = hashlib.sha256()

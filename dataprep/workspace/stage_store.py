@@ -1,4 +1,4 @@
-"""The directory of one stage with one set of parameters: payloads, ledgers, and the markers that make them count."""
+"""The directory of one stage with one set of parameters: payloads, ledgers and the markers that commit them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dataprep.workspace.payload import PayloadReader, PayloadWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
-    """The commit of one shard: which files hold it, what it builds on, what it is, and the account."""
+    """The commit marker of one shard: its files, the digests of its input and output, and its counts."""
 
     shard: str
     rows: str
@@ -36,7 +36,7 @@ class Marker:
 
 
 class StageDir:
-    """WORKSPACE/stages/NAME@FINGERPRINT. `columns` are the ledger's own columns, `counted` those in the digest."""
+    """WORKSPACE/stages/NAME@FINGERPRINT. `columns` are the stage's ledger columns, `counted` those in the digest."""
 
     def __init__(self, folder: Folder, *, name: str, columns: Mapping[str, str], counted: Sequence[str]) -> None:
         self.folder = folder
@@ -44,10 +44,10 @@ class StageDir:
         self._columns = columns
         self._counted = counted
 
-    # what was done --------------------------------------------------------------------------------------------------
+    # finished work --------------------------------------------------------------------------------------------------
 
     def markers(self) -> dict[str, Marker]:
-        """The markers by shard."""
+        """Return the markers by shard."""
         found = {}
         for name in self.folder.folder("done").names("*.json"):
             marker = self.marker(name[:-5])
@@ -63,23 +63,23 @@ class StageDir:
             return Marker(**values)
         except TypeError as error:
             path = self.folder / f"done/{shard}.json"
-            raise WorkspaceError(f"{path} is not a marker ({error}); remove it to redo the shard") from None
+            raise WorkspaceError(f"{path} is not a valid marker ({error}); remove it to redo the shard") from None
 
     def rows(self, marker: Marker, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The ledger of a committed shard, flat, in plan order."""
+        """Return the ledger of a committed shard as flat rows, in plan order."""
         return ledger.read_ledger(self.rows_path(marker), columns)
 
     def rows_path(self, marker: Marker) -> Path:
         return self.folder / f"rows/{marker.rows}"
 
     def payloads(self, marker: Marker) -> PayloadReader:
-        """The committed images of a shard."""
+        """Return a reader of the committed images of a shard."""
         return PayloadReader(self.folder / f"data/{marker.data}")
 
-    # what is asked for ----------------------------------------------------------------------------------------------
+    # retry requests -------------------------------------------------------------------------------------------------
 
     def retries(self) -> dict[str, list[str]]:
-        """Shards that are to run again, with the reasons of the samples that this is about."""
+        """Return the shards to be rerun, with the reasons of the samples to be retried."""
         asked = self.folder.folder("retry")
         return {name[:-5]: asked.get_json(name) for name in asked.names("*.json")}
 
@@ -87,7 +87,7 @@ class StageDir:
         self.ask_retries({shard: reasons})
 
     def ask_retries(self, asked: Mapping[str, Sequence[str]]) -> None:
-        """Ask for the samples that were lost for these reasons, by shard; what was asked for before stays."""
+        """Request retries of the samples lost for these reasons, by shard, in addition to earlier requests."""
         before = self.retries()
         wanted = {shard: sorted({*before.get(shard, ()), *reasons}) for shard, reasons in asked.items()}
         self.folder.folder("retry").put_all(
@@ -97,7 +97,7 @@ class StageDir:
     # commits --------------------------------------------------------------------------------------------------------
 
     def describe(self, values: Mapping[str, Any]) -> None:
-        """Write stage.json, for people and for the check of versions."""
+        """Write stage.json, for inspection and for the version check."""
         self.folder.put_json("stage.json", values)
 
     def described(self) -> dict[str, Any] | None:
@@ -113,7 +113,7 @@ class StageDir:
         seconds: float,
         extra: Mapping[str, Any] | None = None,
     ) -> Marker:
-        """Write the payloads and the ledger of a shard, then its marker."""
+        """Write the payloads and the ledger of a shard, and then its marker."""
         places: list[tuple[int, int, str] | None] = [None] * len(rows)
         if any(row.payload is not None for row in rows):
             with self._scratch(f"data/{shard}") as (scratch, stream):
@@ -137,7 +137,7 @@ class StageDir:
         seconds: float,
         extra: Mapping[str, Any] | None = None,
     ) -> Marker:
-        """Commit flat rows and a finished payload file (its path in this directory, its SHA-256)."""
+        """Commit flat rows and a finished payload file, given as (path in this directory, SHA-256)."""
         digest = ledger.digest(upstream, rows, self._counted)
         table = ledger.as_table(rows, self._columns)
         return self._commit(shard, table, digest, data=data, upstream=upstream, seconds=seconds, extra=extra)
@@ -145,7 +145,7 @@ class StageDir:
     def commit_table(
         self, shard: str, table: Any, *, upstream: str, seconds: float, extra: Mapping[str, Any] | None = None
     ) -> Marker:
-        """Commit rows that come as an Arrow table, without payloads; columns that it lacks are null."""
+        """Commit rows given as an Arrow table, without payloads; missing columns are null."""
         complete = ledger.completed(table, self._columns)
         digest = ledger.digest_of_table(upstream, complete, self._counted)
         return self._commit(shard, complete, digest, data=None, upstream=upstream, seconds=seconds, extra=extra)
@@ -161,7 +161,7 @@ class StageDir:
         seconds: float,
         extra: Mapping[str, Any] | None,
     ) -> Marker:
-        """Payload and ledger get names that hold their hash; the marker, renamed into place last, is the only point of
+        """Publish payload and ledger under names with their hash, and then the marker. The rename of the marker is the
         commit."""
         data_name, data_bytes = None, 0
         if data is not None:
@@ -192,7 +192,7 @@ class StageDir:
         return marker
 
     def garbage(self) -> list[Path]:
-        """Files that no marker names: left by kills, or replaced by a later commit. Not for use while a run writes."""
+        """Return files that no marker references: left by kills or replaced. Not safe while a run is writing."""
         named = set()
         for marker in self.markers().values():
             named |= {f"rows/{marker.rows}", f"data/{marker.data}"}
@@ -205,15 +205,15 @@ class StageDir:
         return sorted([*found, *(self.folder / "done").glob(".*.tmp"), *self.folder.path.glob(".*.tmp")])
 
     def sweep(self) -> None:
-        """Remove what later commits took the place of: a ledger read by `rows/*.parquet` has every sample once, and a
-        retry does not double the photos. For who holds the lock."""
-        with contextlib.suppress(OSError):  # no run fails for the sake of tidiness
+        """Remove unreferenced files, so that `rows/*.parquet` holds every sample once and a retry does not double the
+        photos. The caller must hold the lock."""
+        with contextlib.suppress(OSError):  # a failed cleanup must not fail the run
             for path in self.garbage():
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _scratch(self, stem: str) -> Iterator[tuple[Path, IO[bytes]]]:
-        """A file to write and to publish after the block; one that cannot be written, on a full disk say, is removed."""
+        """A temporary file to write, and to publish after the block. It is removed on an error, such as a full disk."""
         target = self.folder / f"{stem}.{os.getpid()}-{time.monotonic_ns():x}.tmp"
         target.parent.mkdir(parents=True, exist_ok=True)
         path = target.with_name(f".{target.name}")
@@ -226,7 +226,7 @@ class StageDir:
 
 
 def _publish(scratch: Path, target: Path) -> None:
-    """Make a finished file durable and give it its name; equal names mean equal content, so replacing is harmless."""
+    """Fsync a finished file and rename it. Equal names mean equal content, so replacing a file is harmless."""
     with open(scratch, "rb") as stream:
         os.fsync(stream.fileno())
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The workspace on disk: its plan, its recipe (the parameters last asked for), its stage directories."""
+"""The workspace on disk: its plan, its recipe (the parameters used last) and its stage directories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 class Workspace:
-    """WORKSPACE. Opening one that is missing raises WorkspaceError, unless it is to be created."""
+    """A workspace directory. Opening a missing one raises WorkspaceError unless `create` is set."""
 
     def __init__(self, path: str | Path, *, create: bool = False) -> None:
         self.folder = Folder(path)
@@ -24,13 +24,13 @@ class Workspace:
         if found is None:
             if not create:
                 raise WorkspaceError(
-                    f"there is no workspace at {self.folder.path}: begin with `dataprep download SOURCE` or "
-                    "`dataprep import SOURCE`, or name one with -w"
+                    f"there is no workspace at {self.folder.path}",
+                    hint="create one with `dataprep download SOURCE` or `dataprep import SOURCE`, or name one with -w",
                 )
             self.folder.put_json("dataprep.json", {"schema": SCHEMA, "made_by": f"dataprep {__version__}"})
         elif found.get("schema") != SCHEMA:
             raise WorkspaceError(
-                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this dataprep reads {SCHEMA}"
+                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this version reads {SCHEMA}"
             )
 
     @property
@@ -41,7 +41,7 @@ class Workspace:
         return Plan(self.folder.folder("plan"))
 
     def recipe(self) -> dict[str, dict[str, Any]]:
-        """The parameters that each stage was last asked for."""
+        """Return the parameters used last, by stage."""
         return dict(self.folder.get_json("recipe.json") or {})
 
     def remember(self, stage_params: Mapping[str, Mapping[str, Any]]) -> None:
@@ -54,5 +54,5 @@ class Workspace:
         return StageDir(folder, name=name, columns=columns, counted=counted)
 
     def stage_names(self) -> list[str]:
-        """The names (`align@3f9a1c2e`) of all stage directories."""
+        """Return the names of all stage directories, such as `align@3f9a1c2e`."""
         return self.folder.folder("stages").names("*@*")

@@ -104,10 +104,10 @@ def test_a_recipe_runs_the_whole_line(dataprep: Run, tmp_path: Path) -> None:
     assert "--upto alin" in dataprep("run", recipe, "--upto", "alin", code=2).stderr
     assert "mapping of options" in dataprep("run", recipe, "--set", "source=5", code=2).stderr
     assert "not a YAML value" in dataprep("run", recipe, "--set", "test.x=[", code=2).stderr
-    assert "no stage 'alihn'" in dataprep("run", recipe, "--set", "stages.alihn.size=3", code=2).stderr
+    assert "unknown stage 'alihn'" in dataprep("run", recipe, "--set", "stages.alihn.size=3", code=2).stderr
     assert "unknown option 'sise'" in dataprep("run", recipe, "--set", "stages.align.sise=3", code=2).stderr
     recipe.write_text("source: [")
-    assert "not YAML" in dataprep("run", recipe, code=2).stderr
+    assert "not valid YAML" in dataprep("run", recipe, code=2).stderr
 
 
 def test_the_shipped_recipes_are_sound() -> None:

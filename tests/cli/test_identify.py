@@ -163,10 +163,10 @@ def test_megaface_plain_and_refined(dataprep: Run, faces: Path) -> None:
     assert "24 probes of 6 people, 72 searches, 300 distractors" in out
     assert json.loads((faces / "m/result.json").read_text())["rank"]["100"] == 1
     out = dataprep(*ask, "--refined", "--noises", faces / "fs_noises.txt", faces / "mf_noises.txt").stdout
-    assert "2 noisy distractors match nothing" in out
+    assert "2 noisy distractors cannot match" in out
     saved = json.loads((faces / "m/result.json").read_text())
     assert (saved["noisy_probes"], saved["distractors_pushed_away"], saved["negatives"]) == (1, 2, 24 * 300)
-    assert "belong together" in dataprep(*ask, "--refined", code=2).stderr
+    assert "must be used together" in dataprep(*ask, "--refined", code=2).stderr
     (faces / "fs_noises.txt").write_text("other.png\n")
     said = dataprep(*ask, "--refined", "--noises", faces / "fs_noises.txt", faces / "mf_noises.txt", code=1).stderr
     assert "names none of the photos" in said
@@ -204,7 +204,7 @@ def test_the_devkit_gets_the_refined_files(dataprep: Run, faces: Path) -> None:
     assert json.loads((faces / "m/result.json").read_text())["rank"]["1"] == np.mean(np.array(ranks) < 1)
     (faces / "probes.json").write_text(json.dumps({"path": [*names[:23], "../up.png"], "id": people}))
     (faces / "up.png_net.bin").write_bytes((faces / "probes/P1/P1_0.png_net.bin").read_bytes())
-    assert "may be written" in dataprep(*ask, code=1).stderr
+    assert "not a safe file name" in dataprep(*ask, code=1).stderr
 
 
 def test_a_result_of_other_features_is_not_written_over(dataprep: Run, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_result_of_other_features_is_not_written_over(dataprep: Run, tmp_path:
     ask = ("identify", "gallery", "--probes", tmp_path / "one/g.parquet", "--gallery")
     dataprep(*ask, tmp_path / "one/g.parquet")
     dataprep(*ask, tmp_path / "one/g.parquet")
-    assert "--out names another folder" in dataprep(*ask, tmp_path / "two/g.parquet", code=2).stderr
+    assert "choose another folder with --out" in dataprep(*ask, tmp_path / "two/g.parquet", code=2).stderr
     dataprep(*ask, tmp_path / "two/g.parquet", "--out", tmp_path / "other")
 
 

@@ -50,7 +50,7 @@ def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(data
     table.write_text("\n".join([line.replace(",1,", ",0,") for line in lines] + ["javascript:c,A,1,2,3,4"]))
     assert "1 samples would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
     out = dataprep("download", "urls", table).stdout
-    assert "urls: 1 samples in 1 shards planned\n2 were planned before and stay as they were" in out
+    assert "urls: 1 samples in 1 shards planned\n2 were already planned and stay as they were" in out
 
 
 def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_other_people_of_the_same_list_are_planned(dataprep: Run, tmp_path: Path
     some = [f"P{number:02d}" for number in range(30)]
     assert "1 samples in" in planned("--per-identity", 1, "--identities", "P01")
     assert "1 samples in" in planned("--per-identity", 1, "--identities", "P02")
-    assert "planned before" in planned("--per-identity", 1, "--identities", "P02")
+    assert "already planned" in planned("--per-identity", 1, "--identities", "P02")
     assert "21 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[3:24]))
     assert "6 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[9:]))
     assert "1 samples in" in planned("--per-identity", 1, "--identities", 1)
@@ -124,7 +124,7 @@ def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:
     out = dataprep("import", "lfw", tmp_path / "l").stdout
     assert "lfw: 1 samples" in out  # only what is new
     assert "2 of LFW's 5749 people" in out
-    assert "planned before, 2 samples" in dataprep("import", "lfw", tmp_path / "l").stdout
+    assert "already planned, 2 samples" in dataprep("import", "lfw", tmp_path / "l").stdout
     (tmp_path / "names.txt").write_text("0000045 Ann\n")
     casia = photos(tmp_path / "c", "0000045/001.jpg", "0000046/001.jpg")
     assert "1 people without a name" in dataprep("import", "casia", casia, "--names", tmp_path / "names.txt").stdout

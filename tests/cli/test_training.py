@@ -77,7 +77,7 @@ def test_the_switches_of_vggface2_under_todays_names(
 def test_what_cannot_be_is_said_before_anything_is_written(site: Path, dataprep: Run) -> None:
     listed = ["--images", site / "list.txt", "--root", site / "photos"]
     assert "exclude each other" in dataprep("train", *listed, "--pack", site, code=2).stderr
-    assert "belong to --images" in dataprep("train", "--meta", site / "meta.csv", code=2).stderr
+    assert "require --images" in dataprep("train", "--meta", site / "meta.csv", code=2).stderr
     (site / "bad.yaml").write_text("netwrok: ir50\n")
     assert "near it: network" in dataprep("train", "--config", site / "bad.yaml", code=2).stderr
     (site / "bad.yaml").write_text("epochs: many\n")

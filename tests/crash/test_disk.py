@@ -125,7 +125,7 @@ def test_a_workspace_that_turns_read_only(photos: Path, dataprep: Run, tmp_path:
         """
     )
     assert [line for line in said.splitlines() if line.startswith("exit")] == ["exit 1", "exit 1", "exit 0", "exit 0"]
-    assert said.count("the disk is read-only; choose another place with -w") == 2
+    assert said.count("the disk is read-only; choose another workspace with -w") == 2
     assert f"dataprep: {tmp_path}/ws" in said
     dataprep("align")
 

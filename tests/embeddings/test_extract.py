@@ -231,7 +231,7 @@ def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: 
     lines = dict(line.split("\t") for line in (tmp_path / "x.parquet.failed.tsv").read_text().splitlines())
     assert lines.keys() == {"p0/00.png", "p1/01.png", "p1/04.png"}
     assert "html" in lines["p0/00.png"]
-    assert "20x20, the model takes 16x16" in lines["p1/01.png"]
+    assert "20x20, but the model takes 16x16" in lines["p1/01.png"]
     assert "not finite" in lines["p1/04.png"]
     dump = read_features(tmp_path / "x.parquet")
     assert dump.names == [name for name in names_of(folder) if name not in lines]

@@ -54,11 +54,11 @@ def test_what_does_not_compare_is_said(tmp_path: Path) -> None:
     assert [row[1:3] for row in table.rows] == [
         ("99.00% ± 0.31%", "-"), ("98.00% ± 0.31%", "-"), ("-", "97.00% ± 0.31%"),
     ]  # fmt: skip
-    assert any("2 different files of this name" in note for note in table.notes)
+    assert any("2 different files have this name" in note for note in table.notes)
     result(tmp_path / "d", "r50", "lfw", 0.5)
     again = tabulate(find_results([tmp_path / "a", tmp_path / "d"]))
     assert again.rows[0][1].startswith("99.00%")
-    assert any("stands in the table already" in note for note in again.notes)
+    assert any("is already in the table" in note for note in again.notes)
 
 
 def identified(folder: Path, features: str, protocol: str, **figures: Any) -> None:
@@ -109,7 +109,7 @@ def test_runs_without_results_are_named(tmp_path: Path) -> None:
         find_results([tmp_path])
     for content in ("{}", "[]", "junk", '{"verification": 3}', "[" * 100_000, ODD):
         (tmp_path / "result.json").write_text(content)
-        with pytest.raises(RecordError, match="is no result of `dataprep test` or `identify`"):
+        with pytest.raises(RecordError, match="is not a result of a test"):
             find_results([tmp_path / "result.json"])
-        with pytest.raises(RecordError, match="no result of `dataprep test` or `identify` is there"):
+        with pytest.raises(RecordError, match="found no result of a test"):
             find_results([tmp_path])

@@ -46,7 +46,7 @@ def test_onnx_embeds_as_torch_whatever_the_batch_and_says_its_input(
         main(["export-model", str(model), "--to", "onnx", "--licence", "CC0-1.0"])
     assert not left.value.code, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert "differ from torch's by" in out
+    assert "differ from PyTorch's by" in out
     assert "model.onnx.md" in out
     expected = open_model(model)(FACES)
     found = open_model(model.with_suffix(".onnx"))

@@ -55,17 +55,17 @@ def test_a_name_may_hold_what_unicode_calls_a_line_end(tmp_path: Path) -> None:
     [
         ("", "holds no pairs"),
         ("1000\nAnn\t1\t2\n", "view 2"),
-        ("10\t300\nAnn\t1\t2\n", "promises 10 folds of 2 x 300 pairs, 6000 in all; it holds 1"),
-        ("1\t1\nAnn\t1\tBob\t2\nAnn\t1\t2\n", "line 2: `name i j` is expected"),
-        ("1\t1\nAnn\t1\t2\nAnn\t1\t2\n", "line 3: `name i name j` is expected"),
+        ("10\t300\nAnn\t1\t2\n", "promises 10 folds of 2 x 300 pairs, 6000 in all; found 1"),
+        ("1\t1\nAnn\t1\tBob\t2\nAnn\t1\t2\n", "line 2: expected `name i j`"),
+        ("1\t1\nAnn\t1\t2\nAnn\t1\t2\n", "line 3: expected `name i name j`"),
         ("1\t1\nAnn\t1\tx\nAnn\t1\tBob\t2\n", "line 2: 'x' is not the number"),
-        ("a b 1\n\nc d 2\n", "line 3: '2' is no label"),
-        ("a b c d 1\n", "line 1: `left right label`"),
-        ("a,b,c,d\n", "line 1: columns left,right,same"),
-        ("left,right,same,fold\na,b,1,1\nc,d,0,\n", "1 of 2 lines name their fold"),
+        ("a b 1\n\nc d 2\n", "line 3: '2' is not a label"),
+        ("a b c d 1\n", "line 1: expected `left right label`"),
+        ("a,b,c,d\n", "line 1: expected the columns left,right,same"),
+        ("left,right,same,fold\na,b,1,1\nc,d,0,\n", "1 of 2 lines name a fold"),
         ("left,right,same\na,b\n", "line 2: too few columns"),
-        ("left,right,same\n" + "a" * 200_000 + ",b,1\n", "line 2: no CSV"),
-        ("9" * 5000 + "\n", "line 1: `left right label`"),
+        ("left,right,same\n" + "a" * 200_000 + ",b,1\n", "line 2: not valid CSV"),
+        ("9" * 5000 + "\n", "line 1: expected `left right label`"),
         (f"1\t1\nAnn\t1\t{'9' * 5000}\nAnn\t1\tBob\t2\n", "line 2: '9999.* is not the number"),
     ],
 )
@@ -77,5 +77,5 @@ def test_bad_lists_are_answered_with_the_line(tmp_path: Path, text: str, said: s
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecordError, match=r"neither a \.bin nor text"):
+    with pytest.raises(RecordError, match=r"neither a \.bin nor UTF-8 text"):
         read_pairs(tmp_path / "x")

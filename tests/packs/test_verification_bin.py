@@ -103,7 +103,7 @@ class Hostile:
 
 def test_a_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
     (tmp_path / "bad.bin").write_bytes(pickle.dumps(([Hostile()], [True])))
-    with pytest.raises(RecordError, match=r"asks for .*system"):
+    with pytest.raises(RecordError, match=r"refers to .*system"):
         read_bin(tmp_path / "bad.bin")
     assert not Path("/tmp/should-never-exist").exists()
 

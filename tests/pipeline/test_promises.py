@@ -239,7 +239,7 @@ def test_a_retry_asks_for_those_samples_and_redoes_what_depends_on_them(
     dataprep("align")
     before = markers(tmp_path / "ws")
     said = dataprep("retry", "--reason", "http_5xx,timeout").stdout
-    assert "will be tried again" in said
+    assert "will be retried" in said
     why = dataprep("status", "--why").stdout
     assert "a retry was asked for: http_5xx, timeout" in why
     dataprep("align")

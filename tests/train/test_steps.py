@@ -147,7 +147,7 @@ def test_precisions_and_devices_that_are_not_there_are_named() -> None:
         choose_precision(TrainParams(precision="fp16"), CPU)
     with pytest.raises(ModelError, match="--device nonsense"):
         choose_device("nonsense")
-    with pytest.raises(UsageError, match="--momentum"):
+    with pytest.raises(UsageError, match="momentum"):
         check_optimizer(TrainParams(nesterov=True, momentum=0.0))
 
 

@@ -1,4 +1,4 @@
-"""The template and identification protocols from files to result.json."""
+"""The template and identification protocols, from files to result.json."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryResult:
-    """`rank1`: the share of probes with a person in the gallery whose best match is that person; None if there are none."""
+    """`rank1`: of the probes whose person is in the gallery, the share whose best match is right; None without such."""
 
     probes: int
     gallery: int
@@ -62,7 +62,7 @@ class GalleryResult:
 
 
 def ijb_folder(meta: Path, features: Path, protocol: str | None, pooling: Pooling, **asked: bool) -> str:
-    """What a result is called: one name for each way to score these features. `asked`: one_to_many, exclude_missing."""
+    """The name of a result: one for each way to score these features. `asked`: one_to_many, exclude_missing."""
     switches = {
         pooling.kind: pooling.kind != "insightface",
         "halves": pooling.halves,
@@ -78,7 +78,7 @@ def ijb_folder(meta: Path, features: Path, protocol: str | None, pooling: Poolin
 def megaface_folder(
     probes: Path, distractors: Path, size: int | None, *, refined: bool, seed: int, exclude_missing: bool
 ) -> str:
-    """What a result is called: one name for each way to search these features."""
+    """The name of a result: one for each way to search these features."""
     return _joined(
         probes.stem, "in", distractors.stem, str(size or ""), f"refined{seed or ''}" if refined else "",
         "nomissing" if exclude_missing else "",
@@ -86,7 +86,7 @@ def megaface_folder(
 
 
 def gallery_folder(gallery: Path, probes: Path, top: int, *, exclude_missing: bool) -> str:
-    """What a result is called: one name for each way to search this gallery."""
+    """The name of a result: one for each way to search this gallery."""
     return _joined(probes.stem, "in", gallery.stem, f"top{top}", "nomissing" if exclude_missing else "")
 
 
@@ -95,12 +95,12 @@ def _joined(*parts: str) -> str:
 
 
 def check_target(target: Path, *features: Path) -> None:
-    """UsageError if a result of other features is there: files of one name in two folders share a default."""
+    """UsageError if `target` holds a result of other features: files of one name in two folders share a default."""
     found = Folder(target).get_json("result.json")
     wanted = [str(path.resolve()) for path in features]
     if found is not None and [str(Path(path).resolve()) for path in found.get("features", wanted)] != wanted:
         raise UsageError(
-            f"{target}/result.json is of {' and '.join(found['features'])}: --out names another folder for the new result"
+            f"{target}/result.json is for {' and '.join(found['features'])}", hint="choose another folder with --out"
         )
 
 
@@ -116,9 +116,9 @@ def score_ijb(
     dim: int | None = None,
     tick: Tick = _silent,
 ) -> OneToOne | OneToMany:
-    """IJB-B or IJB-C 1:1, or 1:N, of the features of all faces; writes result.json.
+    """Score IJB-B or IJB-C, 1:1 or 1:N, from the features of all faces; write result.json.
 
-    Features are found by the name of the image; without names they are in the order of the meta files.
+    Features are found by image name; features without names must be in the order of the meta files.
     """
     pooling = pooling or Pooling()
     protocol = find_protocol(meta, protocol)
@@ -157,7 +157,7 @@ def score_megaface(
     device: str = "cpu",
     tick: Tick = _silent,
 ) -> Identification:
-    """MegaFace, refined where the two noise lists are given (see `open_contest`); writes result.json."""
+    """Score MegaFace, refined if the two noise lists are given (see `open_contest`); write result.json."""
     contest = open_contest(
         probes, probe_list, distractors, distractor_list=distractor_list, noises=noises, suffix=suffix, seed=seed,
         zeros=exclude_missing, dim=dim,
@@ -185,14 +185,14 @@ def search_gallery(
     device: str = "cpu",
     tick: Tick = _silent,
 ) -> GalleryResult:
-    """The `top` gallery photos for each probe, a photo of the probe's own name not among them; writes matches.csv and
-    result.json. The identity is the folder that a photo is in."""
+    """Find the `top` gallery photos for each probe, leaving out photos of the probe's own name; write matches.csv and
+    result.json. The identity of a photo is its folder."""
     listed, asked = read_features(gallery, dim), read_features(probes, dim)
     for features in (listed, asked):
         if features.names is None:
-            raise RecordError(f"{features.path} holds no names: write Parquet, or a text file of names beside it")
+            raise RecordError(f"{features.path} holds no names; use Parquet, or put a text file of names beside it")
     if listed.dim != asked.dim:
-        raise RecordError(f"{gallery} holds features of {listed.dim} values, {probes} of {asked.dim}")
+        raise RecordError(f"{gallery} holds features of {listed.dim} values, but {probes} of {asked.dim}")
     names, wanted = list(listed.names or ()), list(asked.names or ())
     units = unit_rows(asked, np.arange(len(asked)), zeros=exclude_missing)
     kept = np.flatnonzero(units.present)
@@ -244,7 +244,7 @@ def _named(tick: Tick, what: str) -> Callable[[int, int], None]:
 
 
 def _version(name: str) -> str | None:
-    """None for what is not installed under this name, as a build for another device may not be."""
+    """None if nothing is installed under this name, as with some device-specific builds."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -252,7 +252,7 @@ def _version(name: str) -> str | None:
 
 
 def _extracted_with(features: Path) -> dict[str, Any] | None:
-    """The model's sha256, its input and the flip, where `extract` left its .json beside the features."""
+    """The model's sha256, its input and the flip, if `extract` left its .json beside the features."""
     try:
         found = Folder(features.parent).get_json(f"{features.name}.json")
     except (WorkspaceError, OSError):

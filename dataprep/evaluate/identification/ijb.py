@@ -2,8 +2,8 @@
 
 Space-separated without a header: `face_tid_mid` (image, template, media), `template_pair_label` (template, template,
 0 or 1), `name_5pts_score` (image, ten landmark numbers, detector score; its rows are those of face_tid_mid, in order).
-Comma-separated with one: the galleries (S1 and S2 of IJB-B, G1 and G2 of IJB-C) and `1N_probe_mixed`, whose first two
-columns are template and subject. Every line must be whole: what is not is a RecordError with file, line and field.
+Comma-separated with a header: the galleries (S1 and S2 of IJB-B, G1 and G2 of IJB-C) and `1N_probe_mixed`, whose first
+two columns are template and subject. A line that is not valid raises RecordError with file, line and field.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Faces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplatePairs:
-    """Pairs of template numbers; `same` says whether they show one person."""
+    """Pairs of template numbers; `same` is true if they show one person."""
 
     left: Ints32
     right: Ints32
@@ -53,7 +53,7 @@ class TemplatePairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subjects:
-    """Templates, rising and each once, and the subjects they show."""
+    """Templates, ascending and unique, and the subjects they show."""
 
     name: str
     template: Ints32
@@ -62,7 +62,7 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What a field must be: `kind` is an Arrow type name."""
+    """A field's name and type; `kind` is an Arrow type name."""
 
     name: str
     kind: str
@@ -82,18 +82,22 @@ _SCORE = [
 
 
 def find_protocol(folder: Path, protocol: str | None = None) -> str:
-    """ijbb or ijbc: the one asked for, or the one whose face_tid_mid lies in the folder."""
+    """ijbb or ijbc: the given one, or the one whose face_tid_mid is in the folder."""
     found = [name for name in GALLERIES if (folder / f"{name}_face_tid_mid.txt").is_file()]
     if protocol is not None and protocol not in found:
-        raise RecordError(f"{folder} holds no {protocol}_face_tid_mid.txt: --meta is the meta folder of the benchmark")
+        raise RecordError(
+            f"{folder} holds no {protocol}_face_tid_mid.txt", hint="pass the benchmark's meta folder with --meta"
+        )
     if protocol is None and len(found) != 1:
         what = "files of both benchmarks" if found else "no ijbb_ or ijbc_face_tid_mid.txt"
-        raise RecordError(f"{folder} holds {what}: choose the folder with --meta and the benchmark with --protocol")
+        raise RecordError(
+            f"{folder} holds {what}", hint="choose the folder with --meta and the benchmark with --protocol"
+        )
     return protocol or found[0]
 
 
 def meta_files(folder: Path, protocol: str, *, one_to_many: bool) -> list[Path]:
-    """The files that a protocol reads; the first two are the faces'."""
+    """The files that a protocol reads; the first two describe the faces."""
     names = ["face_tid_mid.txt", "name_5pts_score.txt"]
     names += (
         [f"1N_gallery_{name}.csv" for name in GALLERIES[protocol]] + ["1N_probe_mixed.csv"]
@@ -108,18 +112,18 @@ def read_faces(tid_mid: Path, scores: Path) -> Faces:
     faces = _read(tid_mid, _FACE)
     scored = _read(scores, _SCORE)
     if len(faces) != len(scored):
-        raise RecordError(f"{tid_mid.name} lists {len(faces)} faces, {scores} lists {len(scored)}")
+        raise RecordError(f"{tid_mid.name} lists {len(faces)} faces, but {scores} lists {len(scored)}")
     differs = faces["image"].to_numpy() != scored["image"].to_numpy()
     if differs.any():
         line = int(differs.argmax())
         raise RecordError(
-            f"{scores}: line {line + 1} is {scored['image'][line].as_py()!r} where {tid_mid.name} has "
+            f"{scores}: line {line + 1} is {scored['image'][line].as_py()!r}, but {tid_mid.name} has "
             f"{faces['image'][line].as_py()!r}: both must list the same images in the same order"
         )
     score = scored["score"].to_numpy()
     bad = ~np.isfinite(score) | (score < 0)
     if bad.any():
-        raise RecordError(f"{scores}: line {int(bad.argmax()) + 1}: score: {score[bad][0]} is no detector score")
+        raise RecordError(f"{scores}: line {int(bad.argmax()) + 1}: score: {score[bad][0]} is not a detector score")
     return Faces(
         template=faces["template"].to_numpy(),
         media=faces["media"].to_numpy(),
@@ -137,7 +141,7 @@ def read_template_pairs(path: Path) -> TemplatePairs:
         raise RecordError(f"{path}: line {int(bad.argmax()) + 1}: label: {label[bad][0]} is neither 0 nor 1")
     same = label == 1
     if same.all() or not same.any():
-        raise RecordError(f"{path}: {len(same)} pairs of one kind only; there is nothing to tell apart")
+        raise RecordError(f"{path}: all {len(same)} pairs are of one kind; both kinds are needed")
     return TemplatePairs(left=table["first template"].to_numpy(), right=table["second template"].to_numpy(), same=same)
 
 
@@ -150,11 +154,11 @@ def read_subjects(path: Path, name: str) -> Subjects:
             next(lines, None)
             for number, line in enumerate(lines, 2):
                 if len(line) < 2:
-                    raise RecordError(f"{path}: line {number}: {len(line)} fields; it begins with template and subject")
+                    raise RecordError(f"{path}: line {number}: {len(line)} fields; expected template and subject first")
                 templates.append(_number(path, number, "template", line[0]))
                 subjects.append(_number(path, number, "subject", line[1]))
         except csv.Error as error:
-            raise RecordError(f"{path}: line {lines.line_num}: no CSV ({error})") from None
+            raise RecordError(f"{path}: line {lines.line_num}: not valid CSV ({error})") from None
     if not templates:
         raise RecordError(f"{path}: no templates are listed")
     unique, first, inverse = np.unique(np.array(templates, np.int32), return_index=True, return_inverse=True)
@@ -167,7 +171,7 @@ def read_subjects(path: Path, name: str) -> Subjects:
 
 
 def _read(path: Path, columns: Sequence[Column]) -> Any:
-    """A table of one array per column. Arrow reads fast and says little, so its refusals are looked up line by line."""
+    """A table of one array per column. Arrow is fast, but its errors are vague, so they are located line by line."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
@@ -198,7 +202,7 @@ def _explain(path: Path, columns: Sequence[Column]) -> None:
             fields = line.rstrip("\r\n").split(" ")
             if len(fields) != len(columns):
                 names = ", ".join(column.name for column in columns)
-                raise RecordError(f"{path}: line {number}: {len(fields)} fields, separated by one space, not {names}")
+                raise RecordError(f"{path}: line {number}: {len(fields)} space-separated fields, expected {names}")
             for column, field in zip(columns, fields, strict=True):
                 if column.kind.startswith("int"):
                     _number(path, number, column.name, field, bits=int(column.kind[3:]))
@@ -206,14 +210,14 @@ def _explain(path: Path, columns: Sequence[Column]) -> None:
                     try:
                         float(field)
                     except ValueError:
-                        raise RecordError(f"{path}: line {number}: {column.name}: {field!r} is no number") from None
+                        raise RecordError(f"{path}: line {number}: {column.name}: {field!r} is not a number") from None
 
 
 def _number(path: Path, line: int, what: str, field: str, bits: int = 32) -> int:
     try:
         value = int(field)
     except ValueError:
-        raise RecordError(f"{path}: line {line}: {what}: {field!r} is no number") from None
+        raise RecordError(f"{path}: line {line}: {what}: {field!r} is not a number") from None
     if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
         raise RecordError(f"{path}: line {line}: {what}: {field} is out of range")
     return value

@@ -1,11 +1,11 @@
 """MegaFace without its devkit: identification among distractors, and verification against all of them.
 
-As the devkit does, every ordered pair of photos of one person is a search: one photo is planted among the distractors,
-the other is the probe, and the rank is one more than the number of distractors that score as high as the planted photo
-or higher (a tie counts against the probe). Verification: the positives are the pairs of photos of one person, the
-negatives every probe with every distractor; TAR is that of the lowest threshold at which FPR is at most the named one.
+As in the devkit, every ordered pair of photos of one person is a search: one photo is planted among the distractors,
+the other is the probe. The rank is one more than the number of distractors that score at least as high as the planted
+photo (a tie counts against the probe). In verification, the positives are the pairs of photos of one person; the
+negatives are all pairs of a probe and a distractor. TAR is taken at the lowest threshold whose FPR is at most the rate.
 
-The devkit compares unit vectors by L2 distance; that is the order of cosines, which are used here.
+The devkit compares unit vectors by L2 distance; cosines, which are used here, give the same order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FPRS = (1e-6, 1e-5)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identification:
     """`rank[r]`: the share of searches in which at most r - 1 distractors score as high as the planted photo.
-    `tar_at_fpr` leaves out rates that too few negatives are there for."""
+    `tar_at_fpr` omits rates for which there are too few negatives."""
 
     rank: dict[str, float]
     tar_at_fpr: dict[str, float]
@@ -56,13 +56,13 @@ def identify(
 ) -> Identification:
     """Search every probe (rows of length one) among the first `size` distractors.
 
-    `pushed_away` marks distractors that can match nothing but count as negatives (the refined protocol); `present`
-    probes that have a feature at all. Raises RecordError if no person has two photos, or for zero or NaN features.
+    `pushed_away` marks distractors that match nothing but count as negatives (the refined protocol); `present` marks
+    probes that have a feature. Raises RecordError if no person has two photos, or for zero or NaN features.
     """
     total = len(distractors) if size is None else size
     if not 0 < total <= len(distractors):
         raise RecordError(
-            f"{distractors.path} holds {len(distractors)} distractors, not {total}: --size takes up to that"
+            f"{distractors.path} holds {len(distractors)} distractors, not {total}", hint="choose a smaller --size"
         )
     dropped = 0
     if present is not None and not present.all():
@@ -122,7 +122,7 @@ def same_person(identities: Sequence[str]) -> tuple[Ints, Ints, int]:
 
 
 def _ahead(scores: Matrix, probe: Ints, own: Matrix) -> Ints:
-    """How many of a probe's best distractors score as high as `own`: exact below the number that is kept."""
+    """How many of a probe's best distractors score at least as high as `own`; exact below the number kept."""
     ahead = np.empty(len(probe), np.int64)
     for begin in range(0, len(probe), 1 << 16):
         some = slice(begin, begin + (1 << 16))
@@ -131,5 +131,5 @@ def _ahead(scores: Matrix, probe: Ints, own: Matrix) -> Ints:
 
 
 def _allowed(fpr: float, negatives: int) -> int:
-    """How many negatives may be accepted; the slack is for the rounding of the product, at any number of negatives."""
+    """How many negatives may be accepted; the slack absorbs the rounding of the product."""
     return math.floor(fpr * negatives * (1 + 1e-12))

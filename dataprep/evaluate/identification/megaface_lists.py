@@ -1,11 +1,11 @@
-"""MegaFace's lists, and the refined protocol (@R) that takes out the noise insightface found in them.
+"""MegaFace's lists, and the refined protocol (@R), which removes the noise that insightface found in them.
 
-insightface's remove_noises.py edits the feature files before the devkit reads them: every feature gets one more value, 0;
-a noisy probe (a photo in FaceScrub of someone else) becomes its person's centre, the sum of the clean features plus
-uniform noise of +-0.001, made length one; a noisy distractor (a photo in MegaFace of a FaceScrub person) keeps its feature
-and gets 100.0 as the last value, which puts it at an L2 distance of 100 from everything. `refined_probes` and `extended`
-write the same. To score, the plain equivalent is used: noisy probes are replaced likewise, and noisy distractors match
-nothing while they count as negatives; the ranks and rates are the same, without the additional value.
+insightface's remove_noises.py edits the feature files before the devkit reads them. Every feature gets one more value,
+0. A noisy probe (a FaceScrub photo of someone else) becomes its person's centre: the sum of the clean features plus
+uniform noise of +-0.001, scaled to length one. A noisy distractor (a MegaFace photo of a FaceScrub person) keeps its
+feature and gets 100.0 as the last value, which puts it at an L2 distance of 100 from everything. `refined_probes` and
+`extended` write the same. Scoring here uses an equivalent without the extra value: noisy probes are replaced likewise,
+and noisy distractors match nothing but count as negatives. The ranks and rates are the same.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ FAR_AWAY = 100.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """Features by name; `identities[i]` is who `names[i]` shows."""
+    """Features by name; `identities[i]` is the person that `names[i]` shows."""
 
     names: tuple[str, ...]
     identities: tuple[str, ...]
 
 
 def read_list(path: Path, *, people: bool = False) -> Listed:
-    """A list of the devkit's (`{"path": [...], "id": [...]}`), a JSON array of paths, or one relative path a line.
+    """Read a devkit list (`{"path": [...], "id": [...]}`), a JSON array of paths, or one relative path per line.
 
-    Without `id` the identity is the folder that the file is in, as the devkit takes it. Raises RecordError for lists
-    that are none and, with `people`, for one whose files all lie in one folder.
+    Without `id`, the identity is the file's folder, as in the devkit. Raises RecordError for invalid lists and, with
+    `people`, for a list whose files are all in one folder.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -56,22 +56,22 @@ def read_list(path: Path, *, people: bool = False) -> Listed:
         found = parsed if isinstance(parsed, dict) else {"path": parsed}
     names = found.get("path", [])
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise RecordError(f'{path}: "path" must be a list of names, and not empty')
+        raise RecordError(f'{path}: "path" must be a non-empty list of names')
     identities = found.get("id", [own_folder(name) for name in names])
     if not isinstance(identities, list) or len(identities) != len(names):
         raise RecordError(f'{path}: "id" must name one identity for each of the {len(names)} paths')
     if people and "id" not in found and len(names) > 1 and len(set(identities)) == 1:
         raise RecordError(
-            f"{path}: all {len(names)} files lie in a folder {identities[0]!r}, so that they would show one person: "
-            'name people with "id", or keep each in a folder of their own'
+            f"{path}: all {len(names)} files are in one folder, {identities[0]!r}, and would count as one person",
+            hint='name people with "id", or give each person a folder',
         )
     if len(set(names)) != len(names):
-        raise RecordError(f"{path}: {len(names) - len(set(names))} names stand there more than once")
+        raise RecordError(f"{path}: {len(names) - len(set(names))} names occur more than once")
     return Listed(names=tuple(names), identities=tuple(map(str, identities)))
 
 
 def read_noises(path: Path) -> frozenset[str]:
-    """Names, one a line, `#` before comments; of lines with tabs the second column, as remove_noises.py reads them."""
+    """Names, one per line; `#` starts a comment; of lines with tabs, the second column, as in remove_noises.py."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -79,13 +79,13 @@ def read_noises(path: Path) -> frozenset[str]:
     columns = [line.strip().split("\t") for line in lines if line.strip() and not line.startswith("#")]
     names = frozenset(c[1] if len(c) > 1 else c[0] for c in columns)
     if not names:
-        raise RecordError(f"{path}: no names are listed; a noise list has one a line")
+        raise RecordError(f"{path}: no names are listed; a noise list has one per line")
     return names
 
 
 def noisy(names: Sequence[str], noises: frozenset[str], *, parts: int) -> Bools:
     """Which names are noise, by their last `parts` parts: 1 for FaceScrub (file), 3 for MegaFace (folder/folder/file).
-    A short list of distractors may hold none; the number that was found is part of the result.
+    A short list of distractors may contain no noise; the number found is part of the result.
     """
     return np.array(["/".join(name.split("/")[-parts:]) in noises for name in names], np.bool_)
 
@@ -93,7 +93,7 @@ def noisy(names: Sequence[str], noises: frozenset[str], *, parts: int) -> Bools:
 def refined_probes(
     probes: Matrix, listed: Listed, noise: Bools, *, present: Bools | None = None, seed: int = 0
 ) -> Matrix:
-    """Noisy probes replaced by their person's disturbed centre. RecordError for a person with no clean photo."""
+    """Replace noisy probes by their person's centre plus noise. RecordError for a person without a clean photo."""
     generator = np.random.default_rng(seed)
     clean = ~noise if present is None else ~noise & present
     _, person = np.unique(listed.identities, return_inverse=True)
@@ -103,7 +103,7 @@ def refined_probes(
     for row in np.flatnonzero(noise):
         if not (clean & (person == person[row])).any():
             raise RecordError(
-                f"all photos of {listed.identities[row]} are noise; there is no centre to put in their place"
+                f"all photos of {listed.identities[row]} are noise, so there is no centre to replace them"
             )
         centre = centres[person[row]] + np.float32(generator.uniform(-0.001, 0.001, probes.shape[1]))
         out[row] = centre / np.linalg.norm(centre)
@@ -111,7 +111,7 @@ def refined_probes(
 
 
 def extended(matrix: Matrix, noise: Bools | None = None) -> Matrix:
-    """(n, d + 1): features as remove_noises.py writes them for the devkit; of distractors, `noise` marks the noisy."""
+    """(n, d + 1): features as remove_noises.py writes them for the devkit; `noise` marks noisy distractors."""
     last = np.zeros((len(matrix), 1), np.float32)
     if noise is not None:
         last[noise] = FAR_AWAY
@@ -128,9 +128,9 @@ _BLOCK = 1024  # distractors in memory together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """Probes (n, d), of length one or zero, and the distractors to find them among.
+    """Probes (n, d), of length one or zero, and the distractors to search.
 
-    `pushed_away` marks the noisy distractors of the refined protocol, whose noisy probes are replaced already.
+    `pushed_away` marks the noisy distractors of the refined protocol; its noisy probes are already replaced.
     """
 
     listed: megaface.Listed
@@ -152,10 +152,10 @@ def open_contest(
     zeros: bool = False,
     dim: int | None = None,
 ) -> Contest:
-    """Open what MegaFace compares, refined where the noise lists (FaceScrub's, MegaFace's) are given.
+    """Open MegaFace's probes and distractors; refined if the noise lists (FaceScrub's, MegaFace's) are given.
 
-    Features are files, or folders of one file a name with this `suffix`; a file without names is in the order of its
-    list. Raises RecordError for what does not fit together and, unless `zeros`, for probes that are all zero.
+    Features are files, or folders with one file per name with this `suffix`. A file without names is in the order of
+    its list. Raises RecordError for inputs that do not fit together and, unless `zeros`, for probes that are all zero.
     """
     listed = megaface.read_list(probe_list, people=True)
     others = megaface.read_list(distractor_list) if distractor_list is not None else None
@@ -168,9 +168,11 @@ def open_contest(
         return Contest(listed=listed, probes=units.rows, distractors=searched, pushed_away=None, noisy_probes=0)
     noise = megaface.noisy(listed.names, megaface.read_noises(noises[0]), parts=1)
     if not noise.any():
-        raise RecordError(f"{noises[0]} names none of the photos of {probe_list}: it is of another data set")
+        raise RecordError(f"{noises[0]} names none of the photos in {probe_list}; it belongs to another data set")
     if searched.names is None:
-        raise RecordError(f"{distractors} holds no names, so that the noise cannot be found: give --distractor-list")
+        raise RecordError(
+            f"{distractors} holds no names, so noisy distractors cannot be found", hint="add --distractor-list"
+        )
     return Contest(
         listed=listed,
         probes=megaface.refined_probes(units.rows, listed, noise, present=units.present, seed=seed),
@@ -183,11 +185,11 @@ def open_contest(
 def write_for_devkit(
     contest: Contest, target: Path, *, algorithm: str, tick: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """The features as insightface's remove_noises.py writes them: TARGET/facescrub/NAME_ALGORITHM.bin and
-    TARGET/megaface/NAME_ALGORITHM.bin, of one value more than the features that were read."""
+    """Write the features like insightface's remove_noises.py: TARGET/facescrub/NAME_ALGORITHM.bin and
+    TARGET/megaface/NAME_ALGORITHM.bin, with one value more than the input features."""
     names = contest.distractors.names
     if names is None:
-        raise RecordError(f"{contest.distractors.path} holds no names to write files under: give --distractor-list")
+        raise RecordError(f"{contest.distractors.path} holds no names for the files", hint="add --distractor-list")
     total = len(contest.probes) + len(names)
     _write(target / "facescrub", contest.listed.names, megaface.extended(contest.probes), algorithm)
     tick(len(contest.probes), total)
@@ -204,15 +206,15 @@ def _write(folder: Path, names: Sequence[str], vectors: Matrix, algorithm: str) 
     for name, vector in zip(names, vectors, strict=True):
         own = f"{name.lstrip('/')}_{algorithm}.bin"
         if not all(map(is_safe, own.split("/"))):
-            raise RecordError(f"{own!r} names no file that may be written under {folder}")
+            raise RecordError(f"{own!r} is not a safe file name under {folder}")
         write_vector(folder / own, vector)
 
 
 def _rows(path: Path, names: Sequence[str] | None, suffix: str, dim: int | None) -> FeatureRows:
-    """The features of these names, in their order; all of a file if no names are given."""
+    """The features of these names, in this order; the whole file if no names are given."""
     if path.is_dir():
         if names is None:
-            raise RecordError(f"{path} is a folder: give --distractor-list, which names its features")
+            raise RecordError(f"{path} is a folder; a list of its features is needed", hint="add --distractor-list")
         return FeatureFolder(path, names, suffix)
     found: Features = read_features(path, dim)
     if names is None:
@@ -220,5 +222,5 @@ def _rows(path: Path, names: Sequence[str] | None, suffix: str, dim: int | None)
     if found.names is not None:
         return found.select(names)
     if len(found) != len(names):
-        raise RecordError(f"{path} holds {len(found)} features without names, its list {len(names)} names")
+        raise RecordError(f"{path} holds {len(found)} features without names, but its list has {len(names)} names")
     return Features(path, found.matrix, names, mapped=found.mapped)

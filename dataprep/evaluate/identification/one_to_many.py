@@ -1,10 +1,10 @@
-"""IJB 1:N: probe templates are looked for in two galleries, in one at a time and in both together.
+"""IJB 1:N: probe templates are searched in two galleries, one at a time and both together.
 
-A probe is mated in a gallery that holds its subject; each gallery holds one template a subject. Ties count against the
-mate everywhere: its rank is one more than the number of other templates that score as high or higher.
+A probe is mated in a gallery that holds its subject; each gallery holds one template per subject. Ties always count
+against the mate: its rank is one more than the number of other templates that score at least as high.
 
-* One gallery at a time (open set): the probes without a mate there are the impostors. A false positive is an impostor
-  whose best score lies above the threshold, a true one a mated probe whose mate is first and lies above it.
+* One gallery at a time (open set): probes without a mate there are impostors. A false positive is an impostor whose
+  best score is above the threshold; a true positive is a mated probe whose mate ranks first, above the threshold.
 * Both galleries as one (insightface's ijb_1n.py, the source of published figures): every probe has a mate. Its "FPIR"
   counts all wrong scores: the threshold is the ceil(probes * rate)-th highest of them, and rank does not matter.
 """
@@ -25,14 +25,14 @@ from dataprep.evaluate.identification.templates import Templates
 RANKS = (1, 5, 10)
 FPIRS = (0.01, 0.1)
 _DECIMALS = 12  # as in the 1:1 protocol
-_PROBES = 1024  # to a block: 29 MB of scores at IJB-C's 3,531 gallery templates
+_PROBES = 1024  # per block: 29 MB of scores at IJB-C's 3,531 gallery templates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GallerySearch:
-    """`rank[r]`: the share of mated probes whose mate is among the first r. `tpir_at_fpir`: the largest TPIR whose FPIR
-    is at most the named one; `tpir_at_fpir_ijb_evals`: by the threshold of insightface's ijb_evals.py, one impostor
-    stricter. Rates that too few impostors are there for are left out."""
+    """`rank[r]`: the share of mated probes whose mate is among the first r. `tpir_at_fpir`: the largest TPIR at an FPIR
+    of at most the named rate. `tpir_at_fpir_ijb_evals`: with the threshold of insightface's ijb_evals.py, which is one
+    impostor stricter. Rates with too few impostors are omitted."""
 
     name: str
     templates: int
@@ -45,7 +45,7 @@ class GallerySearch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneToMany:
-    """`rank` and `tpir_at_fpir_ijb_1n` are of both galleries as one; `mean_tpir_at_fpir` is the galleries' mean."""
+    """`rank` and `tpir_at_fpir_ijb_1n` treat both galleries as one; `mean_tpir_at_fpir` averages the galleries."""
 
     probes: int
     probes_without_mate: int
@@ -59,7 +59,8 @@ class OneToMany:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scores:
-    """Per probe: its mate's column (-1: none), the mate's score, how many others score as high, the best other."""
+    """Per probe: its mate's column (-1: none), the mate's score, how many others score at least as high, the best
+    other score."""
 
     mate: Ints
     score: Floats
@@ -78,7 +79,7 @@ def search_templates(
     """Score all probes against all galleries.
 
     Raises RecordError for a subject with two templates in the galleries and, unless `exclude_missing`, for templates
-    without a usable face. Excluded probes, and probes whose only mate is excluded, count nowhere but as excluded.
+    without a usable face. Excluded probes, and probes whose only mate is excluded, count only as excluded.
     """
     rows = [_usable(templates, gallery, exclude_missing) for gallery in galleries]
     subjects = np.concatenate([g.subject for g in galleries])
@@ -90,13 +91,13 @@ def search_templates(
     gallery_rows, subjects = np.concatenate(rows)[kept], subjects[kept]
     probe_subjects, probe_rows = probes.subject[probe_kept], probe_rows[probe_kept]
     if not len(subjects) or not len(probe_rows):
-        raise RecordError("no gallery templates, or no probes, are left to be searched")
+        raise RecordError("no gallery templates or no probes are left to search")
     sets = [np.flatnonzero(number == i) for i in range(len(galleries))]
     columns = [np.arange(len(subjects)), *sets]
     mates = [_mates(probe_subjects, subjects[c]) for c in columns]
     mated = int((mates[0] >= 0).sum())
     if not mated:
-        raise RecordError("no probe has a mate in the galleries: subjects of probes and galleries do not meet")
+        raise RecordError("no probe has a mate: the probes and the galleries share no subject")
     wrong = max(math.ceil(mated * fpir) for fpir in FPIRS)
     found: list[list[_Scores]] = [[] for _ in columns]
     highest = np.empty(0)
@@ -171,7 +172,7 @@ def _open_set(name: str, templates: int, scores: _Scores) -> GallerySearch:
 
 
 def _tpir_ijb_1n(own: Floats, wrong: Floats) -> dict[str, float]:
-    """`wrong`: the highest scores of templates that are not the mate, falling; -inf stands where a mate was."""
+    """`wrong`: the highest scores of templates that are not the mate, descending; -inf replaces the mates."""
     places = {f"{fpir:g}": math.ceil(len(own) * fpir) - 1 for fpir in FPIRS}
     return {
         fpir: float((own > wrong[place]).mean())
@@ -206,8 +207,9 @@ def _usable(templates: Templates, listed: Subjects, exclude_missing: bool) -> In
     rows = templates.rows(listed.template)
     if (rows < 0).any() and not exclude_missing:
         raise RecordError(
-            f"{listed.name}: template {listed.template[rows < 0][0]} has no face, and so do "
-            f"{int((rows < 0).sum()) - 1} others; --exclude-missing leaves them out, and counts them"
+            f"{listed.name}: template {listed.template[rows < 0][0]} has no face, and {int((rows < 0).sum()) - 1} others "
+            "have none",
+            hint="--exclude-missing leaves them out and counts them",
         )
     return rows
 
@@ -217,4 +219,4 @@ def _one_template_each(galleries: Sequence[Subjects], subjects: np.ndarray) -> N
     if (counts > 1).any():
         subject = unique[counts > 1][0]
         where = ", ".join(g.name for g in galleries if subject in g.subject)
-        raise RecordError(f"{where}: subject {subject} has more than one template; a gallery holds one of each subject")
+        raise RecordError(f"{where}: subject {subject} has more than one template; a gallery holds one per subject")

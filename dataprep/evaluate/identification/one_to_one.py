@@ -17,14 +17,14 @@ from dataprep.evaluate.verification.kfold import tar_at
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _BLOCK_BYTES = 1 << 26
-_DECIMALS = 12  # far above float64's rounding: equal templates tie whatever the order in which they were added up
+_DECIMALS = 12  # coarser than float64's rounding: equal templates tie, whatever the order of summation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneToOne:
-    """`tar_at_far` takes the best TAR whose FAR is at most the named one; `tar_at_far_insightface` the point of
-    scikit-learn's roc_curve whose FAR is nearest, as ijb_11.py does, which may lie above. Rates that too few negatives
-    are there for are left out."""
+    """`tar_at_far` is the best TAR at a FAR of at most the named rate. `tar_at_far_insightface` is the point of
+    scikit-learn's roc_curve with the nearest FAR, which may be higher, as in ijb_11.py. Rates with too few negatives
+    are omitted."""
 
     tar_at_far: dict[str, float]
     tar_at_far_insightface: dict[str, float]
@@ -45,7 +45,7 @@ def verify_templates(
     exclude_missing: bool = False,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> OneToOne:
-    """Score all pairs. RecordError for one whose template has no usable face, unless `exclude_missing`."""
+    """Score all pairs. RecordError for a pair whose template has no usable face, unless `exclude_missing`."""
     left, right = templates.rows(pairs.left), templates.rows(pairs.right)
     usable = (left >= 0) & (right >= 0)
     same = pairs.same
@@ -55,13 +55,13 @@ def verify_templates(
             line = int((~usable).argmax())
             number = pairs.left[line] if left[line] < 0 else pairs.right[line]
             raise RecordError(
-                f"pair {line + 1} names template {number}, which has no face; so do {int((~usable).sum()) - 1} others. "
-                "--exclude-missing leaves such pairs out, and counts them"
+                f"pair {line + 1} names template {number}, which has no face; so do {int((~usable).sum()) - 1} others",
+                hint="--exclude-missing leaves such pairs out and counts them",
             )
         left, right, same = left[usable], right[usable], same[usable]
     positives = int(same.sum())
     if positives in (0, len(same)):
-        raise RecordError(f"{len(same)} pairs of one kind only are left; there is nothing to tell apart")
+        raise RecordError(f"the {len(same)} pairs left are all of one kind; both kinds are needed")
     scores, same = pair_scores(templates.vectors, left, right, same, tick)
     del left, right
     tar, nearest = tar_at_fars(scores, same)
@@ -88,14 +88,14 @@ def pair_scores(
 ) -> tuple[Floats, Bools]:
     """The products of rows `left[i]` and `right[i]`, rounded to 12 decimals, and `same`, both in the order of the rows.
 
-    Where the pairs are dense among the templates they name (IJB-C: 15.7 of 69 million), whole blocks of the product are
-    made and the pairs read off: many times faster than to fetch two rows for every pair. Memory: 256 MB beside the scores.
+    If the pairs are dense among the templates they name (IJB-C: 15.7 of 69 million), whole blocks of the product are
+    computed and the pairs read from them: many times faster than fetching two rows per pair. Memory: 256 MB + scores.
     """
     one, left = _renumbered(left, len(vectors))
     other, right = _renumbered(right, len(vectors))
     packed = _packed(left, right, same, len(one), len(other))
     del left, right
-    packed.sort()  # as one number a pair, three times faster than to sort places by pair and labels after them
+    packed.sort()  # one number per pair: three times faster than sorting positions and labels separately
     same, packed = (packed & packed.dtype.type(1)).astype(np.bool_), packed >> packed.dtype.type(1)
     scores = np.empty(len(packed))
     if len(one) * len(other) > 64 * len(packed):
@@ -118,7 +118,7 @@ def pair_scores(
         scores[some] = np.round(product.ravel().take(within, mode="clip"), _DECIMALS)
         return begins[block + 1]
 
-    # one thread reads pairs off its block while the other's product is made
+    # one thread reads pairs from its block while the other computes its product
     with ThreadPoolExecutor(2) as threads:
         for done in threads.map(score, range(len(firsts))):
             tick(done, len(packed))
@@ -148,8 +148,8 @@ def tar_at_fars(scores: Floats, same: Bools) -> tuple[dict[str, float], dict[str
 
 
 def _head(scores: Floats, same: Bools, negatives: int, positives: int) -> tuple[Floats, Bools]:
-    """The pairs down to more than twice the highest FAR: no rule looks below, where all points are farther from every
-    rate than FAR 0 is. A fifth of IJB-C's millions is sorted much faster than all."""
+    """The pairs down to more than twice the highest FAR. No rule uses lower scores: their points are farther from every
+    rate than FAR 0 is. Sorting a fifth of IJB-C's millions is much faster than sorting all."""
     count = int(2 * max(FARS) * negatives) + positives + 2
     if count >= len(scores):
         return scores, same
@@ -160,7 +160,7 @@ def _head(scores: Floats, same: Bools, negatives: int, positives: int) -> tuple[
 def _curve(scores: Floats, same: Bools) -> tuple[Ints, Ints]:
     """How many negatives and positives score at least as high as each distinct score, the highest first.
 
-    verification.roc in counts; the few positives are looked up, so that the millions are sorted without their labels.
+    verification.roc in counts. The few positives are looked up, so that the millions are sorted without labels.
     """
     values = np.sort(scores)[::-1]
     ends = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
@@ -175,14 +175,14 @@ def _rates(false: Ints, true: Ints, negatives: int, positives: int) -> tuple[Flo
 
 
 def nearest_tar(fpr: Floats, tpr: Floats, far: float) -> float:
-    """The TAR at the rate nearest to `far`; of two that are equally near the higher, of one rate the best TAR."""
+    """The TAR at the rate nearest to `far`. Of two equally near rates the higher is taken, of one rate the best TAR."""
     return float(tpr[::-1][np.abs(fpr[::-1] - far).argmin()])
 
 
 def _without_intermediate(false: Ints, true: Ints) -> tuple[Ints, Ints]:
-    """The points that scikit-learn's roc_curve keeps by default: without those between two on a line with them.
+    """The points that scikit-learn's roc_curve keeps by default: collinear intermediate points are dropped.
 
-    insightface looks for the nearest rate among these only.
+    insightface searches for the nearest rate only among these.
     """
     if len(false) <= 2:
         return false, true
@@ -191,13 +191,13 @@ def _without_intermediate(false: Ints, true: Ints) -> tuple[Ints, Ints]:
 
 
 def _renumbered(rows: Ints, count: int) -> tuple[Ints, Ints]:
-    """The rows that occur, rising, and each one's place among them: np.unique without sorting millions."""
+    """The rows that occur, ascending, and each row's position among them: np.unique without sorting millions."""
     occurs = np.zeros(count, np.bool_)
     occurs[rows] = True
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[rows]
 
 
 def _missing(templates: Templates, pairs: TemplatePairs, left: Ints, right: Ints) -> int:
-    """How many templates have no usable face, those that only the pairs name among them."""
+    """How many templates have no usable face, including those named only by the pairs."""
     unknown = np.union1d(pairs.left[left < 0], pairs.right[right < 0])
     return len(np.union1d(unknown, templates.number[~templates.present]))

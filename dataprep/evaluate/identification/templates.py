@@ -1,11 +1,11 @@
 """Templates: one vector for all the faces of a person that a benchmark groups together.
 
-insightface (ijb_11.py): a face counts with its detector score (switch D), its length is kept (N1) or taken away (N0), the
-mirrored face is added (F); faces of one media (a photo, or all frames of a video) are averaged, media are summed.
-ijb_evals.py of the same repository calls the same two states N0 and N1, the other way round; here it is `normalise_faces`.
+insightface (ijb_11.py): a face is weighted by its detector score (switch D), its length is kept (N1) or removed (N0),
+and the mirrored face is added (F). Faces of one media (a photo, or all frames of a video) are averaged; media are
+summed. ijb_evals.py of the same repository swaps the names N0 and N1; here the switch is `normalise_faces`.
 
 VGGFace2 (ijb_evaluation.py): faces are normalised, those of one media summed and normalised, media summed; no scores.
-Both end with a vector of length one, so that the product of two is their cosine.
+Both produce vectors of length one, so that the product of two is their cosine.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dataprep.embeddings.files import Bools, FeatureRows, Floats, Ints, Matrix, 
 from dataprep.errors import RecordError, UsageError
 from dataprep.evaluate.identification.ijb import Faces, Ints32
 
-_CHUNK = 8192  # faces; 32 MB of 1024 float32, and as much again while they are added up
+_CHUNK = 8192  # faces; 32 MB of 1024 float32, and as much again during summation
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pooling:
-    """How faces become templates. `halves`: a row holds the embedding of the face and of the mirrored face, side by side."""
+    """How faces become templates. `halves`: a row holds the embeddings of the face and of the mirrored face."""
 
     kind: Literal["insightface", "vggface2"] = "insightface"
     halves: bool = False
@@ -37,13 +37,13 @@ class Pooling:
 
     @classmethod
     def of(cls, kind: str, **switches: bool) -> Pooling:
-        """The switches as typed. UsageError for those that the kind does not have."""
+        """From the switches as given. UsageError for switches that the kind does not have."""
         if kind == "vggface2":
             if not switches.get("detector_score", True) or switches.get("normalise_faces", False):
-                raise UsageError("vggface2 pooling always normalises faces and has no detector scores: leave those out")
+                raise UsageError("vggface2 pooling always normalises faces and uses no detector scores")
             return cls(kind="vggface2", halves=switches.get("halves", False), flip=switches.get("flip", True))
         if kind != "insightface":
-            raise UsageError(f"{kind!r} is no pooling: insightface or vggface2")
+            raise UsageError(f"unknown pooling {kind!r}: one of insightface, vggface2")
         return cls(kind="insightface", **switches)
 
     @property
@@ -58,7 +58,7 @@ class Pooling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Templates:
-    """`vectors[i]`, of length one, is template `number[i]` (rising); those that are not `present` have no usable face."""
+    """`vectors[i]`, of length one, is template `number[i]` (ascending). Templates not `present` have no usable face."""
 
     number: Ints32
     vectors: Floats
@@ -67,9 +67,9 @@ class Templates:
     zero_faces: int
 
     def rows(self, numbers: Ints32) -> Ints:
-        """Where these templates are; -1 for those without a usable face."""
+        """The rows of these templates; -1 for those without a usable face."""
         first = int(self.number[0])
-        if int(self.number[-1]) - first >= 1 << 24:  # no table for numbers this far apart
+        if int(self.number[-1]) - first >= 1 << 24:  # too large a range for a lookup table
             near = np.minimum(np.searchsorted(self.number, numbers), len(self.number) - 1)
             return np.where((self.number[near] == numbers) & self.present[near], near, -1)
         place = np.full(int(self.number[-1]) - first + 2, -1, np.int64)
@@ -79,7 +79,7 @@ class Templates:
 
 
 class FaceFeatures:
-    """The features of a benchmark's faces, in its order, out of a file in another; zeros for faces that it lacks."""
+    """The features of a benchmark's faces in its order, from a file in another order; zeros for missing faces."""
 
     def __init__(self, features: FeatureRows, images: Sequence[str], rows: Ints) -> None:
         self.path, self.dim, self.names = features.path, features.dim, images
@@ -98,10 +98,10 @@ class FaceFeatures:
 
 
 def by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: bool = False) -> FeatureRows:
-    """Row i is the feature of `images[i]`, found by its name; features without names are in that order already.
+    """Row i is the feature of `images[i]`, found by its name; features without names must already be in that order.
 
-    Names are compared without the image's suffix, and without folders if the file has others than the benchmark. Raises
-    RecordError for a name that stands there twice and, unless `exclude_missing`, for images without a feature.
+    Names are compared without the image suffix, and without folders if the file's differ from the benchmark's. Raises
+    RecordError for a name that occurs twice and, unless `exclude_missing`, for images without a feature.
     """
     if features.names is None:
         return features
@@ -113,13 +113,13 @@ def by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: b
             if (rows >= 0).all():
                 break
     if rows is None:
-        raise RecordError(f"{features.path}: a name stands there twice; features of faces are found by name")
+        raise RecordError(f"{features.path}: a name occurs twice; features of faces are found by name")
     missing = int((rows < 0).sum())
     if missing == len(rows) or (missing and not exclude_missing):
-        remedy = "--exclude-missing leaves such faces out, and counts them"
         raise RecordError(
             f"{features.path} has no feature for {missing} of the {len(rows)} faces of the benchmark, the first is "
-            f"{images[int((rows < 0).argmax())]!r}; {'it is of other images' if missing == len(rows) else remedy}"
+            f"{images[int((rows < 0).argmax())]!r}{'; the file is for other images' if missing == len(rows) else ''}",
+            hint="" if missing == len(rows) else "--exclude-missing leaves such faces out and counts them",
         )
     return FaceFeatures(features, images, rows)
 
@@ -138,16 +138,16 @@ def pool(
 ) -> Templates:
     """The templates of a benchmark; row i of `features` is face i.
 
-    Raises RecordError for features that are not one a face or not finite and, unless `exclude_missing`, for faces
-    whose feature is zero and templates that sum up to nothing. Excluded faces count in no average.
+    Raises RecordError unless there is one finite feature per face and, unless `exclude_missing`, for faces whose
+    feature is zero and for templates that sum to zero. Excluded faces do not enter averages.
     """
     if len(features) != len(faces):
         raise RecordError(f"{features.path} holds {len(features)} features for the {len(faces)} faces of the benchmark")
     if pooling.halves and features.dim % 2:
-        raise RecordError(f"{features.path}: {features.dim} values a row are no two halves")
+        raise RecordError(f"{features.path}: rows of {features.dim} values cannot be split into two halves")
     if not pooling.flip and not pooling.halves:
         raise UsageError(
-            "--no-flip takes the first half of each row: say --halves if that is how the features are kept"
+            "leaving out the flip needs features in two halves", hint="add --halves if the rows hold both embeddings"
         )
     order = np.lexsort((faces.media, faces.template))
     template, media = faces.template[order], faces.media[order]
@@ -175,8 +175,9 @@ def pool(
     full: Bools = (vectors != 0).any(axis=1)
     if not exclude_missing and not full.all():
         raise RecordError(
-            f"{features.path}: the faces of template {template[starts][~full][0]} add up to nothing, and so do those of "
-            f"{int((~full).sum()) - 1} others; --exclude-missing leaves them out, and counts them"
+            f"{features.path}: the faces of template {template[starts][~full][0]} and of {int((~full).sum()) - 1} "
+            "others sum to zero",
+            hint="--exclude-missing leaves them out and counts them",
         )
     return Templates(
         number=template[starts], vectors=_normalised(vectors), present=full, faces=len(faces), zero_faces=zero
@@ -186,7 +187,7 @@ def pool(
 def _prepared(
     features: FeatureRows, rows: Ints, score: Matrix, pooling: Pooling, *, zeros: bool
 ) -> tuple[Matrix, Bools]:
-    """Faces as they are added up, in float32 as theirs, and which of them are not zero."""
+    """Faces ready for summation, in float32 as in the originals, and which of them are not zero."""
     found = features.take(rows)
     if pooling.halves:
         half = features.dim // 2
@@ -201,7 +202,7 @@ def _prepared(
 
 
 def _sums(rows: Matrix | Floats, starts: Ints) -> Floats:
-    """The sums of stretches of rows, in float64: all first rows, then all second ones; five times faster than reduceat."""
+    """Sums over runs of rows, in float64: all first rows, then all second rows; five times faster than reduceat."""
     counts = np.diff(starts, append=len(rows))
     out = rows[starts].astype(np.float64)
     longer = np.arange(len(starts))
@@ -212,7 +213,7 @@ def _sums(rows: Matrix | Floats, starts: Ints) -> Floats:
 
 
 def _chunks(starts: Ints, faces: int) -> Iterator[tuple[int, int]]:
-    """(first, last) templates, whole ones, of about _CHUNK faces together."""
+    """(first, last) ranges of whole templates with about _CHUNK faces together."""
     first = 0
     while first < len(starts):
         last = int(np.searchsorted(starts, starts[first] + _CHUNK, side="right")) - 1
@@ -224,6 +225,6 @@ def _chunks(starts: Ints, faces: int) -> Iterator[tuple[int, int]]:
 
 
 def _normalised(vectors: Floats) -> Floats:
-    """Rows of length one; zeros stay."""
+    """Rows scaled to length one; zero rows stay zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(norms > 0, norms, 1))

@@ -1,4 +1,4 @@
-"""What simpler looks at the same pairs would score."""
+"""Baseline scores on the same pairs: mean colour, raw pixels, other embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataprep.packs.pair_sampling import consecutive_folds
 
 
 def colour_accuracy(images: Sequence[bytes], same: Bools) -> float:
-    """Ten-fold accuracy of the mean colour alone: a set on which this is good says little about faces."""
+    """Ten-fold accuracy of the mean colour alone: if this is high, the set says little about faces."""
     colours = np.stack([face.reshape(-1, 3).mean(axis=0) for face in decode_faces(images)])
     return _accuracy(np.linalg.norm(colours[0::2] - colours[1::2], axis=1), same)
 
@@ -25,7 +25,7 @@ def pixel_accuracy(images: Sequence[bytes], same: Bools) -> float:
 
 
 def embedding_accuracy(embedded: Embeddings, same: Bools) -> float:
-    """Ten-fold accuracy of unit vectors, in pairs."""
+    """Ten-fold accuracy of unit vectors; rows 2i and 2i + 1 are a pair."""
     return _accuracy(distances(embedded[0::2], embedded[1::2]), same)
 
 

@@ -1,4 +1,4 @@
-"""Verification sets as .bin: built from pairs and faces, unpacked to images and a list, and looked into."""
+"""Verification sets as .bin: building from pairs and faces, unpacking to images and a list, and inspecting."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinReport:
-    """What a .bin holds: how images are kept (bytes or ndarray), their forms as `112x112 jpeg`, and folds of one kind.
-    `refolded` pairs come into another fold than the list they were built from has them in."""
+    """The contents of a .bin: element types (bytes or ndarray), image forms as `112x112 jpeg`, and folds with pairs of
+    one kind only. `refolded` counts pairs that moved to a different fold than in the list they were built from."""
 
     pairs: int
     positives: int
@@ -38,10 +38,10 @@ class BinReport:
 
 
 def build_bin(chosen: VerificationSet, out: Path) -> BinReport:
-    """insightface's lfw2pack and its siblings: the files' bytes as they are, in the order of the pairs, fold by fold.
+    """Write a .bin like insightface's lfw2pack: the files' unmodified bytes, in the order of the pairs, fold by fold.
 
-    A .bin keeps no folds, its readers take ten consecutive stretches: pairs that this moves are counted.
-    Raises RecordError for a file that is no image, or for none at all.
+    A .bin stores no folds; readers take ten consecutive stretches. Pairs that this moves are counted.
+    Raises RecordError for a file that is not an image, or if there are no pairs.
     """
     if not len(chosen):
         raise RecordError(f"{chosen.path}: no pairs are left")
@@ -53,24 +53,26 @@ def build_bin(chosen: VerificationSet, out: Path) -> BinReport:
         if i not in read:
             read[i] = chosen.images[i]
             if identify(read[i]) not in _SUFFIXES:
-                raise RecordError(f"{chosen.path}: {chosen.names[i]} is no image; --skip-missing does not hide that")
+                raise RecordError(
+                    f"{chosen.path}: {chosen.names[i]} is not an image", hint="--skip-missing skips missing files only"
+                )
     write_bin(out, [read[i] for i in sides], chosen.same[order].tolist())
     return replace(show_bin(out), refolded=refolded)
 
 
 def unpack_bin(path: Path, out: Path) -> Path:
-    """Images as 00001.jpg and on, nothing re-encoded, with `L R 1|-1` lines in <name>_pair.txt, whose path is returned.
+    """Write the images as 00001.jpg, ... without re-encoding, and `L R 1|-1` lines to <name>_pair.txt; return its path.
 
     Source: Face_Pytorch utils/load_images_from_bin.py. Suffixes follow the content. Raises RecordError if `out` exists.
     """
     if out.exists():
-        raise RecordError(f"{out} is there already: unpack into another folder, or remove it")
+        raise RecordError(f"{out} already exists", hint="remove it, or unpack into another folder")
     images, same = read_bin(path)
     names = []
     for name, image in zip(image_names(len(images)), images, strict=True):
         suffix = _SUFFIXES.get(identify(image))
         if suffix is None:
-            raise RecordError(f"{path}: image {name} is {identify(image)}, not an image that can be named")
+            raise RecordError(f"{path}: image {name} is {identify(image)}, not an image of a known type")
         names.append(name + suffix)
     staged = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(staged, ignore_errors=True)
@@ -88,7 +90,7 @@ def unpack_bin(path: Path, out: Path) -> Path:
 
 
 def show_bin(path: Path) -> BinReport:
-    """Look into a .bin. Raises RecordError for one that cannot be read; damaged images in it are counted."""
+    """Inspect a .bin. Raises RecordError if it cannot be read; damaged images in it are counted."""
     images, same = read_bin(path)
     forms: Counter[str] = Counter()
     for image in images:

@@ -1,4 +1,4 @@
-"""Verification sets scored while a network trains, by insightface's protocol: accuracies only, the images embedded once."""
+"""Scores verification sets during training by insightface's protocol: accuracies only, images embedded once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Validator:
-    """Called with a network and what its input looks like, it gives the ten-fold accuracy of each set, in order.
+    """Called with a network and its input description, returns the ten-fold accuracy of each set, in order.
 
-    `texts` are files or names of sets, as `--set` of `dataprep test` takes them; they are opened by `check`.
+    `texts` are files or names of sets, as in `--set` of `dataprep test`; `check` opens them.
     """
 
     def __init__(self, texts: Sequence[str], workspace: Path, *, batch: int = 64) -> None:
@@ -30,24 +30,24 @@ class Validator:
         self._sets: list[VerificationSet] = []
 
     def check(self, input: Input) -> None:
-        """Raises RecordError for sets that cannot be opened or scored, or whose images are of another size than the network
-        takes: better now than after the first thousand steps."""
+        """Raises RecordError for sets that cannot be opened or scored, or whose images do not have the network's input
+        size: better now than after the first thousand steps."""
         if not self._texts:
-            raise UsageError("--validate names no set: leave it out, or name some as lfw,agedb_30")
+            raise UsageError("no verification set is named", hint="leave out --validate, or name sets: lfw,agedb_30")
         self._sets = [open_set(find_set(text, self._workspace)) for text in self._texts]
         names = [chosen.name for chosen in self._sets]
         for chosen in self._sets:
             if names.count(chosen.name) > 1:
-                raise RecordError(f"two sets are called {chosen.name}: rename one, the curves go by their names")
+                raise RecordError(f"two sets are called {chosen.name}: rename one, since curves are labelled by name")
             try:
                 check_pairs(np.zeros(len(chosen)), chosen.same, chosen.fold)
             except RecordError as error:
-                raise RecordError(f"{chosen.path}: {error}") from None
+                raise error.within(chosen.path) from None
             height, width = decode_faces(chosen.images[:1])[0].shape[:2]
             if (height, width) != (input.height, input.width):
                 raise RecordError(
-                    f"{chosen.path} holds faces of {width}x{height}, the network takes {input.width}x{input.height}: align "
-                    "them to that size"
+                    f"{chosen.path} holds {width}x{height} faces, but the network takes {input.width}x{input.height}",
+                    hint="align them to that size",
                 )
 
     def __call__(self, module: nn.Module, input: Input) -> Mapping[str, float]:

@@ -1,7 +1,7 @@
-"""Verification scores of pairs: ten folds, the threshold chosen on nine, the accuracy taken on the tenth.
+"""Verification scores of pairs: ten folds; the threshold is chosen on nine, the accuracy measured on the tenth.
 
-How the threshold is chosen is the protocol's (protocols.py); by default insightface's, on squared Euclidean
-distances between unit vectors, 0 to 4, a pair counting as the same person below the threshold.
+The protocol (protocols.py) chooses the threshold. The default is insightface's: squared Euclidean distances
+between unit vectors, 0 to 4; a pair below the threshold counts as the same person.
 Source: insightface recognition/arcface_torch/eval/verification.py (after davidsandberg/facenet).
 """
 
@@ -27,10 +27,10 @@ FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """`accuracy` and its deviation over the folds; `validation` is VAL at FAR 1e-3, averaged over the folds too;
-    `tar_at_far`, `auc` and `eer` are read off the ROC of all pairs, TAR for the rates that enough negatives are there
-    for: `negatives_needed` says how many the others would take. `intervals` are 95 % (evaluate/confidence.py).
-    `validation` is None where a protocol of exact thresholds has too few negatives for it."""
+    """`accuracy` and its standard deviation over the folds; `validation` is VAL at FAR 1e-3, also averaged over the
+    folds, or None if a protocol with exact thresholds has too few negatives. `tar_at_far`, `auc` and `eer` come from
+    the ROC of all pairs. Rates with too few negatives are omitted; `negatives_needed` says how many they need.
+    `intervals` are 95 % (evaluate/confidence.py)."""
 
     accuracy: float
     accuracy_std: float
@@ -49,7 +49,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """What a protocol finds fold by fold: accuracies, thresholds, VAL and FAR at them (None where not measurable)."""
+    """A protocol's results by fold: accuracies, thresholds, VAL and its FAR (None if not measurable)."""
 
     accuracy: Floats
     thresholds: Floats
@@ -67,7 +67,7 @@ def distances(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> 
 
 
 def verify(distance: Floats, same: Bools, folds: Ints | None = None) -> Verification:
-    """Score pairs by their squared distances as insightface does. `folds` default to ten consecutive ones.
+    """Score pairs by squared distance, as insightface does. `folds` default to ten consecutive ones.
 
     Raises RecordError if the pairs cannot be folded: fewer than two per fold, or a fold of one kind only.
     """
@@ -84,7 +84,7 @@ def fold_by_distance(distance: Floats, same: Bools, folds: Ints) -> Folded:
 
 
 def summarise(folded: Folded, distance: Floats, same: Bools) -> Verification:
-    """What is reported of the folds and of the ROC over all pairs, with intervals."""
+    """The reported figures of the folds and of the ROC over all pairs, with intervals."""
     fpr, tpr = roc(distance, same)
     positives, negatives = int(same.sum()), int((~same).sum())
     accuracy, auc, eer = float(folded.accuracy.mean()), area(fpr, tpr), equal_error(fpr, tpr)
@@ -116,7 +116,7 @@ def summarise(folded: Folded, distance: Floats, same: Bools) -> Verification:
 
 
 def fold_accuracy(distance: Floats, same: Bools, folds: Ints, thresholds: Floats) -> tuple[Floats, Floats]:
-    """Accuracy of each fold at the threshold that is best on the others, and those thresholds."""
+    """The accuracy of each fold at the threshold that is best on the other folds, and those thresholds."""
     right = _right_answers(distance, same, folds, thresholds)
     sizes = np.bincount(folds).astype(np.float64)
     others = right.sum(axis=0) - right
@@ -130,7 +130,7 @@ def check_pairs(distance: Floats, same: Bools, folds: Ints) -> None:
         raise RecordError("some distances are not finite; the embeddings hold NaN or infinity")
     count = int(folds.max(initial=-1)) + 1
     if count == 1 and len(same) > 1:
-        raise RecordError("all pairs are in one fold; a fold is scored at the threshold that the others choose")
+        raise RecordError("all pairs are in one fold; a fold needs others to choose its threshold")
     if len(same) < 2 * count or count < 2:
         raise RecordError(f"{len(same)} pairs are too few for {max(count, 2)} folds; a verification set has hundreds")
     for fold in range(count):
@@ -146,7 +146,7 @@ def _measurable(far: float, negatives: int) -> bool:
 
 
 def _right_answers(distance: Floats, same: Bools, folds: Ints, thresholds: Floats) -> Floats:
-    """(folds, thresholds): how many pairs of a fold a threshold gets right."""
+    """(folds, thresholds): how many pairs of a fold a threshold classifies correctly."""
     out = np.empty((int(folds.max()) + 1, len(thresholds)))
     for fold in range(len(out)):
         positives, negatives = (np.sort(distance[(folds == fold) & kind]) for kind in (same, ~same))
@@ -157,7 +157,7 @@ def _right_answers(distance: Floats, same: Bools, folds: Ints, thresholds: Float
 
 
 def _validation(distance: Floats, same: Bools, folds: Ints, target: float) -> tuple[Floats, Floats]:
-    """VAL and FAR of each fold at the threshold whose FAR on the other folds is `target`, interpolated as theirs."""
+    """VAL and FAR of each fold at the threshold (interpolated as in insightface) with FAR `target` on the others."""
     below = _negatives_below(distance, same, folds)
     validation, rates = [], []
     for fold in range(len(below)):
@@ -168,8 +168,8 @@ def _validation(distance: Floats, same: Bools, folds: Ints, target: float) -> tu
         if above == len(far):
             threshold = float(VALIDATION_THRESHOLDS[-1]) if far[-1] == target else 0.0
         elif above > 0:
-            # theirs: scipy's interp1d(far, thresholds, kind="slinear"), a spline of degree 1; among thresholds whose FAR is
-            # the target exactly it takes the last
+            # insightface: scipy's interp1d(far, thresholds, kind="slinear"), a spline of degree 1; of the thresholds
+            # whose FAR equals the target, it takes the last
             share = (target - far[above - 1]) / (far[above] - far[above - 1])
             threshold = VALIDATION_THRESHOLDS[above - 1] + share * float(np.diff(VALIDATION_THRESHOLDS)[above - 1])
         validation.append(float((distance[here & same] < threshold).mean()))

@@ -1,10 +1,10 @@
-"""What a test set shares with the pack that a model was trained on: people by name, photos by content.
+"""Overlap of a test set with a model's training pack: people by name, photos by content.
 
-Photos are compared by sha256 of the file and, for re-encoded or rescaled copies, by difference hashes (dHash): 64 bits, of
-which at most 4 may differ, confirmed on 256 bits, of which at most 24 may. Aligned faces resemble each other, so that
-the 64 bits alone took 1 of 395,028 pairs of different people in LFW for copies; with the 256 bits it is none, and the
-nearest such pair differs in more than 40. Copies at JPEG quality 75, at half size or 20 % brighter are found in 99 %
-and more of the cases; a face shifted by a pixel or aligned anew from the same photo mostly is not.
+Photos are compared by the file's sha256 and, for re-encoded or rescaled copies, by difference hashes (dHash): at most 4
+of 64 bits may differ, confirmed by at most 24 of 256 bits. Aligned faces resemble each other: the 64 bits alone took 1
+of 395,028 pairs of different people in LFW for copies. With the 256 bits there were none; the nearest such pair differs
+in more than 40. Copies at JPEG quality 75, at half size or 20 % brighter are found in at least 99 % of cases. A face
+shifted by a pixel, or aligned again from the same photo, is mostly not found.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from dataprep.packs.io import open_pack, pack_digest
 
 Hashes = npt.NDArray[np.uint8]
 
-AT_MOST = 100_000  # images of a pack that are hashed without being asked: about two minutes
+AT_MOST = 100_000  # the largest pack that is hashed by default: about two minutes
 _BITS, _CONFIRMED_BITS = 4, 24
 _BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaks:
-    """What was found; None where it could not be known, and `unknown` says why. Photos are (name in the set, position in
-    its pack)."""
+    """The overlap; None for what could not be determined (`unknown` has the reasons). Photos are (name in the set,
+    position in the pack)."""
 
     pack: str | None = None
     identities: list[str] | None = None
@@ -52,9 +52,9 @@ def find_leaks(
     hash_all: bool = False,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Leaks:
-    """Compare a set with the packs that `about` (what a model's file says of its training) names, or with `trained_on`.
+    """Compare a set with `trained_on`, or with the packs named in `about` (a model file's training record).
 
-    Packs of more than 100,000 images are compared by names only unless `hash_all`.
+    Packs of more than 100,000 images are compared by name only, unless `hash_all`.
     """
     if trained_on is not None:
         return _compared(trained_on, None, chosen, hash_all, tick)
@@ -62,12 +62,12 @@ def find_leaks(
     paths = [Path(path) for path in about.get("packs") or first]
     digests = about.get("packs_sha256") or [about.get("pack_index_sha256"), *[None] * len(paths)][: len(paths)]
     if not paths:
-        return Leaks(unknown=("the model does not say what it was trained on; --trained-on PACK would",))
+        return Leaks(unknown=("the model does not name its training pack; --trained-on PACK does",))
     found = []
     for path, digest in zip(paths, digests, strict=True):
         try:
             if not path.exists():
-                raise RecordError("the pack that the model was trained on is not there")
+                raise RecordError("the model's training pack is missing")
             found.append(_compared(path, digest, chosen, hash_all, tick))
         except RecordError as error:
             found.append(Leaks(pack=str(path), unknown=(str(error),)))
@@ -75,7 +75,7 @@ def find_leaks(
 
 
 def fingerprint(data: bytes) -> Hashes | None:
-    """(40,) bytes of an image's two difference hashes, 64 bits and 256; None if it cannot be decoded."""
+    """(40,) bytes: an image's two difference hashes of 64 and 256 bits; None if it cannot be decoded."""
     from PIL import Image
 
     try:
@@ -90,9 +90,9 @@ def fingerprint(data: bytes) -> Hashes | None:
 
 
 def near_pairs(ours: Hashes, blocks: Iterable[Hashes]) -> Iterable[tuple[int, int]]:
-    """(row of `ours`, row of all `blocks` together) of fingerprints that are near each other.
+    """(row in `ours`, row in all `blocks` together) of fingerprints that are near each other.
 
-    Of five bands of the 64 bits, one at least is equal if at most four bits differ: only those rows are compared.
+    If at most four of the 64 bits differ, at least one of five bands is equal: only such rows are compared.
     """
     start = 0
     bands = [(0, 13), (13, 26), (26, 39), (39, 52), (52, 64)]
@@ -118,11 +118,11 @@ def near_pairs(ours: Hashes, blocks: Iterable[Hashes]) -> Iterable[tuple[int, in
 def _compared(
     path: Path, digest: str | None, chosen: VerificationSet, hash_all: bool, tick: Callable[[int, int], None]
 ) -> Leaks:
-    """With one pack, which is the right one if its digest is `digest` or nothing is known of it. Raises RecordError."""
+    """Compare with one pack, whose digest must be `digest` unless that is None. Raises RecordError."""
     unknown: list[str] = []
     pack = open_pack(path)
     if digest not in (None, pack_digest(pack)):
-        raise RecordError("the pack there is another one than the model was trained on")
+        raise RecordError("the pack is not the one that the model was trained on")
     people = _shared_people(pack.path, chosen, unknown)
     if len(pack) > AT_MOST and not hash_all:
         unknown.append(f"its {len(pack)} photos were not compared; --leaks full does")
@@ -132,7 +132,7 @@ def _compared(
 
 
 def _together(found: Sequence[Leaks]) -> Leaks:
-    """What is in any of several packs; where one of them is not known, what is known of the others, and why it is not."""
+    """The overlap with any of several packs: what is known of some, and the reasons why the rest is unknown."""
     people = [one.identities for one in found if one.identities is not None]
     identical = [one.identical for one in found if one.identical is not None]
     near = [one.near_identical for one in found if one.near_identical is not None]
@@ -157,7 +157,7 @@ def _differing(one: Hashes, other: Hashes) -> npt.NDArray[np.int64]:
 def _shared_people(folder: Path, chosen: VerificationSet, unknown: list[str]) -> list[str] | None:
     trained = read_identities(folder)
     if chosen.identities is None:
-        unknown.append("shared people: the set does not name them")
+        unknown.append("shared people: the set does not name its people")
         return None
     if trained is None:
         unknown.append("shared people: the pack has no labels.tsv")
@@ -200,7 +200,7 @@ def _shared_photos(
 
 
 def _no_hash() -> Hashes:
-    """Of an image that cannot be decoded: alternating bits, which no picture has."""
+    """Stands for an image that cannot be decoded: alternating bits, which no picture has."""
     return np.full(40, 0b10101010, np.uint8)
 
 

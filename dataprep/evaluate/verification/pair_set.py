@@ -1,4 +1,4 @@
-"""Verification sets in all their forms as one: a .bin, pairs.txt with a folder of faces, lists and CSVs of pairs."""
+"""One class for verification sets of all forms: a .bin, pairs.txt with a folder of faces, lists and CSVs of pairs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SHOWN = 5  # how many missing files a message names
 class VerificationSet:
     """Distinct images, and pairs of them by position.
 
-    `names[i]` is image i's path in the list, or its number in the .bin as `bins unpack` counts (00001 ...);
-    `identities[i]` whose face it is, where the form of the set tells. `folds` is how many the whole set has, whatever was
-    left out since. `skipped` names what was left out and why.
+    `names[i]` is image i's path in the list, or its number in the .bin as in `bins unpack` (00001 ...). `identities[i]`
+    is its person, if the set's form names people. `folds` counts the folds of the whole set, even if pairs were left
+    out. `skipped` names the images left out and the reasons.
     """
 
     name: str
@@ -50,12 +50,12 @@ class VerificationSet:
         return len(self.same)
 
     def without(self, bad: dict[int, str]) -> VerificationSet:
-        """The set without the pairs of some images, given by position with the reason; the other pairs keep their fold."""
+        """The set without the pairs of some images (position: reason); the other pairs keep their fold."""
         keep = ~(np.isin(self.left, list(bad)) | np.isin(self.right, list(bad)))
         return self.only(keep, bad)
 
     def only(self, keep: Bools, bad: dict[int, str]) -> VerificationSet:
-        """The set with some of its pairs; `bad` says of which images, and why, the others were left out."""
+        """The set with some of its pairs; `bad` maps the images of the other pairs to the reasons."""
         return replace(
             self,
             left=self.left[keep],
@@ -67,19 +67,19 @@ class VerificationSet:
         )
 
     def check_folds(self) -> None:
-        """Raises RecordError if pairs were left out and a fold has none of a kind any more: that is another score."""
+        """Raises RecordError if pairs were left out and a fold lost all pairs of a kind: scores would not compare."""
         for fold in range(self.folds if self.skipped_pairs else 0):
             kinds = self.same[self.fold == fold]
             if not len(kinds) or kinds.all() or not kinds.any():
                 left = "no pairs" if not len(kinds) else f"no {'negative' if kinds.all() else 'positive'} pairs"
                 raise RecordError(
-                    f"fold {fold + 1} of {self.folds} has {left} left: {self.skipped_pairs} were left out for "
-                    f"{len(self.skipped)} images, {self.skipped[0]} first; bring those back"
+                    f"fold {fold + 1} of {self.folds} has {left} left: {self.skipped_pairs} were left out because of "
+                    f"{len(self.skipped)} images (first: {self.skipped[0]}); restore those"
                 )
 
 
 class FileImages(Sequence[bytes]):
-    """Images in files, read when they are asked for."""
+    """Images in files, read on access."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -103,10 +103,10 @@ class FileImages(Sequence[bytes]):
 def open_set(
     path: Path, *, images: Path | None = None, skip_missing: bool = False, look: bool = True
 ) -> VerificationSet:
-    """Open a set of any form; `images` is the folder that the names of a list are relative to (default: the list's own).
+    """Open a set of any form. The names of a list are relative to the folder `images` (default: the list's folder).
 
-    A name may lack its suffix. Files that are not there raise RecordError, or with `skip_missing` cost their pairs,
-    which is recorded; without `look` nobody looks, since features may be scored where no images are.
+    A name may lack its suffix. Missing files raise RecordError; with `skip_missing`, their pairs are left out and
+    recorded. Without `look`, files are not checked: features can be scored without images.
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such verification set")
@@ -120,8 +120,8 @@ def open_set(
     if missing and not skip_missing:
         shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise RecordError(
-            f"{path}: {len(missing)} of {len(names)} images are not under {images or path.parent}: {shown}; --images names "
-            "another folder, --skip-missing leaves their pairs out and says so"
+            f"{path}: {len(missing)} of {len(names)} images are not under {images or path.parent}: {shown}",
+            hint="choose another folder with --images, or leave their pairs out with --skip-missing",
         )
     people = tuple(str(Path(name).parent) for name in names)
     chosen = VerificationSet(
@@ -141,24 +141,22 @@ def open_set(
 
 
 def find_set(text: str, workspace: Path) -> Path:
-    """The path that `--set` means: a file, or one of the field's names (lfw, cfp_fp, ...) looked up in the workspace."""
+    """The path for a `--set` value: a file, or a common name (lfw, cfp_fp, ...) looked up in the workspace."""
     if Path(text).is_file():
         return Path(text)
     name = text.lower().replace("-", "_")
     name = {"agedb30": "agedb_30", "agedb": "agedb_30"}.get(name, name)
     if name not in NAMES:
         raise RecordError(
-            f"{text}: no such verification set: `dataprep pack --holdout 0.1` makes one, --set names another; by name there "
-            f"are {', '.join(NAMES)}"
+            f"{text}: no such verification set; the known names are {', '.join(NAMES)}",
+            hint="make one with `dataprep pack --holdout 0.1`, or choose another with --set",
         )
     places = [workspace / "bins" / f"{name}.bin", workspace / f"{name}.bin"]
     places += sorted(workspace.glob(f"packs/*/{name}.bin"))
     for place in places:
         if place.is_file():
             return place
-    raise RecordError(
-        f"{name} is at none of {', '.join(map(str, places))}, nor at packs/*/{name}.bin: put the .bin there"
-    )
+    raise RecordError(f"{name} is not at {', '.join(map(str, places))} or packs/*/{name}.bin: put the .bin there")
 
 
 def _open_bin(path: Path) -> VerificationSet:
@@ -208,29 +206,30 @@ def _find(folder: Path, name: str) -> Path | None:
 def features_of_pairs(
     features: Features, chosen: VerificationSet, *, skip_missing: bool = False
 ) -> tuple[Matrix, Matrix, VerificationSet]:
-    """The features of the pairs' two sides, and the set as far as it can be scored.
+    """The features of the pairs' two sides, and the part of the set that can be scored.
 
-    By name if the file has names (suffixes of images do not count), else rows 2i and 2i + 1 are pair i. Raises
-    RecordError for rows that do not fit the set, and for images without a feature unless `skip_missing`.
+    They are found by name if the file has names (image suffixes are ignored); else rows 2i and 2i + 1 are pair i.
+    Raises RecordError for rows that do not fit the set and, unless `skip_missing`, for images without a feature.
     """
     if features.names is None:
         if len(features) != 2 * len(chosen):
             raise RecordError(
-                f"{features.path}: {len(features)} rows without names; the {len(chosen)} pairs of {chosen.path} take "
-                f"{2 * len(chosen)} in the order of the pairs, or a {features.path.name}.names.txt with a name a line"
+                f"{features.path}: {len(features)} rows without names; the {len(chosen)} pairs of {chosen.path} need "
+                f"{2 * len(chosen)} in pair order, or a {features.path.name}.names.txt with one name per line"
             )
         return features.matrix[0::2], features.matrix[1::2], chosen
     place: dict[str, int] = {}
     for i, name in enumerate(features.names):
         if place.setdefault(_bare(name), i) != i:
-            raise RecordError(f"{features.path}: {name} stands there twice")
+            raise RecordError(f"{features.path}: {name} occurs twice")
     used = sorted({*chosen.left.tolist(), *chosen.right.tolist()})
     missing = {i: "no feature" for i in used if _bare(chosen.names[i]) not in place}
     if missing and not skip_missing:
         first = ", ".join(chosen.names[i] for i in list(missing)[:5])
         raise RecordError(
             f"{features.path}: {len(missing)} of {len(used)} images of {chosen.path} have no feature there: {first}"
-            f"{', ...' if len(missing) > 5 else ''}; --skip-missing leaves their pairs out and says so"
+            f"{', ...' if len(missing) > 5 else ''}",
+            hint="--skip-missing leaves their pairs out and reports them",
         )
     kept = chosen.without(missing) if missing else chosen
     row = np.array([place.get(_bare(name), -1) for name in chosen.names], np.int64)

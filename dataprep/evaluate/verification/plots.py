@@ -1,4 +1,4 @@
-"""Pictures of a verification: ROC, DET, the two histograms of scores, and the pairs that it gets most wrong."""
+"""Plots of a verification: ROC, DET, the two score histograms, and the worst errors among the pairs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SAME, _OTHER = "#1f77b4", "#d62728"
-_PAIRS, _ROW = 8, 1.9  # of each kind on the sheet; inches
+_PAIRS, _ROW = 8, 1.9  # pairs of each kind on the sheet; row height in inches
 
 
 def draw_roc(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
-    """A PNG of true against false accept rate, the latter logarithmic; one curve per name."""
+    """Draw a PNG of true against false accept rate (log scale); one curve per name."""
     figure = _figure(6, 5)
     axes = figure.add_subplot()
     lowest, least = 1.0, 1.0
@@ -47,8 +47,8 @@ def draw_roc(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
 
 
 def draw_det(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
-    """A PNG of false refuse against false accept rate, both on the normal deviate's scale (Martin et al. 1997): normally
-    distributed scores give a straight line. A circle marks the equal error rate."""
+    """Draw a PNG of false reject against false accept rate, both on the normal deviate scale (Martin et al. 1997):
+    normally distributed scores give a straight line. A circle marks the equal error rate."""
     deviate = NormalDist().inv_cdf
     ticks = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95]
     figure = _figure(6, 5.5)
@@ -74,15 +74,15 @@ def draw_det(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
     for set_ticks in (axes.set_xticks, axes.set_yticks):
         set_ticks([deviate(tick) for tick in shown], labels)
     limits = (deviate(low * 0.8), deviate(high * 1.02))
-    axes.set(xlim=limits, ylim=limits, xlabel="false accept rate", ylabel="false refuse rate", aspect="equal")
+    axes.set(xlim=limits, ylim=limits, xlabel="false accept rate", ylabel="false reject rate", aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right")
     _save(figure, path)
 
 
 def draw_scores(path: Path, scored: Scored, same: Bools) -> None:
-    """A PNG of the distances (or cosines) of positive and negative pairs, each as shares of its kind, with the mean
-    threshold."""
+    """Draw a PNG with histograms of the distances (or cosines) of positive and negative pairs, each normalised to its
+    kind, and the mean threshold."""
     values, label, sign = _shown_scores(scored)
     bins = np.linspace(float(values.min()), float(values.max()), 61).tolist()
     figure = _figure(6.5, 4)
@@ -93,15 +93,15 @@ def draw_scores(path: Path, scored: Scored, same: Bools) -> None:
             values[kind], bins=bins, weights=weights, alpha=0.55, label=f"{name} ({int(kind.sum())})", color=colour
         )
     axes.axvline(scored.verification.threshold, color="black", linewidth=1, linestyle="--", label="threshold")
-    axes.set(xlabel=f"{label} ({'more' if sign < 0 else 'less'} is more alike)", ylabel="share of the pairs")
+    axes.set(xlabel=f"{label} ({'higher' if sign < 0 else 'lower'} is more alike)", ylabel="share of the pairs")
     axes.legend()
     _save(figure, path)
 
 
 def draw_wrong(path: Path, chosen: VerificationSet, scored: Scored) -> None:
-    """A PNG of the pairs that were got most wrong: different people taken for one, and one person for two."""
+    """Draw a PNG of the worst errors: different people accepted as one, and one person rejected."""
     kinds = (
-        ("different people, taken for one", np.flatnonzero(scored.wrong & ~chosen.same), 1),
+        ("different people, accepted as one", np.flatnonzero(scored.wrong & ~chosen.same), 1),
         ("the same person, not recognised", np.flatnonzero(scored.wrong & chosen.same), -1),
     )
     ranked = [(title, pairs[np.argsort(sign * scored.distance[pairs], kind="stable")]) for title, pairs, sign in kinds]
@@ -128,7 +128,7 @@ def _draw_pair(figure: Figure, chosen: VerificationSet, scored: Scored, pair: in
         axes = figure.add_axes((*_share(figure, x, bottom + 0.25), width, height))
         try:
             axes.imshow(decode_faces([chosen.images[i]])[0], interpolation="antialiased")
-        except RecordError:  # the scores are of features then, and the picture is not worth an error
+        except RecordError:  # when features are scored, images may be missing: not worth an error
             axes.imshow(np.full((1, 1, 3), 0.85))
             axes.text(0, 0, "cannot\nbe read", ha="center", va="center", fontsize=7)
         axes.axis("off")
@@ -137,13 +137,13 @@ def _draw_pair(figure: Figure, chosen: VerificationSet, scored: Scored, pair: in
 
 
 def _share(figure: Figure, x: float, y: float) -> tuple[float, float]:
-    """Inches as shares of the figure."""
+    """Inches as fractions of the figure's size."""
     width, height = figure.get_size_inches()
     return float(x / width), float(y / height)
 
 
 def _short_name(name: str, most: int = 40) -> str:
-    """The file's name, with its folder's unless it begins with that; the end is kept where it is too long."""
+    """folder/file, or the file alone if it begins with the folder's name; long names keep their end."""
     folder, _, file = name.rpartition("/")
     parent = folder.rpartition("/")[2]
     text = file if not parent or file.startswith(parent) else f"{parent}/{file}"
@@ -151,14 +151,14 @@ def _short_name(name: str, most: int = 40) -> str:
 
 
 def _shown_scores(scored: Scored) -> tuple[Floats, str, int]:
-    """What people compare: squared distances as they are, cosines without the minus."""
+    """The values to show: squared distances unchanged, cosines with their sign restored."""
     if scored.cosine:
         return -scored.distance, "cosine", -1
     return scored.distance, "squared distance", 1
 
 
 def _thinned(fpr: Floats, tpr: Floats, points: int = 4000) -> tuple[Floats, Floats]:
-    """At most about `points` of a curve, evenly along it and along the logarithm of the false accept rate."""
+    """At most about `points` points of a curve, spaced evenly along it and along the log of the false accept rate."""
     if len(fpr) <= points:
         return fpr, tpr
     first = max(float(fpr[fpr > 0].min(initial=1.0)), 1e-9)

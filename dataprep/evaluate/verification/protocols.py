@@ -1,11 +1,11 @@
-"""The protocols by which pairs of features are scored. They differ, and so do their numbers.
+"""The protocols for scoring pairs of features. Their rules differ, and so do their results.
 
 insightface   unit vectors, squared distance, thresholds 0, 0.01, ... 4: the first best one; VAL by interpolation
               (recognition/arcface_torch/eval/verification.py). Flip: the two embeddings are added.
-face_pytorch  the mean of the nine folds is subtracted; cosine; thresholds -1, -0.9999, ... 1: the mean of all best ones; a
-              pair exactly at the threshold is wrong (eval_lfw.py). Flip: the two embeddings are concatenated.
-cosine        cosine of the vectors as they are; the exact best threshold, midway between two scores.
-Nothing is rounded to float32 on the way.
+face_pytorch  cosine after subtracting the mean of the nine folds; thresholds -1, -0.9999, ... 1: the mean of all best
+              ones; a pair exactly at the threshold is wrong (eval_lfw.py). Flip: the two embeddings are concatenated.
+cosine        cosine of the unmodified vectors; the exact best threshold, midway between two scores.
+Nothing is rounded to float32 in between.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _ROWS = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """`distance[i]` of pair i (with `cosine`, minus its cosine), as it was when its own fold was tested; `wrong[i]`
-    whether the threshold of the other folds gets it wrong."""
+    """`distance[i]`: the distance of pair i (with `cosine`, minus its cosine) when its own fold was tested. `wrong[i]`:
+    whether the threshold from the other folds misclassifies it."""
 
     verification: Verification
     distance: Floats
@@ -51,7 +51,7 @@ class Scored:
 
 
 def score_pairs(left: Features, right: Features, same: Bools, folds: Ints, protocol: str = "insightface") -> Scored:
-    """Score rows of `left` against rows of `right`, (n, d) and not normalised. Raises RecordError and UsageError."""
+    """Score rows of `left` against rows of `right`, both (n, d), not normalised. Raises RecordError and UsageError."""
     if protocol not in TITLES:
         raise UsageError(f"unknown protocol {protocol!r}: one of {', '.join(TITLES)}")
     check_features(left, right)
@@ -82,19 +82,20 @@ def score_pairs(left: Features, right: Features, same: Bools, folds: Ints, proto
 
 
 def check_features(left: Features, right: Features) -> None:
-    """Raises RecordError for features that have no direction, or of two sizes."""
+    """Raises RecordError for features that have no direction or differ in shape."""
     if left.shape != right.shape or left.ndim != 2:
         raise RecordError(f"features of {left.shape} cannot be paired with features of {right.shape}")
     bad = unusable(left) | unusable(right)
     if bad.any():
         raise RecordError(
-            f"{int(bad.sum())} of {len(bad)} pairs, pair {int(np.argmax(bad)) + 1} first, have a feature that is zero or "
-            "not finite and cannot be scored; --skip-missing leaves such pairs out and says so"
+            f"{int(bad.sum())} of {len(bad)} pairs (first: pair {int(np.argmax(bad)) + 1}) cannot be scored: they have "
+            "a feature that is zero or not finite",
+            hint="--skip-missing leaves such pairs out and reports them",
         )
 
 
 def _fold_by_cosine(cosines: Floats, same: Bools, folds: Ints, *, strict: bool) -> Folded:
-    """`cosines` (folds, pairs): those that fold i is scored with. `strict` is Face_Pytorch's rule."""
+    """`cosines` (folds, pairs): row i is used to score fold i. `strict` is Face_Pytorch's rule."""
     choose = _face_pytorch_threshold if strict else _best_threshold
     accuracy, thresholds, validation, rates = [], [], [], []
     for fold, cosine in enumerate(cosines):
@@ -105,7 +106,7 @@ def _fold_by_cosine(cosines: Floats, same: Bools, folds: Ints, *, strict: bool) 
         thresholds.append(threshold)
         others = np.sort(cosine[rest & ~same])[::-1]
         allowed = int(round(VALIDATION_FAR * len(others), 9))
-        if allowed:  # accepted is what lies above the first negative that may not be
+        if allowed:  # accept scores above the first negative that must be rejected
             validation.append(float((cosine[here & same] > others[allowed]).mean()))
             rates.append(float((cosine[here & ~same] > others[allowed]).mean()))
     measured = len(validation) == len(cosines)
@@ -125,7 +126,7 @@ def _face_pytorch_threshold(cosine: Floats, same: Bools) -> float:
 
 
 def _best_threshold(cosine: Floats, same: Bools) -> float:
-    """Midway between the two neighbouring scores where most pairs are right; the highest such place."""
+    """Midway between the two neighbouring scores that separate the pairs best; in a tie, the highest place."""
     order = np.argsort(-cosine, kind="stable")
     ordered = cosine[order]
     gain = np.concatenate([[0], np.cumsum(np.where(same[order], 1, -1))])
@@ -155,10 +156,10 @@ def _cosines(left: Features, right: Features) -> Floats:
 
 
 def _centred_cosines(left: Features, right: Features, folds: Ints) -> Floats:
-    """(folds, pairs): the cosines after the mean of all features outside a fold is subtracted.
+    """(folds, pairs): the cosines after subtracting the mean of all features outside the fold.
 
     With m_i that mean, (l - m_i).(r - m_i) is l.r - l.m_i - r.m_i + m_i.m_i: one pass for all folds. The features are
-    centred on their common mean first, so that the m_i are small and nothing cancels.
+    first centred on their common mean, so that the m_i are small and no precision is lost.
     """
     count, width = int(folds.max()) + 1, left.shape[1]
     sums = np.zeros((count, width))
@@ -176,7 +177,9 @@ def _centred_cosines(left: Features, right: Features, folds: Ints) -> Floats:
         one_mean, other_mean = means @ one.T, means @ other.T
         lengths = (one**2).sum(axis=1) - 2 * one_mean + square, (other**2).sum(axis=1) - 2 * other_mean + square
         if min(float(length.min()) for length in lengths) <= 0:
-            raise RecordError("a feature equals the mean of the others and has no direction; is the model untrained?")
+            raise RecordError(
+                "a feature equals the mean of the others and has no direction; the model may be untrained"
+            )
         dot = (one * other).sum(axis=1) - one_mean - other_mean + square
         out[:, rows] = dot / np.sqrt(lengths[0] * lengths[1])
     return out

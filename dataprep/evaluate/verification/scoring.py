@@ -1,4 +1,4 @@
-"""One model, or one file of features, on one verification set: from files to result.json and pictures."""
+"""Scores one model, or one file of features, on one verification set: from files to result.json and plots."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Tick = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """How to score. `flip` None is the protocol's own; `leaks` is auto, full or off."""
+    """How to score. `flip` None means the protocol's default; `leaks` is auto, full or off."""
 
     protocol: str = "insightface"
     flip: str | None = None
@@ -50,7 +50,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """The scores, and what cheaper looks at the same pairs score (accuracy by name)."""
+    """The scores, and baseline accuracies on the same pairs, by name."""
 
     verification: Verification
     baselines: dict[str, float] = field(default_factory=dict)
@@ -67,9 +67,9 @@ def score_model(
     *,
     tick: Tick = lambda what, done, total: None,
 ) -> TestResult:
-    """Score `model` (.pt of ours, or .onnx) on a set and write result.json and roc.png into `target`.
+    """Score `model` (a .pt of dataprep, or .onnx) on a set and write result.json and roc.png into `target`.
 
-    Images that cannot be embedded raise RecordError, or with `skip_missing` cost their pairs, which is recorded.
+    Images that cannot be embedded raise RecordError; with `skip_missing`, their pairs are left out and recorded.
     """
     how = how or Scoring()
     embedder = open_model(model, how.device, input=how.input)
@@ -86,19 +86,19 @@ def score_model(
         if bad and not how.skip_missing:
             first, reason = min(bad.items())
             raise RecordError(
-                f"{len(bad)} images cannot be scored, {chosen.names[first]} first: it {reason}; --skip-missing leaves their "
-                "pairs out and says so"
+                f"{len(bad)} images cannot be scored, first {chosen.names[first]}: {reason}",
+                hint="--skip-missing leaves their pairs out and reports them",
             )
         kept = chosen.without(bad) if bad else chosen
         kept.check_folds()
         scored = score_pairs(embedded[kept.left], embedded[kept.right], kept.same, kept.fold, how.protocol)
     except RecordError as error:
-        raise RecordError(f"{chosen.path}: {error}") from None
+        raise error.within(chosen.path) from None
     simple: dict[str, float] = {}
     about: dict[str, Any] = dict(embedder.model.about) if isinstance(embedder, TorchEmbedder) else {}
     if how.baselines:
         simple = _baselines(embedder, kept, how)
-    found = Leaks(unknown=("not looked for",))
+    found = Leaks(unknown=("leaks were not checked",))
     if how.leaks != "off":
         found = find_leaks(
             kept,
@@ -115,12 +115,14 @@ def score_model(
     libraries = (
         ("torch", "numpy", "pillow") if isinstance(embedder, TorchEmbedder) else ("onnxruntime", "numpy", "pillow")
     )
-    title = model.absolute().parent.name if model.stem == "model" else model.stem  # model.pt says less than its folder
+    title = (
+        model.absolute().parent.name if model.stem == "model" else model.stem
+    )  # the folder's name says more than "model"
     return _report(target, title, kept, scored, how, flip, described, libraries, simple, found)
 
 
 def score_features(features: Path, chosen: VerificationSet, target: Path, how: Scoring | None = None) -> TestResult:
-    """Score a file of features, of any form that `features` reads, on a set. Flips are fused in it already, or never."""
+    """Score a file of features, in any format that `features` reads, on a set. Any flip must already be in the file."""
     how = how or Scoring()
     opened = read_features(features)
     try:
@@ -132,20 +134,20 @@ def score_features(features: Path, chosen: VerificationSet, target: Path, how: S
                 for side, positions in ((left, kept.left), (right, kept.right))
                 for i in positions[unusable(side)]
             }
-            # by pair, not by image: without names a photo that is in several pairs has a row for each
+            # by pair, not by image: without names, a photo in several pairs has several rows
             left, right, kept = left[~bad], right[~bad], kept.only(~bad, void)
         kept.check_folds()
         scored = score_pairs(left, right, kept.same, kept.fold, how.protocol)
     except RecordError as error:
-        raise RecordError(f"{chosen.path}: {error}") from None
+        raise error.within(chosen.path) from None
     described = {"features": str(features), "features_sha256": file_sha256(features), **_made_with(features)}
     unknown = Leaks(unknown=("features do not say what their model was trained on",))
     return _report(target, features.stem, kept, scored, how, "as in the file", described, ("numpy",), {}, unknown)
 
 
 def check_target(target: Path, given: Path, chosen: VerificationSet, how: Scoring) -> None:
-    """Raises UsageError if `target` holds the result of another model or file of features, set or way of scoring: results
-    of files of one name must not overwrite each other. The same file made anew may."""
+    """Raises UsageError if `target` holds the result of another model, file of features, set or way of scoring: files
+    with one name must not overwrite each other's results. A new version of the same file may."""
     found = Folder(target).get_json("result.json")
     if not isinstance(found, dict):
         return
@@ -169,12 +171,13 @@ def check_target(target: Path, given: Path, chosen: VerificationSet, how: Scorin
     changed = [name for name in earlier if earlier[name] != now[name]]
     if changed:
         raise UsageError(
-            f"{target}/result.json is of another {' and '.join(changed)} ({earlier[changed[0]]}): --out names another folder"
+            f"{target}/result.json is from another {' and '.join(changed)} ({earlier[changed[0]]})",
+            hint="choose another folder with --out",
         )
 
 
 def _made_with(features: Path) -> dict[str, Any]:
-    """What the .json that `extract` puts beside its output says of the model and the images."""
+    """The model and the images according to the .json that `extract` writes beside its output."""
     beside = Folder(features.parent).get_json(f"{features.name}.json")
     identity = beside.get("identity") if isinstance(beside, dict) else None
     if not isinstance(identity, dict):
@@ -225,7 +228,7 @@ def _report(
 
 
 def _version(library: str) -> str:
-    """Of a library by its distribution, or, as that can go by another name (onnxruntime-gpu), by the module itself."""
+    """The version of a library from its distribution or, if that has another name (onnxruntime-gpu), its module."""
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""From a pack to another one: the same faces, byte for byte, in another format, order or company."""
+"""Writes the faces of packs, byte for byte, into a new pack of another format or order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dataprep.packs.base import Face, Form, PackReader
 from dataprep.packs.io import open_pack, write_pack
 
 Tick = Callable[[int], None]
-MOST_PIXELS = 1 << 24  # an aligned face has fewer; a bomb has more
-_CARRIED = ("template", "recipe", "sources", "licence")  # of pack.json, true for the same faces in another form
+MOST_PIXELS = 1 << 24  # an aligned face has fewer; a decompression bomb has more
+_CARRIED = ("template", "recipe", "sources", "licence")  # entries of pack.json that stay true in another format
 
 
 def convert(
@@ -30,12 +30,12 @@ def convert(
     shuffle: int | None = None,
     tick: Tick = lambda done: None,
 ) -> dict[str, Any]:
-    """Write the faces of a pack into a new one at `target`; no image is encoded again. What its pack.json says.
+    """Write the faces of a pack into a new one at `target` without re-encoding; return its pack.json.
 
-    Faces keep their order where the target takes any order, and their keys from one flat .rec to another; insightface's
-    layout groups them by label, in the order in which the labels have their numbers. Of several labels the first is kept.
-    Labels that have no face are closed up, which changes the numbers behind; a face whose label is negative (face2rec2's
-    mark for none) is left out, and counted in pack.json.
+    Faces keep their order if the target allows any order, and their keys from one flat .rec to another. insightface's
+    layout groups them by label, in ascending order. Of several labels, the first is kept. Labels without a face are
+    closed up, which renumbers the labels above them. A face with a negative label (face2rec2's mark for none) is left
+    out and counted in pack.json.
     """
     pack = open_pack(source)
     labels = pack.labels()
@@ -59,12 +59,12 @@ def publish(
     about: Mapping[str, Any],
     beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Write a pack, and the files `beside` it, and put them at `target` when all is whole.
+    """Write a pack and the files `beside` it, and move them to `target` once complete.
 
-    Raises RecordError if something is there already, now or at the end, or if a face has another size.
+    Raises RecordError if `target` exists at the start or at the end, or if a face has another size.
     """
     _check_free(target)
-    for stale in target.parent.glob(f".{target.name}.*.tmp"):  # of a run that was killed
+    for stale in target.parent.glob(f".{target.name}.*.tmp"):  # left by a killed run
         if not Path("/proc", stale.suffixes[-2][1:]).exists():
             shutil.rmtree(stale, ignore_errors=True)
     staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -76,7 +76,7 @@ def publish(
         manifest = write_pack(staged, _of_size(faces, size), form=form, height=height, width=width, about=about)
         os.sync()
         _check_free(target)
-        os.rename(staged, target)  # onto nothing, or an empty folder; anything else refuses
+        os.rename(staged, target)  # replaces an empty folder at most; otherwise it fails
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return manifest
@@ -84,18 +84,18 @@ def publish(
 
 def _check_free(target: Path) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RecordError(f"{target} is there already; remove it or name another place with --out")
+        raise RecordError(f"{target} already exists", hint="remove it, or choose another place with --out")
 
 
 def _of_size(faces: Iterator[Face], size: tuple[int, int]) -> Iterator[Face]:
-    """The faces, each checked by its header; what has none passes as it is, and `verify` says so."""
+    """The faces, each checked by its image header. A face without a readable header passes; `verify` reports it."""
     for face in faces:
         with contextlib.suppress(ImagingError):
             header = read_header(face.image, max_pixels=MOST_PIXELS)
             if (header.height, header.width) != size:
                 raise RecordError(
-                    f"{face.name} is {header.width}x{header.height}, the pack {size[1]}x{size[0]}; `dataprep repair` leaves "
-                    f"such images out"
+                    f"{face.name} is {header.width}x{header.height}, the pack {size[1]}x{size[0]}",
+                    hint="`dataprep repair` makes a new pack without such images",
                 )
         yield face
 
@@ -123,12 +123,12 @@ def ordered_faces(
 
 
 def closed_up(labels: npt.NDArray[np.int64]) -> dict[int, int]:
-    """The labels that occur, none negative, in their order, numbered from 0."""
+    """The non-negative labels that occur, in ascending order, numbered from 0."""
     return {int(label): number for number, label in enumerate(np.unique(labels[labels >= 0]))}
 
 
 def image_size(pack: PackReader) -> tuple[int, int]:
-    """(height, width) as `property` says, else of the first image. Raises RecordError if neither can be had."""
+    """(height, width) from `property`, else from the first image. Raises RecordError if neither is available."""
     if pack.height is not None and pack.width is not None:
         return pack.height, pack.width
     if not len(pack):

@@ -1,4 +1,4 @@
-"""A pack of the images of a plain list, as VGGFace2-pytorch and Face_Pytorch train from: paths, with labels or not."""
+"""A pack from a plain list of image paths, with or without labels, as VGGFace2-pytorch and Face_Pytorch use."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dataprep.packs.tools.convert import publish
 from dataprep.storage import file_sha256
 
 _LABELLED = re.compile(r"(.+?\.[A-Za-z]{3,4})[\s,]+(-?\d{1,18})")
-_MARGIN = 256 / 224  # the short side is resized to this share of the network's before the centre is cut out: VGGFace2's
+_MARGIN = 256 / 224  # VGGFace2: the short side is resized to this multiple of the target before the centre crop
 _AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One line: the image's path as it stands, and whose it is."""
+    """One line: the image's path as written, and its identity."""
 
     path: str
     label: int
@@ -42,10 +42,10 @@ def pack_list(
     names: Mapping[str, str] | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Make a pack at `target` of the images that `listed` names under `root`, unless it is there; `target`.
+    """Make a pack at `target` of the images that `listed` names under `root`, unless it exists; return `target`.
 
-    Images of that size are taken byte for byte; others as VGGFace2 does it: the short side is resized to 256/224 of it, the
-    centre cut out, and a JPEG of quality 95 made. `names` are the people's, by folder. Raises RecordError.
+    Images of the target size are copied byte for byte. Others follow VGGFace2: resize the short side to 256/224 of the
+    target, crop the centre, save as JPEG of quality 95. `names` maps folders to people. Raises RecordError.
     """
     about = {
         "list": str(listed),
@@ -59,7 +59,9 @@ def pack_list(
             said.get("height"), said.get("width"),
         ):  # fmt: skip
             return target
-        raise RecordError(f"{target} was made of another list, root or size: remove it, or name another place")
+        raise RecordError(
+            f"{target} was made from another list, root or size", hint="remove it or choose another place"
+        )
     lines = read_image_list(listed)
     faces = _faces(lines, root, names or {}, height, width, tick)
     publish(target, faces, size=(height, width), form=Form(), about=about)
@@ -67,9 +69,9 @@ def pack_list(
 
 
 def read_image_list(path: Path) -> list[Listed]:
-    """The lines `path label`, or `path` where the folder is the identity and labels follow the sorted folders; by label.
+    """The lines `path label`, sorted by label; or lines `path`, labelled by their sorted folders, the identities.
 
-    Raises RecordError for lines of both kinds, labels with gaps, and paths that lead out of the root.
+    Raises RecordError for lists that mix both kinds, labels with gaps, and paths that lead out of the root.
     """
     found: list[tuple[str, int | None]] = []
     for number, line in enumerate(_text(path).split("\n"), 1):
@@ -79,7 +81,9 @@ def read_image_list(path: Path) -> list[Listed]:
         match = _LABELLED.fullmatch(line)
         name = match[1] if match else line
         if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
-            raise RecordError(f"{path}, line {number}: {name[:80]!r} leads out of --root; paths are relative to it")
+            raise RecordError(
+                f"{path}, line {number}: {name[:80]!r} leads out of the root", hint="paths are relative to --root"
+            )
         found.append((name, int(match[2]) if match else None))
         if (found[0][1] is None) != (match is None):
             raise RecordError(f"{path}, line {number}: some lines have a label and some have none: {line[:80]!r}")
@@ -91,7 +95,7 @@ def read_image_list(path: Path) -> list[Listed]:
     if found[0][1] is None:
         if not all(folders):
             name = found[folders.index("")][0]
-            raise RecordError(f"{path}: {name} is in no folder, and no label follows it: whose face is it?")
+            raise RecordError(f"{path}: {name} has neither a folder nor a label, so its identity is unknown")
         labels = np.unique(np.array(folders), return_inverse=True)[1].tolist()
     else:
         labels = [label for _, label in found]
@@ -112,15 +116,15 @@ def _check_labels(path: Path, labels: list[int]) -> None:
     if max(present) >= len(present):
         gap = next(label for label in range(len(present) + 1) if label not in present)
         raise RecordError(
-            f"{path}: no image has label {gap}, though labels go up to {max(present)}: number the people from 0 without "
-            "gaps, or leave the labels out where the folders tell people apart"
+            f"{path}: no image has label {gap}, although labels go up to {max(present)}",
+            hint="number the people from 0 without gaps, or leave the labels out if each person has a folder",
         )
 
 
 def _faces(
     lines: list[Listed], root: Path, names: Mapping[str, str], height: int, width: int, tick: Callable[[int, int], None]
 ) -> Iterator[Face]:
-    """In the order of `lines`; threads decode ahead (Pillow and OpenCV let go of the interpreter)."""
+    """In the order of `lines`; threads decode ahead (Pillow and OpenCV release the GIL)."""
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor() as pool:
         try:
@@ -140,9 +144,9 @@ def _fitted(path: Path, height: int, width: int) -> bytes:
         data = path.read_bytes()
         pixels, header = decode(data)
     except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}; --root is what the list's paths are relative to") from None
+        raise RecordError(f"{path}: {error.strerror}", hint="the list's paths are relative to --root") from None
     except ImagingError as error:
-        raise RecordError(f"{path}: {error}; take it off the list") from None
+        raise RecordError(f"{path}: {error}", hint="remove it from the list") from None
     if pixels.shape[:2] == (height, width) and header.orientation == 1:
         return data
     scale = max(height / pixels.shape[0], width / pixels.shape[1]) * _MARGIN
@@ -156,11 +160,11 @@ def _checked_sha256(path: Path) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise RecordError(f"--images {path}: {error.strerror}") from None
+        raise RecordError(f"{path}: {error.strerror}") from None
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"--images {path}: not a readable list ({error})") from None
+        raise RecordError(f"{path}: not a readable list ({error})") from None

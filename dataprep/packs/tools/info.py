@@ -1,4 +1,4 @@
-"""What a pack is, without looking at its images."""
+"""A summary of a pack, without decoding its images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _files(pack: PackReader) -> list[Path]:
 
 
 def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Format, layout, counts, sizes, images per identity, and what pack.json says of the origin."""
+    """Format, layout, counts, sizes, images per identity, and the origin recorded in pack.json."""
     pack = open_pack(source)
     labels = pack.labels()
     per_identity = np.unique(labels, return_counts=True)[1] if len(labels) else np.zeros(1, np.int64)
@@ -31,7 +31,7 @@ def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
         "layout": pack.layout,
         "images": len(pack),
         "identities": len(np.unique(labels)),
-        "size": f"{pack.width}x{pack.height}" if pack.height else "not said (no property)",
+        "size": f"{pack.width}x{pack.height}" if pack.height else "unknown (no property file)",
         "images per identity": {
             "min": int(per_identity.min()),
             "median": float(np.median(per_identity)),
@@ -43,7 +43,7 @@ def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
         first = pack.record(0) if len(pack) else None
         facts["files"] = [reader.path.name for reader in pack.records.readers]
         facts["records"] = len(pack.index.keys)
-        facts["labels"] = "none" if first is None else "in the header" if first.flag == 0 else f"{first.flag} behind it"
+        facts["labels"] = "none" if first is None else "in the header" if first.flag == 0 else f"{first.flag} after it"
     for key in ("made_by", "licence", "converted_from", "repaired_from"):
         if manifest.get(key):
             facts[key.replace("_", " ")] = manifest[key]

@@ -1,4 +1,4 @@
-"""Several packs as one."""
+"""Merges several packs into one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataprep.packs.tools.convert import Tick, image_size, publish
 
 
 class _Place(NamedTuple):
-    """A face on its way: its label in the new pack, which pack it comes from, and where it stands there."""
+    """A face to be merged: its label in the new pack, its source pack, and its position there."""
 
     label: int
     pack: int
@@ -31,11 +31,11 @@ def merge(
     drop_duplicates: bool = False,
     tick: Tick = lambda done: None,
 ) -> dict[str, Any]:
-    """Write the faces of all packs into a new one at `target`; its pack.json.
+    """Write the faces of all packs into a new one at `target`; return its pack.json.
 
-    Identities follow one another pack by pack. Equal names in two packs are two people (the second gets `~2`), unless
-    `join_names` says that they are one. `drop_duplicates` keeps the first of images with equal bytes. Raises RecordError
-    for packs whose images differ in size, or were aligned to different templates.
+    Identities are numbered pack by pack. Equal names in two packs are two people (the second gets `~2`), or one person
+    with `join_names`. `drop_duplicates` keeps the first of images with equal bytes. Raises RecordError for packs whose
+    images differ in size, or were aligned to different templates.
     """
     packs = [open_pack(source) for source in sources]
     size = _common_size(packs)
@@ -69,13 +69,13 @@ def _common_size(packs: Sequence[PackReader]) -> tuple[int, int]:
     for pack, size in zip(packs, sizes, strict=True):
         if size != sizes[0]:
             raise RecordError(
-                f"{pack.path} holds {size[1]}x{size[0]}, {packs[0].path} {sizes[0][1]}x{sizes[0][0]}: one pack, one size"
+                f"{pack.path} holds {size[1]}x{size[0]}, {packs[0].path} {sizes[0][1]}x{sizes[0][0]}: sizes must match"
             )
     return sizes[0]
 
 
 def _common_template(packs: Sequence[PackReader]) -> Any:
-    """What all packs were aligned to, if all of them say so. RecordError if two say different things."""
+    """The template that all packs were aligned to, if all record it. RecordError if two packs differ."""
     said = [pack.manifest().get("template") for pack in packs]
     stated = [(pack, template) for pack, template in zip(packs, said, strict=True) if template is not None]
     for pack, template in stated:
@@ -85,7 +85,7 @@ def _common_template(packs: Sequence[PackReader]) -> Any:
 
 
 def _identities(packs: Sequence[PackReader], join_names: bool) -> tuple[list[str], list[dict[int, int]]]:
-    """The new identities in order, and for each pack its labels' new numbers."""
+    """The new identities in order, and the new number of each label, pack by pack."""
     names: list[str] = []
     numbers: dict[str, int] = {}
     times: dict[str, int] = {}

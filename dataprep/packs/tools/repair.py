@@ -1,4 +1,4 @@
-"""A new pack of what still stands in a damaged one, and an account of what is lost. The damaged one is only read."""
+"""Rebuilds a pack from the readable records of a damaged one, and lists the losses. The damaged pack is only read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dataprep.tar import extension
 
 
 class Loss(NamedTuple):
-    """A stretch of a file that did not make it into the new pack."""
+    """A stretch of a file that is not in the new pack."""
 
     file: str
     offset: int
@@ -33,7 +33,7 @@ class Loss(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """An image that stands: where, and what its record says."""
+    """A readable image: its place, and the contents of its record."""
 
     part: int
     found: Found
@@ -44,7 +44,7 @@ class Saved(NamedTuple):
 
 @dataclass(slots=True)
 class Scan:
-    """What a damaged pack holds."""
+    """The contents of a damaged pack."""
 
     saved: list[Saved]
     losses: list[Loss]
@@ -54,19 +54,19 @@ class Scan:
 def repair(
     source: str | os.PathLike[str], target: Path, *, style: str | None = None, tick: Tick = lambda done: None
 ) -> dict[str, Any]:
-    """Write the images that can be read of the pack `source` into a new pack at `target`; its pack.json.
+    """Write the readable images of the pack `source` into a new pack at `target`; return its pack.json.
 
-    The index, record 0 and the identities are made anew from the records; the old ones are not even looked at. Lost are
-    records that are damaged, images that cannot be decoded or are of another size than most, and labels that no reader
-    takes; `target` gets lost.tsv with file, offset, end, reason and detail of each. Labels left without an image are
-    closed up; labels.tsv has the old numbers as names where there were no names.
+    The index, record 0 and the identities are rebuilt from the records; the old ones are ignored. Damaged records,
+    images that cannot be decoded or differ in size from most, and invalid labels are lost; lost.tsv in `target` lists
+    file, offset, end, reason and detail of each. Labels left without an image are closed up. People without a name get
+    their old label as the name in labels.tsv.
     """
     folder, stem, files = locate(source)
     readers = [RecordReader(path) for path in files]
     scan = _scan(readers, tick)
     _drop_other_sizes(scan, readers, folder)
     if not scan.saved:
-        raise RecordError(f"{files[0]}: no image in it can be read; nothing to make a pack of")
+        raise RecordError(f"{files[0]}: none of its images can be read")
     form = Form(style=style or ("insightface" if scan.grouped else "flat"))
     if form.style == "insightface":
         scan.saved.sort(key=lambda saved: saved.label)
@@ -95,7 +95,7 @@ def _scan(readers: list[RecordReader], tick: Tick) -> Scan:
             try:
                 record = unpack_image(thing.payload(reader.data))
                 if not record.image and len(record.labels) == 2:
-                    scan.grouped = True  # record 0 or an identity: made anew
+                    scan.grouped = True  # record 0 or an identity: rebuilt
                     continue
                 scan.saved.append(
                     Saved(
@@ -117,12 +117,12 @@ def _scan(readers: list[RecordReader], tick: Tick) -> Scan:
 def _label(record: ImageRecord) -> int:
     label = record.labels[0]
     if not 0 <= label < MAX_LABEL or label != int(label):
-        raise RecordError(f"record {record.id}: label {label} is none that counts up from 0")
+        raise RecordError(f"record {record.id}: label {label} is not a whole number below {MAX_LABEL}")
     return int(label)
 
 
 def _drop_other_sizes(scan: Scan, readers: list[RecordReader], folder: Path) -> None:
-    """Keep the images of the size that most have; of two that equally many have, the one that `property` names."""
+    """Keep the images of the most common size; in a tie, of the size in `property`."""
     sizes = Counter(saved.size for saved in scan.saved)
     try:
         _, height, width = read_property(folder)
@@ -156,9 +156,9 @@ def _faces(
 
 
 def _names(folder: Path, stem: str, saved: list[Saved]) -> dict[int, str]:
-    """Paths by record id, from a .lst that can be read: line k of insightface's is record k, mxnet's has the ids.
+    """Paths by record id, from a readable .lst: line k of insightface's is record k; mxnet's holds the ids.
 
-    None of them if the labels disagree anywhere: face2rec2 skips lines, and the list would name the neighbour's face.
+    Empty if any label disagrees: face2rec2 skips lines, and the list would give faces their neighbour's name.
     """
     try:
         _, entries = read_list(folder / f"{stem}.lst")

@@ -1,4 +1,4 @@
-"""Whether a pack is whole: its structure, its index, its labels, every image, and the hashes it was published with."""
+"""Checks that a pack is intact: its structure, index, labels, every image, and the hashes in its pack.json."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BATCH = 256
 
 @dataclass(slots=True)
 class Finding:
-    """Something that is not as it should be: how often, and the first examples. A warning hinders no reader."""
+    """A kind of error: how often it occurs, and the first examples. A warning affects no reader."""
 
     code: str
     meaning: str
@@ -46,7 +46,7 @@ class Finding:
 
 
 class Findings:
-    """Findings by code, in the order in which they came up."""
+    """Findings by code, in the order of _MEANINGS."""
 
     def __init__(self) -> None:
         self._found = {
@@ -66,22 +66,22 @@ _MEANINGS = {
     "index": ("the .idx does not fit the records", False),
     "id": ("records whose id is not their key in the .idx", True),
     "label": ("labels outside 0..num_classes-1, not whole, or without an image", False),
-    "order": ("images of one identity that do not stand together", False),
+    "order": ("images of one identity that are not adjacent", False),
     "range": ("identity records that do not fit the labels", False),
     "list": (".lst or labels.tsv that do not fit the records", False),
     "unreadable": ("images that cannot be decoded", False),
-    "size": ("images of another size than the pack's", False),
-    "sha256": ("files that are not those pack.json speaks of", False),
-    "duplicate": ("images that are there more than once within an identity", True),
-    "two_names": ("images that are there under several identities", True),
-    "mxnet": ("records that mxnet reads otherwise", False),
+    "size": ("images whose size differs from the pack's", False),
+    "sha256": ("files that differ from those in pack.json", False),
+    "duplicate": ("images that occur more than once within an identity", True),
+    "two_names": ("images that occur under several identities", True),
+    "mxnet": ("records that mxnet reads differently", False),
 }  # fmt: skip
 
 
 def verify(
     source: str | os.PathLike[str], *, reader: str = "dataprep", jobs: int = 1, tick: Tick = lambda done: None
 ) -> tuple[PackReader | None, list[Finding]]:
-    """The pack, and what is wrong with it; None if it cannot be opened at all. Never raises for what is in the files."""
+    """The pack (None if it cannot be opened) and its errors. Never raises because of the files' contents."""
     found = Findings()
     try:
         pack = open_pack(source)
@@ -98,7 +98,7 @@ def verify(
     _check_images(pack, labels, found, jobs, tick)
     if reader == "mxnet":
         if not isinstance(pack, Pack):
-            raise RecordError(f"{pack.path}: --reader mxnet reads .rec only")
+            raise RecordError(f"{pack.path}: mxnet reads .rec packs only", hint="leave out --reader mxnet")
         mxnet = imported()
         try:
             for example in differences(pack, mxnet):
@@ -109,7 +109,7 @@ def verify(
 
 
 def _check_structure(pack: Pack, found: Findings) -> None:
-    """Every byte belongs to a record, every record to the index, every line of the index to a record."""
+    """Every byte must belong to a record, every record to the index, and every line of the index to a record."""
     offsets, ids, begin = [], [], 0
     for part in pack.records.readers:
         for thing in salvage(part.data):
@@ -125,9 +125,9 @@ def _check_structure(pack: Pack, found: Findings) -> None:
         begin += len(part)
     records = np.array(offsets, np.int64)
     for offset in np.setdiff1d(records, pack.index.offsets):
-        found.add("index", f"the record at byte {offset} is not in it")
+        found.add("index", f"the record at byte {offset} is not in the index")
     for key in pack.index.keys[~np.isin(pack.index.offsets, records)]:
-        found.add("index", f"key {key}: no record begins where it says")
+        found.add("index", f"key {key}: no record begins at its offset")
     placed = np.searchsorted(records, pack.index.offsets)
     right = np.isin(pack.index.offsets, records)
     for key, place in zip(pack.index.keys[right].tolist(), placed[right].tolist(), strict=True):
@@ -153,8 +153,8 @@ def _check_labels(pack: PackReader, labels: npt.NDArray[np.int64], found: Findin
 
 
 def _check_ranges(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) -> None:
-    """Identity k of insightface's layout is the k-th run of equal labels, keys `first` to `end`."""
-    if pack.layout != "insightface" or len(pack.index.keys) >= 1 << 24:  # above, the floats are inexact for everyone
+    """In insightface's layout, identity k is the k-th run of equal labels, keys `first` to `end`."""
+    if pack.layout != "insightface" or len(pack.index.keys) >= 1 << 24:  # above that, float32 is inexact
         return
     try:
         ranges = pack.ranges()
@@ -163,7 +163,7 @@ def _check_ranges(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) ->
         return
     starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
     ends = [*starts[1:].tolist(), len(labels)]
-    # face2rec2 makes no identity of the label -1
+    # face2rec2 writes no identity for the label -1
     expected = [(start + 1, end + 1) for start, end in zip(starts.tolist(), ends, strict=True) if labels[start] >= 0]
     for number, (says, is_) in enumerate(itertools.zip_longest(ranges, expected)):
         if says != is_:
@@ -207,7 +207,7 @@ def _check_hashes(pack: PackReader, found: Findings) -> None:
 
 
 def _check_images(pack: PackReader, labels: npt.NDArray[np.int64], found: Findings, jobs: int, tick: Tick) -> None:
-    """Each image decoded once, by `jobs` threads (decoders let go of the interpreter's lock)."""
+    """Decode each image once, in `jobs` threads (decoders release the GIL)."""
     sizes: set[tuple[int, int]] = set()
     if pack.height is not None and pack.width is not None:
         sizes.add((pack.height, pack.width))
@@ -231,7 +231,7 @@ def _check_images(pack: PackReader, labels: npt.NDArray[np.int64], found: Findin
                 sizes.add(size)
             if size not in sizes:
                 found.add("size", f"image {position}: {size[1]}x{size[0]}")
-        # an image that cannot be had is like no other
+        # an unreadable image equals no other
         digests[position] = np.frombuffer(digest, "<u8") if digest else (position, 0)
         if (position + 1) % 500 == 0 or position + 1 == len(pack):
             tick(position + 1)
@@ -247,7 +247,7 @@ def _find_duplicates(digests: npt.NDArray[np.uint64], labels: npt.NDArray[np.int
 
 
 def _in_threads(function: Callable[[int], T], items: Iterable[int], jobs: int) -> Iterator[T]:
-    """Results in order, a bounded number of them waiting."""
+    """Results in order, with a bounded number pending."""
     if jobs <= 1:
         yield from map(function, items)
         return
@@ -258,14 +258,15 @@ def _in_threads(function: Callable[[int], T], items: Iterable[int], jobs: int) -
 
 
 def differences(pack: Pack, mxnet: Any) -> Iterator[str]:
-    """Every record whose bytes or labels mxnet reads otherwise than we do, and every image it cannot decode."""
+    """Every record whose bytes or labels mxnet reads differently, and every image it cannot decode."""
     for number, part in enumerate(pack.records.readers):
         reader = mxnet.recordio.MXRecordIO(str(part.path), "r")
         for offset, payload in part:
             theirs = _read(reader)
             if theirs != payload:
-                yield f"part {number}, byte {offset}: {None if theirs is None else len(theirs)} bytes for {len(payload)}"
-                break  # it reads on from the wrong place
+                size = None if theirs is None else len(theirs)
+                yield f"part {number}, byte {offset}: {size} bytes, not {len(payload)}"
+                break  # mxnet would continue at the wrong offset
         reader.close()
     for position in range(len(pack)):
         record = pack.record(position)
@@ -279,7 +280,7 @@ def differences(pack: Pack, mxnet: Any) -> Iterator[str]:
 
 
 def _read(reader: Any) -> bytes | None:
-    """A record, or None where mxnet finds none: it raises its own exceptions."""
+    """A record, or None if mxnet finds none (it raises its own exceptions)."""
     try:
         found: bytes | None = reader.read()
     except Exception:
@@ -288,14 +289,15 @@ def _read(reader: Any) -> bytes | None:
 
 
 def imported() -> Any:
-    """The module; RecordError says how to install it."""
+    """Import mxnet. Raises RecordError with installation instructions."""
     if not hasattr(np, "bool"):
-        vars(np)["bool"] = bool  # mxnet 1.9.1 asks for what numpy 1.24 took away
+        vars(np)["bool"] = bool  # mxnet 1.9.1 needs it; numpy 1.24 removed it
     try:
         import mxnet
         import mxnet.recordio
     except ImportError as error:
         raise RecordError(
-            f"mxnet cannot be imported ({error}): pip install 'face-dataprep[mxnet]' in an environment with numpy 1.26"
+            f"mxnet cannot be imported ({error})",
+            hint="pip install 'face-dataprep[mxnet]' in an environment with numpy 1.26",
         ) from None
     return mxnet

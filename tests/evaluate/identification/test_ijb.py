@@ -131,7 +131,7 @@ def test_galleries_may_repeat_a_template_but_not_change_its_subject(tmp_path: Pa
 def test_a_field_that_no_csv_holds_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gallery.csv"
     path.write_text("T,S\n7,3\n" + "8" * 200_000 + ",3\n")
-    with pytest.raises(RecordError, match=r"gallery\.csv: line 3: no CSV"):
+    with pytest.raises(RecordError, match=r"gallery\.csv: line 3: not valid CSV"):
         read_subjects(path, "g")
 
 
@@ -226,7 +226,7 @@ def test_templates_without_faces_stop_or_are_counted() -> None:
     found = verify_templates(templates, pairs, exclude_missing=True)
     assert (found.pairs, found.pairs_excluded, found.positives, found.positives_excluded) == (2, 2, 1, 1)
     assert found.templates_without_faces == 2
-    with pytest.raises(RecordError, match="one kind only are left"):
+    with pytest.raises(RecordError, match="pairs left are all of one kind"):
         verify_templates(templates, pairs_of([1, 1], [2, 3], [1, 1]), exclude_missing=True)
 
 

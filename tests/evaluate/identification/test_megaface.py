@@ -264,10 +264,10 @@ def test_lists_and_noises_are_read(tmp_path: Path) -> None:
     for text, said in {
         "{": "not JSON",
         "[" * 200_000: "not JSON",
-        '["a", 1]': "must be a list of names",
-        '{"path": []}': "must be a list of names",
+        '["a", 1]': "must be a non-empty list of names",
+        '{"path": []}': "must be a non-empty list of names",
         '{"path": ["a"], "id": []}': "one identity for each of the 1",
-        "a\na\n": "1 names stand there more than once",
+        "a\na\n": "1 names occur more than once",
     }.items():
         path.write_text(text)
         with pytest.raises(RecordError, match=said):

@@ -133,7 +133,7 @@ def test_flip_fusion_adds_the_mirrored_face() -> None:
 
 
 def test_faces_of_another_size_and_damaged_ones_are_named() -> None:
-    with pytest.raises(RecordError, match="image 1 of the set is 10x10, the model takes 112x112"):
+    with pytest.raises(RecordError, match="image 1 of the set is 10x10, but the model takes 112x112"):
         embed_pairs(Brightness(), [face(1, 2), encode_jpeg(np.zeros((10, 10, 3), np.uint8))])
     with pytest.raises(RecordError, match="image 0 of the set cannot be read"):
         embed_pairs(Brightness(), [b"junk"])

@@ -89,11 +89,11 @@ def test_a_clean_pack_is_said_to_be_clean(chosen: VerificationSet, tmp_path: Pat
 def test_what_cannot_be_known_is_said(
     chosen: VerificationSet, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "does not say" in find_leaks(chosen, {}).unknown[0]
-    assert "is not there" in find_leaks(chosen, {"pack": "/no/such"}).unknown[0]
+    assert "does not name" in find_leaks(chosen, {}).unknown[0]
+    assert "is missing" in find_leaks(chosen, {"pack": "/no/such"}).unknown[0]
     pack = packed(tmp_path / "pack", photos(drawn, 1), ["x"])
     other = find_leaks(chosen, {"pack": str(pack), "pack_index_sha256": "0" * 64})
-    assert "another one" in other.unknown[0]
+    assert "is not the one" in other.unknown[0]
     assert other.identical is None
     monkeypatch.setattr(leaks, "AT_MOST", 0)
     large = find_leaks(chosen, {}, trained_on=pack)
@@ -104,7 +104,7 @@ def test_what_cannot_be_known_is_said(
     with pytest.raises(RecordError, match="gone: no such pack"):
         find_leaks(chosen, {}, trained_on=tmp_path / "gone")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordError, match="no pack"):
+    with pytest.raises(RecordError, match="not a pack"):
         find_leaks(chosen, {}, trained_on=tmp_path / "empty")
 
 

@@ -153,7 +153,7 @@ def test_features_without_direction_and_unknown_protocols_are_refused() -> None:
     for value in (0.0, np.nan, np.inf):
         bad = left.copy()
         bad[7] = value
-        with pytest.raises(RecordError, match="1 of 100 pairs, pair 8 first"):
+        with pytest.raises(RecordError, match=r"1 of 100 pairs \(first: pair 8\)"):
             score_pairs(bad, right, same, consecutive_folds(100))
     with pytest.raises(RecordError, match="equals the mean"):
         score_pairs(np.ones_like(left), np.ones_like(left), same, consecutive_folds(100), "face_pytorch")

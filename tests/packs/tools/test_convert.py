@@ -106,7 +106,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_is_left_half_done(
     target = tmp_path / "there"
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
-    with pytest.raises(RecordError, match="is there already"):
+    with pytest.raises(RecordError, match="already exists"):
         convert(pack, target, form=Form())
     (pack / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-90] + b"\0" * 90)
     with pytest.raises(RecordError):
@@ -135,7 +135,7 @@ def test_a_pack_behind_a_url_is_read(packed: Callable[..., Path], tmp_path: Path
 def test_changed_image_files_are_noticed(packed: Callable[..., Path], tmp_path: Path) -> None:
     convert(packed(people(2, 2)), tmp_path / "images", form=Form(format="folder"))
     (tmp_path / "images" / "person1" / "0.v1.jpg").write_bytes(b"other")
-    with pytest.raises(RecordError, match=r"person1/0\.v1\.jpg: not the file that faces\.tsv speaks of"):
+    with pytest.raises(RecordError, match=r"person1/0\.v1\.jpg: its sha256 differs from the one in faces\.tsv"):
         convert(tmp_path / "images", tmp_path / "x", form=Form())
 
 

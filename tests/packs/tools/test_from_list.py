@@ -44,8 +44,8 @@ def test_lists_have_labels_or_folders_that_tell_people_apart(tmp_path: Path) -> 
         ("a/1.jpg 0\nb/1.jpg 2\n", "no image has label 1"),
         ("a/1.jpg -1\n", "label -1"),
         ("a/1.jpg 0\nb/1.jpg\n", "line 2: some lines have a label"),
-        ("a/1.jpg\n../b.jpg\n", "line 2: .* leads out of --root"),
-        ("1.jpg\n", "whose face is it"),
+        ("a/1.jpg\n../b.jpg\n", "line 2: .* leads out of the root"),
+        ("1.jpg\n", "has neither a folder nor a label"),
     ],
 )
 def test_lists_that_cannot_be_trained_on_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -85,9 +85,11 @@ def test_the_centre_is_cut_out_as_vggface2_does(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_missing_or_none_leaves_no_pack(tmp_path: Path, photos: Path) -> None:
-    with pytest.raises(RecordError, match=r"c\.png: .*--root"):
+    with pytest.raises(RecordError, match=r"c\.png: No such file") as caught:
         pack_list(written(tmp_path, "n000002/c.png"), photos, tmp_path / "pack", height=16, width=16)
+    assert "--root" in caught.value.hint
     (photos / "n000002/d.png").write_bytes(b"junk")
-    with pytest.raises(RecordError, match=r"d\.png: .*take it off the list"):
+    with pytest.raises(RecordError, match=r"d\.png: ") as caught:
         pack_list(written(tmp_path, "n000002/d.png"), photos, tmp_path / "pack", height=16, width=16)
+    assert "remove it from the list" in caught.value.hint
     assert not (tmp_path / "pack").exists()

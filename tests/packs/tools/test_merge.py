@@ -51,7 +51,7 @@ def test_duplicates_are_dropped_and_people_left_without_a_face_too(packed: Calla
 
 
 def test_packs_of_different_sizes_do_not_mix(packed: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="one pack, one size"):
+    with pytest.raises(RecordError, match="sizes must match"):
         merge([packed(people(1, 1), "a"), packed(people(1, 1), "b", side=20)], tmp_path / "m", form=Form())
     assert not (tmp_path / "m").exists()
 

@@ -87,7 +87,7 @@ def test_the_account_names_what_is_lost(packed: Callable[..., Path], tmp_path: P
 
 def test_nothing_to_save_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train.rec").write_bytes(b"nothing of the kind" * 100)
-    with pytest.raises(RecordError, match="no image in it can be read"):
+    with pytest.raises(RecordError, match="none of its images can be read"):
         repair(tmp_path, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -99,4 +99,4 @@ def test_the_command(packed: Callable[..., Path], tmp_path: Path, dataprep: Run)
     out = dataprep("repair", pack, "--out", tmp_path / "new").stdout
     assert "lost: 1 damaged; see" in out
     assert json.loads((tmp_path / "new" / "pack.json").read_text())["repaired_from"]["lost"] == {"damaged": 1}
-    assert "is there already" in dataprep("repair", pack, "--out", tmp_path / "new", code=1).stderr
+    assert "already exists" in dataprep("repair", pack, "--out", tmp_path / "new", code=1).stderr
