@@ -68,7 +68,7 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
     assert "lists the pairs" in dataprep("bins", "unpack", ws / "bins/lfw.bin", tmp_path / "lfw")
     model = ("--model", made / "m.pt")
     out = dataprep("test", *model, "--set", "lfw")
-    assert "TAR at FAR 1e-02 and below is not measurable: it takes 100 negatives, 30 are there" in out
+    assert "TAR at FAR 1e-02 and below is not measurable: it needs 100 negatives, the set has 30" in out
     assert "leaks: not known: the model does not say" in out
     dataprep("test", *model, "--set", made / "pairs.txt", *images, "--protocol", "face_pytorch", "--plots")
     folder = ws / "models/m/test/pairs-face_pytorch"

@@ -46,11 +46,11 @@ def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(data
     table.write_text("\n".join(lines))
     assert "2 samples would be planned and downloaded; 0 are" in dataprep("download", "urls", table, "--dry-run").stdout
     assert not (tmp_path / "ws").exists()
-    assert "before" not in dataprep("download", "urls", table).stdout
+    assert "already" not in dataprep("download", "urls", table).stdout
     table.write_text("\n".join([line.replace(",1,", ",0,") for line in lines] + ["javascript:c,A,1,2,3,4"]))
     assert "1 samples would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
     out = dataprep("download", "urls", table).stdout
-    assert "urls: 1 samples in 1 shards planned\n2 were already planned and stay as they were" in out
+    assert "urls: 1 samples in 1 shards planned\n2 were already planned and stay unchanged" in out
 
 
 def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Pat
     changed = ("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000")
     why = "(1 shard: other parameters than before: max_bytes 5000, it was 20000000)"
     assert why in dataprep("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000", "--dry-run").stdout
-    assert "download: 1 shard asked of the web again (other parameters" in dataprep(*changed).stderr
+    assert "download: 1 shard downloaded again (other parameters" in dataprep(*changed).stderr
     (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\njavascript:b,A\n")
     assert "again" not in dataprep(*changed).stderr
 
@@ -94,11 +94,13 @@ def test_a_download_goes_on_without_its_list(dataprep: Run, tmp_path: Path) -> N
         dataprep("download", "urls", tmp_path / "t.csv", *quick)
         assert "nothing to do" in dataprep("download").stdout
         said = dataprep("retry", "--reason", "connection").stdout
-        assert "connection 1 will be tried again by the next `dataprep download`, `pack` or `run`" in said
+        assert "connection 1 will be retried by the next `dataprep download`, `pack` or `run`" in said
         assert "download would run (1 shard: a retry" in dataprep("download", "--dry-run").stdout
         assert "connection 1" in dataprep("download").stdout
     assert len(list((tmp_path / "ws/stages").glob("download@*"))) == 1
-    assert "go behind `urls`" in dataprep("download", "--dry-run", "urls", tmp_path / "t.csv", code=2).stderr
+    assert (
+        "put the options after `urls`" in dataprep("download", "--dry-run", "urls", tmp_path / "t.csv", code=2).stderr
+    )
 
 
 def test_one_download_at_a_time_whatever_its_options(dataprep: Run, tmp_path: Path) -> None:

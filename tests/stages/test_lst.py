@@ -189,7 +189,7 @@ def test_faces_that_come_again_are_counted_and_dropped_if_asked_for(dataprep: Ru
     shutil.copy(tmp_path / "faces/ann/0.jpg", tmp_path / "faces/ann/9.jpg")
     shutil.copy(tmp_path / "faces/bob/1.jpg", tmp_path / "faces/eve/8.jpg")
     dataprep("import", "folder", tmp_path / "faces", "--aligned")
-    said = "faces that come again in the same photo: 1 within a person, 2 across people"
+    said = "duplicate faces in identical photos: 1 within a person, 2 across people"
     assert said in dataprep("lst", "-j", "0").stdout
     assert said in dataprep("status").stdout
     shown = dataprep("lst", "--duplicates", "both", "-j", "0").stdout

@@ -60,7 +60,7 @@ def test_the_command(packed: Callable[..., Path], tmp_path: Path, dataprep: Run)
     one, other = packed(people(2, 2), "one"), packed(people(2, 2), "other")
     out = dataprep("merge", one, other, "--out", tmp_path / "m", "--drop-duplicates").stdout
     assert "4 images of 2 identities" in out
-    assert "4 duplicates left out" in out
+    assert "4 duplicates dropped" in out
 
 
 def test_two_people_of_one_name_in_one_pack_stay_two(packed: Callable[..., Path], tmp_path: Path) -> None:
