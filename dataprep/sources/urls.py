@@ -136,7 +136,7 @@ class _Reader:
                 return found
             if found and edges is _EDGES[0]:
                 raise SourceError(
-                    f"{self._table.path}: a box needs left, top, right and bottom, but the table has only {', '.join(found)}"
+                    f"{self._table.path}: a box needs left, top, right and bottom; it has only {', '.join(found)}"
                 )
         return ()
 

@@ -135,7 +135,7 @@ def _photo_names(column: Any) -> npt.NDArray[np.bytes_]:
 
 
 def _numbers(columns: Sequence[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return numbers (rows, columns), NaN where missing, and a mask of rows with text that is neither number nor null."""
+    """Return numbers (rows, columns), NaN where missing, and a mask of rows with an invalid text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -21,7 +21,7 @@ P = TypeVar("P", bound=StageParams)
 
 
 class Stage(ABC, Generic[P]):
-    """A step of the build. Its output depends on `params.counted()`, `version`, `resources()` and the upstream stage."""
+    """A build step. Its output depends on `params.counted()`, `version`, `resources()` and the upstream stage."""
 
     name: ClassVar[str]
     version: ClassVar[int]  # bump by hand when the same parameters give different output

@@ -19,14 +19,17 @@ def photos(root: Path, *names: str) -> Path:
 
 def test_mistakes_name_the_option_that_helps(dataprep: Run, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("link,who\nhttp://x,A\n")
-    assert "on request only" in dataprep("download", "facescrub", code=1).stderr
+    assert "on request" in dataprep("download", "facescrub", code=1).stderr
     said = dataprep("download", "urls", tmp_path / "t.csv", "--url-column", "link", code=1).stderr
-    assert "its columns are: link, who; --identity-column" in said
+    assert "its columns are: link, who\nhint: name the column with --identity-column" in said
     both = ("--url-column", "link", "--identity-column", "who", "--identity", "B")
-    assert "give one of them" in dataprep("download", "urls", tmp_path / "t.csv", *both, code=2).stderr
+    assert (
+        "give --identity or --identity-column, not both"
+        in dataprep("download", "urls", tmp_path / "t.csv", *both, code=2).stderr
+    )
     assert "csv, tsv, txt" in dataprep("download", "urls", tmp_path / "t.csv", "--format", "xls", code=1).stderr
     said = dataprep("import", "folder", photos(tmp_path, "A/1"), "--identities", "Ann", code=1).stderr
-    assert "has none of them (Ann)" in said
+    assert "has none of the identities (Ann)" in said
 
 
 def test_a_table_with_columns_of_its_own(dataprep: Run, tmp_path: Path) -> None:
@@ -58,9 +61,9 @@ def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Pat
     assert "again" not in dataprep("download", "urls", tmp_path / "t.csv").stderr
     assert "again" not in dataprep("download", "urls", tmp_path / "t.csv", "--per-host", "2").stderr
     changed = ("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000")
-    why = "(1 shard: other parameters than before: max_bytes 5000, it was 20000000)"
+    why = "(1 shard: parameters changed: max_bytes 5000, was 20000000)"
     assert why in dataprep("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000", "--dry-run").stdout
-    assert "download: 1 shard downloaded again (other parameters" in dataprep(*changed).stderr
+    assert "download: 1 shard downloaded again (parameters changed" in dataprep(*changed).stderr
     (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\njavascript:b,A\n")
     assert "again" not in dataprep(*changed).stderr
 
@@ -95,7 +98,7 @@ def test_a_download_goes_on_without_its_list(dataprep: Run, tmp_path: Path) -> N
         assert "nothing to do" in dataprep("download").stdout
         said = dataprep("retry", "--reason", "connection").stdout
         assert "connection 1 will be retried by the next `dataprep download`, `pack` or `run`" in said
-        assert "download would run (1 shard: a retry" in dataprep("download", "--dry-run").stdout
+        assert "download would run (1 shard: retry requested" in dataprep("download", "--dry-run").stdout
         assert "connection 1" in dataprep("download").stdout
     assert len(list((tmp_path / "ws/stages").glob("download@*"))) == 1
     assert (
@@ -107,9 +110,9 @@ def test_one_download_at_a_time_whatever_its_options(dataprep: Run, tmp_path: Pa
     (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\n")
     dataprep("download", "urls", tmp_path / "t.csv")
     before = Workspace(tmp_path / "ws").recipe()
-    with locked(tmp_path / "ws/stages", "the photos of the web"):
+    with locked(tmp_path / "ws/stages", "the download"):
         said = dataprep("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000", code=4).stderr
-    assert "the photos of the web is being written by another run" in said
+    assert "the download is being written by another run" in said
     assert Workspace(tmp_path / "ws").recipe() == before
 
 

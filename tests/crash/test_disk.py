@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_while_photos_come_in(dataprep: Run, tmp_path: Path
         again = asked.total() - 150
         dataprep(*fetch, workspace=tmp_path / "quiet")
     assert [line for line in said.splitlines() if line.startswith("exit")] == ["exit 1", "exit 0"]
-    assert "cannot be written: No space left on device; free some space" in said
+    assert "cannot be written: No space left on device; completed work is kept\nhint: free some space" in said
     assert 0 < again <= 8 + 8  # those in flight, and those in the batch that did not fit
     assert commits(tmp_path / "ws") == commits(tmp_path / "quiet")
     assert dataprep("gc").stdout.startswith("0 files")
@@ -125,7 +125,7 @@ def test_a_workspace_that_turns_read_only(photos: Path, dataprep: Run, tmp_path:
         """
     )
     assert [line for line in said.splitlines() if line.startswith("exit")] == ["exit 1", "exit 1", "exit 0", "exit 0"]
-    assert said.count("the disk is read-only; choose another workspace with -w") == 2
+    assert said.count("hint: fix the disk, or choose another workspace with -w") == 2
     assert f"dataprep: {tmp_path}/ws" in said
     dataprep("align")
 

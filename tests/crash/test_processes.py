@@ -49,7 +49,7 @@ def test_a_stop_for_all_processes_while_workers_are_starting(
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("dataprep: stopped; what was finished is committed")
+    assert errors.splitlines()[-1].startswith("hint: run the same command again")
     dataprep("align")
     assert accounts(dataprep, tmp_path / "ws")["align"]["ok"] == 150
 
@@ -135,7 +135,7 @@ def test_a_photo_for_which_the_memory_does_not_suffice_is_left_out_and_asked_for
         check=False, timeout=100, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "b/huge: ended a worker process 3 times, left out as worker_died" in done.stderr
+    assert "b/huge: killed a worker process 3 times, skipped as worker_died" in done.stderr
     assert accounts(dataprep, tmp_path / "ws")["validate"]["failed"] == {"worker_died": 1}
     dataprep("retry", "--reason", "worker_died")
     dataprep("validate")

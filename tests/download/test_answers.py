@@ -48,10 +48,10 @@ ANSWERS: dict[str, tuple[bytes, Reason | None, str]] = {
     "jpg-in-name-only": (http("200 OK", b"%PDF-1.4", "Content-Type: image/jpeg"), Reason.WRONG_TYPE, "pdf"),
     "encoded-as-itself": (http("200 OK", PHOTO, "Content-Encoding: image/jpeg"), None, ""),
     "brotli": (http("200 OK", b"\x0b\x02", "Content-Encoding: br"), Reason.WRONG_TYPE, "Content-Encoding: br"),
-    "gzip-bomb": (http("200 OK", gzip.compress(bytes(5_000_000)), "Content-Encoding: gzip"), Reason.TOO_LARGE, "unpacks"),
-    "gzip-cut": (http("200 OK", gzip.compress(PHOTO)[:-900], "Content-Encoding: gzip"), Reason.SHORT_BODY, "without"),
+    "gzip-bomb": (http("200 OK", gzip.compress(bytes(5_000_000)), "Content-Encoding: gzip"), Reason.TOO_LARGE, "decompress"),
+    "gzip-cut": (http("200 OK", gzip.compress(PHOTO)[:-900], "Content-Encoding: gzip"), Reason.SHORT_BODY, "cut short"),
     "gzip-bad": (
-        http("200 OK", b"\x1f\x8b\x08\0" + b"\xff" * 900, "Content-Encoding: gzip"), Reason.CORRUPT, "bad gzip",
+        http("200 OK", b"\x1f\x8b\x08\0" + b"\xff" * 900, "Content-Encoding: gzip"), Reason.CORRUPT, "invalid gzip",
     ),
     "empty": (http(), Reason.EMPTY, "0 bytes"),
     "short": (
@@ -153,7 +153,7 @@ def test_each_kind_of_waiting_has_its_own_end(base: str, tmp_path: Path) -> None
     )
     found = {name: (rows[f"{base}/{name}"]["reason"], rows[f"{base}/{name}"]["detail"]) for name in names}
     assert found["trickles"] == ("timeout", "not done within 1.2 s")
-    assert found["silent"] == ("timeout", "nothing for 0.4 s")
+    assert found["silent"] == ("timeout", "no data for 0.4 s")
     assert found["resets"][0] == "connection"
 
 
@@ -252,7 +252,7 @@ def test_a_proxy_that_cannot_be_used_is_named_at_once(tmp_path: Path, monkeypatc
 def test_a_contact_stands_in_the_user_agent_and_can_smuggle_nothing() -> None:
     assert user_agent("https://x.org/bot").startswith(f"dataprep/{__version__} (https://x.org/bot; builds")
     for bad in ("a\r\nX: y", "é", "a" * 300):
-        with pytest.raises(UsageError, match="--contact"):
+        with pytest.raises(UsageError, match="cannot be sent in a header"):
             user_agent(bad)
 
 

@@ -241,7 +241,7 @@ def test_a_retry_asks_for_those_samples_and_redoes_what_depends_on_them(
     said = dataprep("retry", "--reason", "http_5xx,timeout").stdout
     assert "will be retried" in said
     why = dataprep("status", "--why").stdout
-    assert "a retry was asked for: http_5xx, timeout" in why
+    assert "retry requested: http_5xx, timeout" in why
     dataprep("align")
     assert set(markers(tmp_path / "ws")) == set(before)
     dataprep("retry", "--reason", "nonsense", code=2)

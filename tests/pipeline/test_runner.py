@@ -91,8 +91,9 @@ def test_other_library_versions_stop_a_begun_stage_until_accepted(chain: Chain) 
     runner.run(chain, jobs=0, display=Silent())  # nothing is pending: nothing to object to
     shard = next(iter(chain.workspace.plan().shards)).id
     link.directory.ask_retry(shard, ["bug"])
-    with pytest.raises(WorkspaceError, match=r"pillow 1\.0 -> .*--accept-versions"):
+    with pytest.raises(WorkspaceError, match=r"pillow 1\.0 -> ") as raised:
         runner.run(chain, jobs=0, display=Silent())
+    assert "--accept-versions" in raised.value.hint
     runner.run(chain, jobs=0, display=Silent(), accept_versions=True)
     assert link.directory.described() == described
 

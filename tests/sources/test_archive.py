@@ -47,7 +47,7 @@ def test_lists_come_out_sorted_whatever_their_order(tmp_path: Path, pack: Callab
 @pytest.mark.parametrize("name", ["../files/A.txt", "/files/A.txt", "x/../../files/A.txt"])
 def test_a_name_that_would_leave_its_place_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.tar").write_bytes(tar((name, b"1")))
-    with pytest.raises(SourceError, match="a member is called"):
+    with pytest.raises(SourceError, match="the member name"):
         Archive(tmp_path / "a.tar", PATTERN)
 
 
@@ -92,8 +92,8 @@ def test_damaged_archives_raise_nothing_but_our_error(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n\x1f\x8b" + bytes(700), "702 of 5000 bytes came"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>moved away</ht", "is no .tar.gz"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n\x1f\x8b" + bytes(700), "702 of 5000 bytes received"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n<html>moved away</ht", "is not a .tar.gz"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "Not Found"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n\x1f\x8b\x08", "IncompleteRead"),
         (b"", "could not be fetched"),
@@ -106,5 +106,5 @@ def test_half_an_archive_is_none_and_every_failure_says_what_to_do(tmp_path: Pat
 
     with serving_raw(serve) as base, pytest.raises(SourceError, match=said) as raised:
         archive.fetch_lists(f"{base}/lists.tar.gz", tmp_path / "lists.tar.gz")
-    assert "give it with --lists" in str(raised.value)
+    assert "--lists" in raised.value.hint
     assert list(tmp_path.iterdir()) == []

@@ -64,10 +64,10 @@ def test_bad_rows_are_accounted_for(tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("t.csv", "link,identity\n", "column 'url' is missing"),
-        ("t.csv", "url,identity,left\n", "only left is there"),
+        ("t.csv", "url,identity,left\n", "has only left"),
         ("t.csv", "\xff\xfeu\0r\0l\0\n\0", "UTF-16"),
         ("t.parquet", "junk", "not a readable Parquet"),
-        ("t.xlsx", "", r"a table is \.csv, \.tsv, \.txt"),
+        ("t.xlsx", "", r"the suffixes are \.csv, \.tsv, \.txt"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -42,8 +42,8 @@ def test_photos_get_their_rows_and_both_leftovers_are_told(root: Path) -> None:
     assert np.isnan(two.box.right)
     assert (three.box, three.landmarks) == (None, None)
     assert source.account == (
-        "the tables have boxes for 2 of 3 photos, 1 rows for photos that are not there; "
-        "the tables have landmarks for 1 of 3 photos, 0 rows for photos that are not there, 1 malformed rows"
+        "the tables have boxes for 2 of 3 photos, and 1 rows without a photo; "
+        "the tables have landmarks for 1 of 3 photos, and 0 rows without a photo, 1 malformed rows"
     )
 
 
@@ -166,7 +166,7 @@ def test_people_by_name(root: Path) -> None:
     source = VggFace2(root, names=root / "m.csv")
     samples = list(source.samples())
     assert [s.identity for s in samples] == ["Ann", "Ann", "n000003"]
-    assert "no names for the people of 1 photos" in source.account
+    assert "no name for the people in 1 photos" in source.account
     assert samples[0].key == "Ann/0001_01"
     assert samples[0].box == Box(60, 61, 139, 170)
 

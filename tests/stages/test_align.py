@@ -117,7 +117,7 @@ def test_what_is_not_known_of_a_face_never_drops_it() -> None:
     assert row.reason is None
     assert (row.values["probability"], row.values["box_side"]) == (None, None)
     row = align(published, extend=0.3)
-    assert (row.reason, "--landmarks detect" in row.detail) == (Reason.BAD_BOX, True)
+    assert (row.reason, "detecting landmarks" in row.detail) == (Reason.BAD_BOX, True)
 
 
 def test_landmarks_that_coincide_lose_a_warp_and_not_a_crop() -> None:
@@ -156,9 +156,9 @@ def test_a_face_that_was_aligned_before_keeps_its_bytes_and_is_measured() -> Non
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"extend": 0.3, "margin": 32}, "give one"),
-        ({"fit": "pad"}, "--fit pad is for crops"),
-        ({"margin": 160, "margin_rule": "output", "size": "160"}, "leaves nothing"),
+        ({"extend": 0.3, "margin": 32}, "two ways to crop"),
+        ({"fit": "pad"}, "fit 'pad' applies to crops only"),
+        ({"margin": 160, "margin_rule": "output", "size": "160"}, "leaves no pixels"),
         ({"size": "160"}, "a multiple of 112"),
         ({"size": "33600"}, "between 1 and 4096"),
         ({"border": "pink"}, "--border"),

@@ -99,8 +99,8 @@ def test_the_chosen_face_is_the_same_whether_all_are_looked_for_or_one(backend: 
 def test_a_published_box_beside_the_faces_loses_the_sample() -> None:
     beside = Box(255.0, 190.0, 295.0, 240.0)
     every, one = row(beside, faces="all"), row(beside)
-    assert (every.reason, every.detail) == (Reason.NO_FACE, "2 found, none where the published box is")
-    assert (one.reason, one.detail) == (Reason.NO_FACE, "none where the published box is")
+    assert (every.reason, every.detail) == (Reason.NO_FACE, "2 found, none overlaps the published box")
+    assert (one.reason, one.detail) == (Reason.NO_FACE, "none overlaps the published box")
 
 
 def test_what_is_looked_for_counts() -> None:

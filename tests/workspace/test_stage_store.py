@@ -88,7 +88,7 @@ def test_a_damaged_marker_or_ledger_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="remove its marker"):
         directory.rows(marker)
     (tmp_path / "done/s.json").write_text('{"shard": "s"}')
-    with pytest.raises(WorkspaceError, match=r"s\.json is not a marker"):
+    with pytest.raises(WorkspaceError, match=r"s\.json is not a valid marker"):
         directory.markers()
 
 
