@@ -131,7 +131,7 @@ def test_ijb_features_with_names_are_placed_by_them(dataprep: Run, ijb: Path, tm
     kept = [i for i, row in enumerate(order) if row not in (60, 61)]  # both faces of template 31
     write_features(tmp_path / "fewer.parquet", rows[order][kept], [names[i] for i in kept])
     said = dataprep(*ask, tmp_path / "fewer.parquet", code=1).stderr
-    assert "no feature for 2 of the 180 faces of the benchmark, the first is '61.jpg'; --exclude-missing" in said
+    assert "no feature for 2 of the 180 faces of the benchmark, the first is '61.jpg'\nhint: --exclude-missing" in said
     out = dataprep(*ask, tmp_path / "fewer.parquet", "--exclude-missing").stdout
     assert "excluded: 30 pairs (1 of the same person), 1 templates, 2 faces" in out
 

@@ -69,7 +69,7 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
     model = ("--model", made / "m.pt")
     out = dataprep("test", *model, "--set", "lfw")
     assert "TAR at FAR 1e-02 and below is not measurable: it needs 100 negatives, the set has 30" in out
-    assert "leaks: not known: the model does not say" in out
+    assert "leaks: not known: the model does not name" in out
     dataprep("test", *model, "--set", made / "pairs.txt", *images, "--protocol", "face_pytorch", "--plots")
     folder = ws / "models/m/test/pairs-face_pytorch"
     assert {path.name for path in folder.iterdir()} == {"result.json", "roc.png", "det.png", "scores.png", "wrong.png"}
@@ -88,7 +88,7 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
     (tmp_path / "f.parquet").rename(tmp_path / "b/f.parquet")
     code, _, err = typed("test", "--features", tmp_path / "b/f.parquet", "--set", "lfw")
     assert code == 2
-    assert "result.json is of another model" in err
+    assert "result.json is from another model" in err
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.pt").symlink_to(made / "m.pt")
@@ -112,7 +112,7 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
         (["test", "--set", "{made}/pairs.txt"], 1, "choose another folder with --images"),
         (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--model", "/no.pt"], 1, "no such model"),
         (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--model", "{made}/m.pt", "--mean", "1"],
-         1, "describes its own input"),
+         1, "says itself what its input"),
         (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--mean", "1,2"], 2, "one number or three"),
         (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--std", "0"], 2, "above 0"),
         (["test", "--features", "/no.npy", "--model", "x.pt"], 2, "exclude each other"),

@@ -176,7 +176,7 @@ def test_names_beside_a_file_are_its_own_and_in_utf8(tmp_path: Path) -> None:
     beside.write_bytes("a\u2028b\r\nc\r\nd".encode())
     assert read_features(tmp_path / "x.npy").names == ["a\u2028b", "c", "d"]
     beside.write_bytes(b"\xe4\nb\nc\n")
-    with pytest.raises(RecordError, match=r"x\.npy\.names\.txt: no readable list of names in UTF-8"):
+    with pytest.raises(RecordError, match=r"x\.npy\.names\.txt: not a readable list of names in UTF-8"):
         read_features(tmp_path / "x.npy")
 
 

@@ -54,7 +54,7 @@ def test_onnx_embeds_as_torch_whatever_the_batch_and_says_its_input(
     assert found.described == ODD
     for count in (1, 5):
         assert np.abs(found(FACES[:count]) - expected[:count]).max() < 1e-4 * np.abs(expected).max()
-    with pytest.raises(ModelError, match=r"model\.onnx says itself what its input looks like"):
+    with pytest.raises(ModelError, match=r"model\.onnx describes its own input"):
         open_model(model.with_suffix(".onnx"), input=Input())
 
     import onnx

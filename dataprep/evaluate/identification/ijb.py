@@ -202,7 +202,7 @@ def _explain(path: Path, columns: Sequence[Column]) -> None:
             fields = line.rstrip("\r\n").split(" ")
             if len(fields) != len(columns):
                 names = ", ".join(column.name for column in columns)
-                raise RecordError(f"{path}: line {number}: {len(fields)} space-separated fields, expected {names}")
+                raise RecordError(f"{path}: line {number}: {len(fields)} fields; expected {names}, one space apart")
             for column, field in zip(columns, fields, strict=True):
                 if column.kind.startswith("int"):
                     _number(path, number, column.name, field, bits=int(column.kind[3:]))

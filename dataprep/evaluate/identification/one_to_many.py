@@ -207,8 +207,7 @@ def _usable(templates: Templates, listed: Subjects, exclude_missing: bool) -> In
     rows = templates.rows(listed.template)
     if (rows < 0).any() and not exclude_missing:
         raise RecordError(
-            f"{listed.name}: template {listed.template[rows < 0][0]} has no face, and {int((rows < 0).sum()) - 1} others "
-            "have none",
+            f"{listed.name}: template {listed.template[rows < 0][0]} has no face ({int((rows < 0).sum())} in all)",
             hint="--exclude-missing leaves them out and counts them",
         )
     return rows

@@ -73,11 +73,11 @@ def test_the_meta_files_are_read(tmp_path: Path) -> None:
         ("1 2 1 1", "line 2: 4 fields"),
         ("1  2 1", "line 2: 4 fields"),
         ("", "line 2: 1 fields"),
-        ("1 x 1", "line 2: second template: 'x' is no number"),
-        ("1 2.0 1", "line 2: second template: '2.0' is no number"),
+        ("1 x 1", "line 2: second template: 'x' is not a number"),
+        ("1 2.0 1", "line 2: second template: '2.0' is not a number"),
         ("99999999999 2 1", "line 2: first template: 99999999999 is out of range"),
-        ("1 2 ", "line 2: label: '' is no number"),
-        ("1 2 NA", "line 2: label: 'NA' is no number"),
+        ("1 2 ", "line 2: label: '' is not a number"),
+        ("1 2 NA", "line 2: label: 'NA' is not a number"),
         ("1 2 2", "line 2: label: 2 is neither 0 nor 1"),
     ],
 )
@@ -94,10 +94,10 @@ def test_malformed_faces_scores_and_orders_are_named(tmp_path: Path) -> None:
     good = other.read_text()
     lines = good.splitlines()
     for text, said in {
-        "\n".join(reversed(lines)): r"line 1 is '2\.jpg' where ijbc_face_tid_mid\.txt has '1\.jpg'",
+        "\n".join(reversed(lines)): r"line 1 is '2\.jpg', but ijbc_face_tid_mid\.txt has '1\.jpg'",
         lines[0]: "lists 2 faces.*lists 1",
-        good.replace("0.999", "nan", 1): "line 1: score: nan is no detector score",
-        good.replace("87.785", "wide", 1): "line 1: x2: 'wide' is no number",
+        good.replace("0.999", "nan", 1): "line 1: score: nan is not a detector score",
+        good.replace("87.785", "wide", 1): "line 1: x2: 'wide' is not a number",
         good.replace(" 46.060", "", 1): "line 1: 11 fields",
     }.items():
         other.write_text(text + "\n" * (not text.endswith("\n")))
@@ -113,7 +113,7 @@ def test_malformed_faces_scores_and_orders_are_named(tmp_path: Path) -> None:
 
 def test_pairs_of_one_kind_only_are_refused(tmp_path: Path) -> None:
     write_meta(tmp_path, pairs="1 2 1\n")
-    with pytest.raises(RecordError, match="one kind only"):
+    with pytest.raises(RecordError, match="pairs are of one kind"):
         read_template_pairs(tmp_path / "ijbc_template_pair_label.txt")
 
 

@@ -185,7 +185,7 @@ def test_the_nearest_rows_come_in_order_with_ties_by_row(small_blocks: None) -> 
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
-    with pytest.raises(ModelError, match="--device nonsense"):
+    with pytest.raises(ModelError, match="device nonsense"):
         nearest(unit(np.ones((1, 3))), features(np.ones((2, 3))), keep=1, device="nonsense")
 
 
@@ -257,7 +257,7 @@ def test_lists_and_noises_are_read(tmp_path: Path) -> None:
     assert read_list(path).names == ("a\u2028b/1.png", "c/2.png")
     path.write_text("faces/A_1.png\nfaces/B_1.png\n")
     assert len(read_list(path).names) == 2  # distractors may lie in one folder
-    with pytest.raises(RecordError, match="all 2 files lie in a folder 'faces'"):
+    with pytest.raises(RecordError, match="all 2 files are in one folder, 'faces'"):
         read_list(path, people=True)
     path.write_text("A/a_1.png\n\nB/b_2.png\n")
     assert read_list(path) == Listed(names=("A/a_1.png", "B/b_2.png"), identities=("A", "B"))

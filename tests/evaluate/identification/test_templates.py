@@ -141,7 +141,7 @@ def test_features_that_do_not_fit_the_faces_are_named() -> None:
         pool(features([[1, 0], [0, 1]]), faces([1], [1]), Pooling())
     with pytest.raises(RecordError, match="cannot be split into two halves"):
         pool(features([[1, 0, 1]]), faces([1], [1]), Pooling(halves=True))
-    with pytest.raises(UsageError, match="--halves"):
+    with pytest.raises(UsageError, match="in two halves"):
         pool(features([[1, 0]]), faces([1], [1]), Pooling(flip=False))
     with pytest.raises(RecordError, match="row 0 holds NaN"):
         pool(features([[np.nan, 0]]), faces([1], [1]), Pooling(), exclude_missing=True)

@@ -76,7 +76,7 @@ def test_every_pack_of_several_is_looked_at_whatever_its_format(
     assert [position for _, position in found.identical or []] == [0]
     gone = find_leaks(chosen, {**about, "packs": [str(first), str(tmp_path / "gone")]})
     assert gone.identities == ["Person_00002"]
-    assert gone.unknown == (f"{tmp_path / 'gone'}: the pack that the model was trained on is not there",)
+    assert gone.unknown == (f"{tmp_path / 'gone'}: the model's training pack is missing",)
 
 
 def test_a_clean_pack_is_said_to_be_clean(chosen: VerificationSet, tmp_path: Path) -> None:
