@@ -33,12 +33,12 @@ def is_safe(name: str) -> bool:
     return name.isascii() or (unicodedata.is_normalized("NFC", name) and _is_plain(unicodedata.normalize("NFKC", name)))
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """The name in NFC, without trailing dots and spaces, which Windows drops: Robert_Downey_Jr. -> Robert_Downey_Jr."""
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).rstrip(". ")
 
 
-def folded(name: str) -> str:
+def casefold_name(name: str) -> str:
     """A key that is equal for names that collide on file systems that ignore case or Unicode normalisation."""
     if name.isascii():
         return name.lower()

@@ -22,12 +22,12 @@ import yaml
 from dataprep.errors import UsageError
 
 
-def param(default: Any, help: str, **extra: Any) -> Any:
+def counted_field(default: Any, help: str, **extra: Any) -> Any:
     """A field of the fingerprint. `choices=(...)`, `minimum=` and `maximum=` are checked on construction."""
     return _field(default, help, counts=True, **extra)
 
 
-def runtime(default: Any, help: str, **extra: Any) -> Any:
+def runtime_field(default: Any, help: str, **extra: Any) -> Any:
     """A field that does not change the output and is not part of the fingerprint."""
     return _field(default, help, counts=False, **extra)
 

@@ -40,7 +40,7 @@ _MAPPINGS = {**dict.fromkeys(b"}sud", 0), ord("G"): 8}
 _PLAIN, _NUMBERS = re.compile(r"[biu][1248]"), re.compile(r"[biu][1248]|f[248]")
 
 
-class Array:
+class PickledArray:
     """The stand-in for a pickled numpy array: a number type, a shape and the bytes.
 
     `data` is the pickle's own object; several arrays may share it."""
@@ -93,12 +93,12 @@ class _AnyDtype(_Dtype):
 
 
 def load_plain(data: bytes, *, weights: bool = False) -> Any:
-    """Load a pickle of lists, tuples, bytes, booleans and numpy arrays (as `Array`); with `weights`, also dicts and
+    """Load a pickle of lists, tuples, bytes, booleans and numpy arrays (as `PickledArray`); with `weights`, also dicts and
     arrays of floats.
 
     Python 2's str become bytes. Raises RecordError for anything else, hostile or damaged.
     """
-    scan(data, weights=weights)
+    check_opcodes(data, weights=weights)
     try:
         return _Unpickler(data, weights=weights).load()
     except RecordError:
@@ -107,7 +107,7 @@ def load_plain(data: bytes, *, weights: bool = False) -> Any:
         raise RecordError(f"not a readable pickle ({type(error).__name__}: {str(error)[:200]})") from None
 
 
-def scan(data: bytes, *, weights: bool = False) -> None:
+def check_opcodes(data: bytes, *, weights: bool = False) -> None:
     """Walk the opcodes without executing them. Raises RecordError for an opcode that a .bin does not need, a length
     beyond the end of the file, or a memo number that would make Python reserve more than the file could fill."""
     position, opcodes, end = 0, 0, len(data)
@@ -160,12 +160,12 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data), encoding="bytes")
         self._left = len(data)
         stand_ins: dict[tuple[str, str], Callable[..., Any]] = {
-            ("numpy", "ndarray"): Array,
+            ("numpy", "ndarray"): PickledArray,
             ("numpy", "dtype"): _AnyDtype if weights else _Dtype,
             ("_codecs", "encode"): self._encode,
         }
         for core in ("core", "_core"):
-            stand_ins[f"numpy.{core}.multiarray", "_reconstruct"] = Array
+            stand_ins[f"numpy.{core}.multiarray", "_reconstruct"] = PickledArray
             stand_ins[f"numpy.{core}.multiarray", "scalar"] = _scalar
             stand_ins[f"numpy.{core}.numeric", "_frombuffer"] = _from_buffer
         for builtins in ("builtins", "__builtin__"):
@@ -213,13 +213,13 @@ def _scalar(dtype: Any, data: Any) -> Any:
     """A numpy boolean or integer."""
     if isinstance(data, str):
         data = data.encode("latin1")
-    one = Array()
+    one = PickledArray()
     one.fill((1,), dtype, data)
     return one.values()[0].item()
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
     """How pickle protocol 5 stores arrays."""
-    array = Array()
+    array = PickledArray()
     array.fill(shape, dtype, data)
     return array

@@ -207,7 +207,7 @@ def publish_directory(staged: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def lock_directory(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder/.lock` for the block. Raises LockedError at once if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -6,14 +6,14 @@ import tarfile
 
 _BLOCK = 512
 _NAME, _LARGEST = 100, 0o77777777777  # limits of the fields of one header block
-END = b"\0" * (2 * _BLOCK)
+TAR_END = b"\0" * (2 * _BLOCK)
 _EMPTY = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 _SUM = sum(_EMPTY[:124]) + sum(_EMPTY[135:148]) + sum(b" " * 8) + sum(_EMPTY[156:])
 
 _EXTENSIONS = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"GIF": "gif", b"BM": "bmp"}
 
 
-def member(name: str, data: bytes) -> tuple[bytes, int]:
+def make_member(name: str, data: bytes) -> tuple[bytes, int]:
     """A tar member (header, data, padding) and the offset of `data` in it. Equal input gives equal bytes."""
     header = _header(name, len(data))
     return b"".join((header, data, bytes(-len(data) % _BLOCK))), len(header)
@@ -32,11 +32,11 @@ def _header(name: str, size: int) -> bytes:
     return b"".join((field, _EMPTY[len(field) : 124], octal, _EMPTY[135:148], check, _EMPTY[156:]))
 
 
-def extension(image: bytes) -> str:
+def image_extension(image: bytes) -> str:
     """jpg, png, webp, gif or bmp, by the first bytes; otherwise bin."""
     return next((name for start, name in _EXTENSIONS.items() if image.startswith(start)), "bin")
 
 
-def member_name(key: str, data: bytes) -> str:
+def make_member_name(key: str, data: bytes) -> str:
     """The key with the extension of its content."""
-    return f"{key}.{extension(data)}"
+    return f"{key}.{image_extension(data)}"

@@ -59,7 +59,7 @@ class Sample:
     box_frame: BoxFrame = "stored"
     landmarks: Landmarks | None = None
     hash: str = ""
-    trouble: Reason | None = None
+    error: Reason | None = None
     detail: str = ""
 
 

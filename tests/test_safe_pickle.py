@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dataprep.errors import RecordError
-from dataprep.packs.verification_bin import bin_elements, read_bin, write_bin
+from dataprep.packs.verification_bin import count_bin_elements, read_bin, write_bin
 
 IMAGES = [b"\xff\xd8one", b"\xff\xd8two", b"\xff\xd8three", b"\xff\xd8four"]
 
@@ -26,7 +26,7 @@ def test_arrays_are_read_from_every_pickle_protocol(
     images, same = read_bin(tmp_path / "x.bin")
     assert images == IMAGES
     assert same.tolist() == [True, False]
-    assert bin_elements(tmp_path / "x.bin") == {"ndarray": 4}
+    assert count_bin_elements(tmp_path / "x.bin") == {"ndarray": 4}
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from dataprep.tar import member
+from dataprep.tar import make_member
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 17_001])
@@ -22,7 +22,7 @@ def test_a_member_is_what_tarfile_writes(name: str, size: int) -> None:
     info.size = size
     header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
     data = bytes(range(256)) * 70
-    written, start = member(name, data[:size])
+    written, start = make_member(name, data[:size])
     assert (written[:start], start) == (header, len(header))
     assert written[start : start + size] == data[:size]
     assert written[start + size :] == b"\0" * (-size % 512)

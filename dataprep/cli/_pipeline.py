@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from dataprep.pipeline.pipeline import Chain
-from dataprep.pipeline.runner import Report, plan_of_work, run
+from dataprep.pipeline.pipeline import Pipeline
+from dataprep.pipeline.runner import RunReport, plan_work, run_pipeline
 from dataprep.reasons import Reason
 from dataprep.workspace.workspace import Workspace
 
@@ -22,35 +22,35 @@ def run_stages(
     dry_run: bool,
     strict: bool,
     accept_versions: bool,
-) -> Report | None:
+) -> RunReport | None:
     """Run the stages up to `upto` with the workspace's recipe and `changes`. Returns None after a dry run.
 
     Exits with 1 if shards failed, and with 3 if `strict` is set and a retry could recover samples.
     """
     opened = Workspace(workspace)
-    chain = Chain(opened, opened.recipe() | dict(changes), upto=upto)
-    work = plan_of_work(chain)
+    chain = Pipeline(opened, opened.recipe() | dict(changes), upto=upto)
+    work = plan_work(chain)
     if dry_run:
         _show_plan(work)
         return None
-    announce = [(link.name, len(pending), pending[0].why) for link, pending in work if pending]
+    announce = [(link.name, len(pending), pending[0].reason) for link, pending in work if pending]
     for name, shards, why in announce:
         if name != upto:
             click.echo(f"{name}: {_shards(shards)} first ({why})", err=True)
         elif name == "download" and why != "never run":
             click.echo(f"{name}: {_shards(shards)} downloaded again ({why})", err=True)
-    report = run(chain, jobs=jobs, accept_versions=accept_versions)
+    report = run_pipeline(chain, jobs=jobs, accept_versions=accept_versions)
     if not announce:
         click.echo(f"{upto}: nothing to do, everything is done")
     _show_account(report, upto)
     if report.errors:
         raise SystemExit(1)
-    if strict and transient_failures(report):
+    if strict and count_transient_failures(report):
         raise SystemExit(3)
     return report
 
 
-def transient_failures(report: Report) -> dict[str, int]:
+def count_transient_failures(report: RunReport) -> dict[str, int]:
     """The number of failed samples that a retry may recover, by reason."""
     found: dict[str, int] = {}
     for account in report.accounts.values():
@@ -60,7 +60,7 @@ def transient_failures(report: Report) -> dict[str, int]:
     return found
 
 
-def account_line(name: str, account: Mapping[str, Any]) -> str:
+def format_counts(name: str, account: Mapping[str, Any]) -> str:
     """`align: 950 in = 941 ok + 9 dropped (no_face 9) + 0 failed`."""
     parts = []
     for kind in ("dropped", "failed"):
@@ -71,7 +71,7 @@ def account_line(name: str, account: Mapping[str, Any]) -> str:
     return f"{name}: {account['in']} in = {account['ok']} ok + {' + '.join(parts)}"
 
 
-def duplicates_line(found: Mapping[str, int]) -> str:
+def format_duplicates(found: Mapping[str, int]) -> str:
     return f"duplicate faces in identical photos: {found['within']} within a person, {found['across']} across people"
 
 
@@ -89,11 +89,11 @@ def _show_plan(work: Any) -> None:
         click.echo("nothing would run, everything is done")
 
 
-def _show_account(report: Report, upto: str) -> None:
+def _show_account(report: RunReport, upto: str) -> None:
     for name, account in report.accounts.items():
         if name in report.committed or name == upto:
-            click.echo(account_line(name, account))
-    saveable = transient_failures(report)
+            click.echo(format_counts(name, account))
+    saveable = count_transient_failures(report)
     if saveable:
         total = sum(saveable.values())
         click.echo(f"{total} transient failures: dataprep retry --reason {','.join(sorted(saveable))}")

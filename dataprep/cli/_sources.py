@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dataprep.sources.base import Source, listed
+from dataprep.sources.base import Source, iterate_samples
 from dataprep.workspace.workspace import Workspace
 
 
@@ -21,20 +21,21 @@ def plan_source(workspace: str, kind: str, options: Mapping[str, Any]) -> None:
 def add_source(workspace: str, source: Source) -> None:
     plan = Workspace(workspace, create=True).plan()
     described, digest = source.describe(), source.digest()
-    if plan.knows(described, digest):
+    if plan.contains_source(described, digest):
         click.echo(f"{described['kind']}: already planned, {plan.count} samples in total")
         return
-    added = plan.add(described, digest, listed(source))
+    added = plan.add(described, digest, iterate_samples(source))
     if added is None:
         click.echo(f"{described['kind']}: nothing new, {plan.count} samples in total")
     else:
         click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
-    if plan.known:
+    if plan.known_count:
         click.echo(
-            f"{plan.known} were already planned and stay unchanged; new boxes, landmarks or hashes need a new workspace"
+            f"{plan.known_count} were already planned and stay unchanged; new boxes, landmarks or hashes need a "
+            f"new workspace"
         )
-    if source.account:
-        click.echo(source.account)
+    if source.summary:
+        click.echo(source.summary)
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import time
 import click
 
 
-class Ticker:
+class ProgressBar:
     """Call with a label, the number done, and the total if known. `what` may end in a remark in brackets.
 
     On a terminal the line is rewritten twice a second; elsewhere a line is printed every ten seconds. Short work

@@ -15,12 +15,12 @@ import click
 from dataprep.errors import UsageError
 
 if TYPE_CHECKING:
-    from dataprep.train.trainer import Progress
+    from dataprep.train.trainer import TrainingProgress
 
 _LINE_EVERY = 10.0  # seconds
 
 
-class Display:
+class TrainingDisplay:
     """Shows each progress report of a training run; verification results stay on the screen."""
 
     def __init__(self, log: IO[str] | None) -> None:
@@ -28,7 +28,7 @@ class Display:
         self._bar: Any = None
         self._next = 0.0
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: TrainingProgress) -> None:
         if progress.scores is not None:
             found = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in progress.scores.items())
             self._line(f"step {progress.step}: {found}")
@@ -54,7 +54,7 @@ class Display:
         elif screen:
             click.echo(text, err=True)
 
-    def _draw(self, progress: Progress) -> None:
+    def _draw(self, progress: TrainingProgress) -> None:
         if self._bar is None:
             self._bar = _bar()
             self._bar.start()
@@ -70,7 +70,7 @@ class Display:
 
 
 @contextmanager
-def open_display(log: Path | None) -> Iterator[Display]:
+def open_display(log: Path | None) -> Iterator[TrainingDisplay]:
     """A display that also appends to the file `log`. Raises UsageError if `log` cannot be written."""
     try:
         if log is not None:
@@ -78,7 +78,7 @@ def open_display(log: Path | None) -> Iterator[Display]:
         stream = None if log is None else open(log, "a", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UsageError(f"--log {log}: {error.strerror}") from None
-    display = Display(stream)
+    display = TrainingDisplay(stream)
     try:
         yield display
     finally:
@@ -102,7 +102,7 @@ def _bar() -> Any:
     )
 
 
-def _words(progress: Progress) -> str:
+def _words(progress: TrainingProgress) -> str:
     return (
         f"step {progress.step}/{progress.steps} epoch {progress.epoch + 1} loss {progress.loss:.3f} "
         f"{progress.images_per_second:.0f} images/s ETA {_clock(progress.seconds_left)}"

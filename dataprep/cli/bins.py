@@ -32,9 +32,9 @@ def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> No
     Example: dataprep bins build pairs.txt --images lfw-112 --out workspace/bins/lfw.bin
     """
     from dataprep.evaluate.verification.bin_tools import build_bin
-    from dataprep.evaluate.verification.pair_set import open_set
+    from dataprep.evaluate.verification.pair_set import open_verification_set
 
-    chosen = open_set(pairs, images=images, skip_missing=skip_missing)
+    chosen = open_verification_set(pairs, images=images, skip_missing=skip_missing)
     _tell(out, build_bin(chosen, out))
     if chosen.skipped_pairs:
         click.echo(f"  {chosen.skipped_pairs} pairs skipped because of {len(chosen.skipped)} missing files")
@@ -62,9 +62,9 @@ def show(path: Path) -> None:
     \b
     Example: dataprep bins show lfw.bin
     """
-    from dataprep.evaluate.verification.bin_tools import show_bin
+    from dataprep.evaluate.verification.bin_tools import inspect_bin
 
-    _tell(path, show_bin(path))
+    _tell(path, inspect_bin(path))
 
 
 def _tell(path: Path, found: BinReport) -> None:

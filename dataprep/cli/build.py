@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dataprep.cli._options import given_params, is_given, params_options, run_options
-from dataprep.cli._pipeline import duplicates_line, run_stages
+from dataprep.cli._pipeline import format_duplicates, run_stages
 from dataprep.stages.align import AlignParams
 from dataprep.stages.crop import CropParams
 from dataprep.stages.detect import DetectParams
@@ -91,7 +91,7 @@ def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
     if report:
         found = report.extras["lst"]
         click.echo(f"{found['identities']} identities to train on, {found['held_out']} held out")
-        click.echo(duplicates_line(found["duplicates"]))
+        click.echo(format_duplicates(found["duplicates"]))
         if out:
             from dataprep.pipeline.image_export import export_lst
 

@@ -64,10 +64,10 @@ def demo(folder: Path, identities: int, photos: int, epochs: int, seed: int) -> 
 
 def _conclude(folder: Path, site: Path, workspace: Path, seconds: float) -> None:
     from dataprep.pipeline.image_export import draw_contact_sheet
-    from dataprep.pipeline.maintenance import status
+    from dataprep.pipeline.maintenance import workspace_status
 
     _say(f"Results in {folder}: planted faults against found ones")
-    equal = _compare(json.loads((site / "truth.json").read_bytes()), status(str(workspace)))
+    equal = _compare(json.loads((site / "truth.json").read_bytes()), workspace_status(str(workspace)))
     sheet = draw_contact_sheet(str(workspace), folder / "faces.png")
     roc = workspace / "models/default/test/holdout/roc.png"
     click.echo(f"\nAligned faces: {sheet}. ROC curve: {roc}. Total time: {seconds / 60:.1f} minutes.")

@@ -11,7 +11,7 @@ from dataprep.cli._options import given_params, params_options, run_options
 from dataprep.cli._pipeline import run_stages
 from dataprep.cli._sources import add_source, selection_options
 from dataprep.download.config import DownloadParams
-from dataprep.sources.base import listed
+from dataprep.sources.base import iterate_samples
 from dataprep.storage import Folder
 from dataprep.workspace.plan import Plan
 
@@ -118,8 +118,8 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     source = open_source(kind, options, workspace)
     if run["dry_run"]:
         plan = Plan(Folder(workspace).folder("plan"))
-        count = sum(map(len, plan.fresh(listed(source))))
-        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known} are already planned")
+        count = sum(map(len, plan.new_samples(iterate_samples(source))))
+        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known_count} are already planned")
         if not plan.generations:
             return
     else:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dataprep.cli._ticker import Ticker
-from dataprep.cli.train import default_pack
+from dataprep.cli._ticker import ProgressBar
+from dataprep.cli.train import find_default_pack
 from dataprep.errors import UsageError
 
 if TYPE_CHECKING:
     from dataprep.evaluate.verification.scoring import TestResult
-    from dataprep.models.preprocessing import Input
+    from dataprep.models.preprocessing import Preprocessing
 
 F = Callable[..., Any]
 
@@ -78,30 +78,37 @@ def test(
              dataprep test --model backbone.onnx --set pairs.txt --images lfw-112 --protocol face_pytorch
              dataprep test --features lfw.parquet --set lfw.bin
     """
-    from dataprep.evaluate.verification.pair_set import find_set, open_set
-    from dataprep.evaluate.verification.scoring import Scoring, check_target, score_features, score_model
+    from dataprep.evaluate.verification.pair_set import find_verification_set, open_verification_set
+    from dataprep.evaluate.verification.scoring import (
+        ScoringOptions,
+        check_verification_target,
+        score_features,
+        score_model,
+    )
 
     if model is not None and features is not None:
         raise UsageError("--model and --features exclude each other")
     if features is not None:
         _refuse("--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch")
-    path = default_pack(workspace) / "holdout.bin" if pairs is None else find_set(pairs, Path(workspace))
-    chosen = open_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
+    path = (
+        find_default_pack(workspace) / "holdout.bin" if pairs is None else find_verification_set(pairs, Path(workspace))
+    )
+    chosen = open_verification_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
     found = features or model or Path(workspace) / "models" / name / "model.pt"
     label = "-".join(part for part in (path.stem, "" if protocol == "insightface" else protocol, flip) if part)
     if name == "default" and (features or model):  # the folder's name tells more than model.onnx
         name = found.absolute().parent.name if found.stem == "model" else found.stem
     target = out or Path(workspace) / "models" / name / "test" / label
-    how = Scoring(
-        protocol=protocol, flip=flip, batch=batch, device=device, input=_input(mean, std, order),
+    how = ScoringOptions(
+        protocol=protocol, flip=flip, batch=batch, device=device, preprocessing=_input(mean, std, order),
         skip_missing=skip_missing, baselines=baselines, plots=plots, leaks=leaks, trained_on=trained_on,
     )  # fmt: skip
     if out is None:
-        check_target(target, found, chosen, how)
+        check_verification_target(target, found, chosen, how)
     if features is not None:
         result = score_features(features, chosen, target, how)
     else:
-        result = score_model(found, chosen, target, how, tick=Ticker())
+        result = score_model(found, chosen, target, how, progress=ProgressBar())
     _tell(path, result)
     pictures = "roc.png, det.png, scores.png and wrong.png" if plots else "roc.png"
     click.echo(f"  {target}/result.json, {pictures}")
@@ -135,20 +142,23 @@ def extract(
              dataprep extract lfw.bin --model backbone.onnx --flip sum --out lfw.npy
              dataprep extract probes.txt --root facescrub/ --out features/ --form megaface
     """
-    from dataprep.embeddings.extract import extract, model_about
-    from dataprep.embeddings.images import open_source
+    from dataprep.embeddings.extract import extract_features, open_described_model
+    from dataprep.embeddings.images import open_image_source
 
     found = model or Path(workspace) / "models" / "default" / "model.pt"
     form = form or {".parquet": "parquet", ".npy": "npy"}.get(out.suffix, "npy-per-image")
-    images, (embedder, about) = open_source(source, root=root), model_about(found, device, _input(mean, std, order))
-    ticker = Ticker()
+    images, (embedder, about) = (
+        open_image_source(source, root=root),
+        open_described_model(found, device, _input(mean, std, order)),
+    )
+    ticker = ProgressBar()
 
     def tick(done: int, failed: int, total: int) -> None:
         ticker(f"embed ({failed} failed)" if failed else "embed", done, total)
 
-    result = extract(
-        images, embedder, out, about=about, form=form, flip=flip, batch=batch, algorithm=algorithm, fresh=fresh,
-        chunk=chunk, tick=tick,
+    result = extract_features(
+        images, embedder, out, about=about, form=form, flip=flip, batch=batch, algorithm=algorithm, overwrite=fresh,
+        chunk=chunk, progress=tick,
     )  # fmt: skip
     click.echo(f"{out}: {result.images} features of {result.width} values")
     if result.failed:
@@ -165,14 +175,14 @@ def compare(runs: tuple[Path, ...], markdown: bool) -> None:
     Example: dataprep compare workspace/models workspace/identify
              dataprep compare a/result.json b/result.json --markdown
     """
-    from dataprep.evaluate.results import as_markdown, as_text, find_results, tabulate
+    from dataprep.evaluate.results import find_results, format_markdown, format_text, tabulate_results
 
-    table = tabulate(find_results(runs))
-    click.echo(as_markdown(table) if markdown else as_text(table))
+    table = tabulate_results(find_results(runs))
+    click.echo(format_markdown(table) if markdown else format_text(table))
 
 
 def _tell(path: Path, result: TestResult) -> None:
-    from dataprep.evaluate.verification.leakage import described
+    from dataprep.evaluate.verification.leakage import describe_leaks
 
     found = result.verification
     spans = {name: f"{low:.2%} .. {high:.2%}" for name, (low, high) in found.intervals.items()}
@@ -201,16 +211,16 @@ def _tell(path: Path, result: TestResult) -> None:
     click.echo(f"  EER {found.eer:.2%}   [{spans['eer']}]   (intervals: 95 %)")
     for what, accuracy in result.baselines.items():
         click.echo(f"  {what}: {accuracy:.2%}")
-    for line in described(result.leaks):
+    for line in describe_leaks(result.leaks):
         click.echo(f"  leaks: {line}")
 
 
-def _input(mean: str | None, std: str | None, order: str | None) -> Input | None:
+def _input(mean: str | None, std: str | None, order: str | None) -> Preprocessing | None:
     if mean is None and std is None and order is None:
         return None
-    from dataprep.models.preprocessing import Input
+    from dataprep.models.preprocessing import Preprocessing
 
-    return Input(mean=_three(mean, "--mean"), std=_three(std, "--std"), order=order or "RGB")
+    return Preprocessing(mean=_three(mean, "--mean"), std=_three(std, "--std"), order=order or "RGB")
 
 
 def _refuse(given: str, *options: str) -> None:

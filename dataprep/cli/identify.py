@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._ticker import Ticker
+from dataprep.cli._ticker import ProgressBar
 from dataprep.errors import UsageError
 
 
@@ -67,23 +67,23 @@ def ijb(
     Example: dataprep identify ijb --meta IJBC/meta --features ijbc.npy --halves
              dataprep identify ijb --meta IJBB/meta --features ijbb.npy --one-to-many --normalise-faces
     """
-    from dataprep.evaluate.identification.benchmark import check_target, ijb_folder, score_ijb
-    from dataprep.evaluate.identification.one_to_one import OneToOne
+    from dataprep.evaluate.identification.benchmark import check_identification_target, ijb_result_name, score_ijb
+    from dataprep.evaluate.identification.one_to_one import OneToOneResult
     from dataprep.evaluate.identification.templates import Pooling
 
-    how = Pooling.of(
+    how = Pooling.from_switches(
         pooling, halves=halves, flip=not no_flip, detector_score=not no_detector_score, normalise_faces=normalise_faces
     )
-    target = out or Path(workspace) / "identify" / ijb_folder(
+    target = out or Path(workspace) / "identify" / ijb_result_name(
         meta, features, protocol, how, one_to_many=one_to_many, exclude_missing=exclude_missing
     )
     if out is None:
-        check_target(target, features)
+        check_identification_target(target, features)
     found = score_ijb(
         meta, features, target, protocol=protocol, pooling=how, one_to_many=one_to_many,
-        exclude_missing=exclude_missing, dim=dim, tick=Ticker(),
+        exclude_missing=exclude_missing, dim=dim, progress=ProgressBar(),
     )  # fmt: skip
-    if isinstance(found, OneToOne):
+    if isinstance(found, OneToOneResult):
         click.echo(f"{found.pairs} pairs, {found.positives} of the same person; {found.templates} templates")
         if found.pairs_excluded or found.faces_excluded:
             click.echo(
@@ -147,18 +147,23 @@ def megaface(
                  --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
                  --refined --noises facescrub_noises.txt megaface_noises.txt
     """
-    from dataprep.evaluate.identification.benchmark import check_target, megaface_folder, score_megaface
+    from dataprep.evaluate.identification.benchmark import (
+        check_identification_target,
+        megaface_result_name,
+        score_megaface,
+    )
 
     if refined != (noises is not None):
         raise UsageError("--refined and --noises must be used together", hint="--refined --noises FACESCRUB MEGAFACE")
-    target = out or Path(workspace) / "identify" / megaface_folder(
+    target = out or Path(workspace) / "identify" / megaface_result_name(
         probes, distractors, size, refined=refined, seed=seed, exclude_missing=exclude_missing
     )
     if out is None:
-        check_target(target, probes, distractors)
+        check_identification_target(target, probes, distractors)
     found = score_megaface(
         probes, probe_list, distractors, target, distractor_list=distractor_list, size=size,
-        noises=noises, suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device, tick=Ticker(),
+        noises=noises, suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device,
+        progress=ProgressBar(),
     )  # fmt: skip
     click.echo(
         f"{found.probes} probes of {found.identities} people, {found.searches} searches, {found.distractors} distractors"
@@ -189,14 +194,14 @@ def devkit(
                  --distractors megaface.npy --distractor-list megaface_features_list.json_1000000_1 \\
                  --noises facescrub_noises.txt megaface_noises.txt --out feature_out_clean
     """
-    from dataprep.evaluate.identification.megaface_lists import open_contest, write_for_devkit
+    from dataprep.evaluate.identification.megaface_lists import open_megaface, write_for_devkit
 
-    contest = open_contest(
+    contest = open_megaface(
         probes, probe_list, distractors, distractor_list=distractor_list, noises=noises, suffix=suffix, seed=seed,
         zeros=True, dim=dim,
     )  # fmt: skip
-    ticker = Ticker()
-    write_for_devkit(contest, out, algorithm=algorithm, tick=lambda done, total: ticker("files", done, total))
+    ticker = ProgressBar()
+    write_for_devkit(contest, out, algorithm=algorithm, progress=lambda done, total: ticker("files", done, total))
     click.echo(
         f"{out}: {len(contest.probes)} probes ({contest.noisy_probes} noisy), {len(contest.distractors)} distractors of "
         f"{contest.distractors.dim + 1} values"
@@ -223,14 +228,20 @@ def gallery(
     \b
     Example: dataprep identify gallery --gallery known.parquet --probes unknown.parquet --top 3
     """
-    from dataprep.evaluate.identification.benchmark import check_target, gallery_folder, search_gallery
+    from dataprep.evaluate.identification.benchmark import (
+        check_identification_target,
+        gallery_result_name,
+        search_gallery,
+    )
 
-    target = out or Path(workspace) / "identify" / gallery_folder(gallery, probes, top, exclude_missing=exclude_missing)
+    target = out or Path(workspace) / "identify" / gallery_result_name(
+        gallery, probes, top, exclude_missing=exclude_missing
+    )
     if out is None:
-        check_target(target, gallery, probes)
+        check_identification_target(target, gallery, probes)
     found = search_gallery(
         gallery, probes, target, top=top, exclude_missing=exclude_missing, dim=dim, device=device,
-        tick=Ticker(),
+        progress=ProgressBar(),
     )  # fmt: skip
     for match in found.matches[: 20 * top]:
         click.echo(f"{match.probe}  {match.rank}  {match.score:.4f}  {match.match}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._ticker import Ticker
+from dataprep.cli._ticker import ProgressBar
 from dataprep.errors import UsageError
 
 _OUT = click.option(
@@ -48,14 +48,16 @@ def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Pat
     Example: dataprep unpack faces_emore --to folder --out emore_images
              dataprep unpack emore_images --to rec --out faces_again
     """
-    from dataprep.packs.tools.convert import convert
+    from dataprep.packs.tools.convert import convert_pack
 
     chosen = _form(form, style, max_part_size)
     if shuffle is not None and chosen.layout in ("insightface", "folder"):
         raise UsageError(
             f"--shuffle: a {chosen.layout} pack is grouped by identity", hint="use --style flat or --to webdataset"
         )
-    _written(out, convert(pack, out, form=chosen, shuffle=shuffle, tick=partial(Ticker(), "faces")))
+    _written(
+        out, convert_pack(pack, out, pack_format=chosen, shuffle=shuffle, progress=partial(ProgressBar(), "faces"))
+    )
 
 
 @click.command()
@@ -78,11 +80,16 @@ def merge(
     \b
     Example: dataprep merge casia asian_celeb --out both --drop-duplicates
     """
-    from dataprep.packs.tools.merge import merge as put_together
+    from dataprep.packs.tools.merge import merge_packs as put_together
 
     chosen = _form(form, style, max_part_size)
     manifest = put_together(
-        packs, out, form=chosen, join_names=join_names, drop_duplicates=drop_duplicates, tick=partial(Ticker(), "faces")
+        packs,
+        out,
+        pack_format=chosen,
+        merge_labels=join_names,
+        drop_duplicates=drop_duplicates,
+        progress=partial(ProgressBar(), "faces"),
     )
     _written(out, manifest)
     if drop_duplicates:
@@ -104,9 +111,9 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
     Example: dataprep verify workspace/packs/train
              dataprep verify faces_emore --reader mxnet
     """
-    from dataprep.packs.tools.verify import verify as check
+    from dataprep.packs.tools.verify import verify_pack as check
 
-    opened, findings = check(pack, reader=reader, jobs=jobs, tick=partial(Ticker(), "images"))
+    opened, findings = check(pack, reader=reader, jobs=jobs, progress=partial(ProgressBar(), "images"))
     errors = [finding for finding in findings if not finding.warning]
     if as_json:
         found = {"pack": pack, "whole": not errors, "findings": [dataclasses.asdict(f) for f in findings]}
@@ -141,9 +148,9 @@ def repair(pack: str, out: Path, style: str | None) -> None:
     \b
     Example: dataprep repair faces_emore --out faces_repaired
     """
-    from dataprep.packs.tools.repair import repair as mend
+    from dataprep.packs.tools.repair import repair_pack as mend
 
-    manifest = mend(pack, out, style=style, tick=partial(Ticker(), "records"))
+    manifest = mend(pack, out, style=style, progress=partial(ProgressBar(), "records"))
     _written(out, manifest)
     lost = manifest["repaired_from"]["lost"]
     named = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "nothing"
@@ -159,9 +166,9 @@ def info(pack: str, as_json: bool) -> None:
     \b
     Example: dataprep info workspace/packs/train
     """
-    from dataprep.packs.tools.info import describe
+    from dataprep.packs.tools.info import describe_pack
 
-    facts = describe(pack)
+    facts = describe_pack(pack)
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return
@@ -180,9 +187,11 @@ def _local(path: Path) -> Path:
 
 
 def _form(form: str, style: str, max_part_size: int | None) -> Any:
-    from dataprep.packs.base import Form
+    from dataprep.packs.base import PackFormat
 
-    return Form(format=form, style=style, max_part=None if max_part_size is None else max_part_size << 20)
+    return PackFormat(
+        container=form, record_layout=style, max_part=None if max_part_size is None else max_part_size << 20
+    )
 
 
 def _written(out: Path, manifest: dict[str, Any]) -> None:

@@ -30,27 +30,27 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     from dataprep.cli import _sources as sources
     from dataprep.cli import evaluate as scoring
     from dataprep.cli import train as models
-    from dataprep.stages.order import BY_NAME
+    from dataprep.stages.order import STAGES_BY_NAME
 
     loaded = load_recipe(recipe)
     for setting in settings:
         _change(loaded, setting)
     _check_mappings(recipe, loaded)
-    if upto and upto not in (*BY_NAME, "train"):
-        raise UsageError(f"--upto {upto} is not one of {', '.join(BY_NAME)}, train")
+    if upto and upto not in (*STAGES_BY_NAME, "train"):
+        raise UsageError(f"--upto {upto} is not one of {', '.join(STAGES_BY_NAME)}, train")
     stages = {name: dict(params or {}) for name, params in (loaded.get("stages") or {}).items()}
-    unknown = [name for name in stages if name not in BY_NAME]
+    unknown = [name for name in stages if name not in STAGES_BY_NAME]
     if unknown:
-        raise UsageError(f"{recipe}: unknown stage {unknown[0]!r}; the stages are: {', '.join(BY_NAME)}")
-    changes = {name: BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
+        raise UsageError(f"{recipe}: unknown stage {unknown[0]!r}; the stages are: {', '.join(STAGES_BY_NAME)}")
+    changes = {name: STAGES_BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
     source = dict(loaded.get("source") or {})
     if not values["dry_run"]:
         sources.plan_source(ctx.obj, str(source.pop("kind", None)), source)
     elif not (Path(ctx.obj) / "dataprep.json").exists():
         click.echo(f"{source.get('kind')} would be planned, then all stages would run")
         return
-    last = upto if upto in BY_NAME else "pack"
-    if not run_stages(ctx.obj, last, changes, **values) or upto in BY_NAME:
+    last = upto if upto in STAGES_BY_NAME else "pack"
+    if not run_stages(ctx.obj, last, changes, **values) or upto in STAGES_BY_NAME:
         return
     if "train" in loaded:
         _invoke(ctx, models.train, loaded["train"] or {})

@@ -59,7 +59,7 @@ def publish(folder: Path, identities: int, photos: int, faults: float, seed: int
     Example: dataprep synth publish web/ --identities 40 --photos 24
     """
     from dataprep.synth.web import SiteParams
-    from dataprep.synth.web import publish as write
+    from dataprep.synth.web import publish_site as write
 
     params = SiteParams(identities=identities, photos=photos, faults=faults, seed=seed, port=port)
     truth = write(folder, params, jobs=jobs)
@@ -75,7 +75,7 @@ def serve(folder: Path) -> None:
     \b
     Example: dataprep synth serve web/
     """
-    from dataprep.synth.web import serve_forever
+    from dataprep.synth.web import serve_site
 
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve_forever(folder))
+        asyncio.run(serve_site(folder))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dataprep.cli._options import GroupedCommand, GroupedOption, given_params, params_options
-from dataprep.cli._ticker import Ticker
+from dataprep.cli._ticker import ProgressBar
 from dataprep.cli._training import open_display
 from dataprep.errors import RecordError, UsageError
 from dataprep.train.config import TrainParams
@@ -95,39 +95,40 @@ def train(
         validate = Validator([text.strip() for text in sets.split(",") if text.strip()], Path(workspace))
     with open_display(log) as display:
         about = train(
-            _packs(workspace, packs) if images is None else _listed(images, root, meta, target, chosen, pretrained),
-            target, chosen, pretrained=pretrained, fresh=fresh, validate=validate, report=display.show,
+            _packs(workspace, packs) if images is None else _pack_of_list(images, root, meta, target, chosen, pretrained),
+            target, chosen, pretrained=pretrained, overwrite=fresh, validate=validate, report=display.show,
         )  # fmt: skip
     if about is not None:
         click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
 
 
 def _packs(workspace: str, given: Sequence[Path]) -> Sequence[Path]:
-    return given or [default_pack(workspace)]
+    return given or [find_default_pack(workspace)]
 
 
-def _listed(
+def _pack_of_list(
     images: Path, root: Path | None, meta: Path | None, target: Path, params: TrainParams, pretrained: Path | None
 ) -> Callable[[], Sequence[Path]]:
     """Return a function that packs a list of images at the network's input size."""
 
     def make() -> Sequence[Path]:
-        from dataprep.packs.tools.from_list import pack_list
-        from dataprep.sources.vggface2_tables import read_names
-        from dataprep.train.backbone import image_size
+        from dataprep.packs.tools.from_list import pack_image_list
+        from dataprep.sources.vggface2_tables import read_class_names
+        from dataprep.train.backbone import required_image_size
 
-        height, width = image_size(params, pretrained)
-        ticker = Ticker()
-        made = pack_list(
+        height, width = required_image_size(params, pretrained)
+        ticker = ProgressBar()
+        made = pack_image_list(
             images, root or images.parent, target / "images", height=height, width=width,
-            names=read_names(meta).of if meta else None, tick=lambda done, total: ticker("pack the list", done, total),
+            names=read_class_names(meta).by_class if meta else None, progress=lambda done,
+            total: ticker("pack the list", done, total),
         )  # fmt: skip
         return [made]
 
     return make
 
 
-def default_pack(workspace: str) -> Path:
+def find_default_pack(workspace: str) -> Path:
     """packs/train of the workspace, or its only pack. Raises RecordError."""
     folder = Path(workspace) / "packs"
     packs = sorted(path.parent for path in folder.glob("*/pack.json"))

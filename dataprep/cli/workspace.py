@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dataprep.cli._pipeline import account_line, duplicates_line
+from dataprep.cli._pipeline import format_counts, format_duplicates
 
 
 @click.command()
@@ -21,12 +21,12 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
     \b
     Example: dataprep status --why
     """
-    from dataprep.pipeline.maintenance import hosts_that_failed
-    from dataprep.pipeline.maintenance import status as look
+    from dataprep.pipeline.maintenance import list_failed_hosts
+    from dataprep.pipeline.maintenance import workspace_status as look
 
     found = look(workspace)
     if hosts:
-        found["hosts"] = hosts_that_failed(workspace, hosts)
+        found["hosts"] = list_failed_hosts(workspace, hosts)
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -34,12 +34,12 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
     click.echo(f"{found['workspace']}: {found['samples']} samples ({sources})")
     for stage in found["stages"]:
         account = stage["account"]
-        done = account_line(stage["stage"], account) if account["in"] else f"{stage['stage']}: -"
+        done = format_counts(stage["stage"], account) if account["in"] else f"{stage['stage']}: -"
         size = f" | {stage['bytes'] / 1e6:.1f} MB" if stage["bytes"] else ""
         pending = f" | pending {stage['pending']} of {stage['shards']} shards" if stage["pending"] else ""
         click.echo(f"  {done}{size}{pending}")
         if stage["extra"].get("duplicates"):
-            click.echo(f"      {duplicates_line(stage['extra']['duplicates'])}")
+            click.echo(f"      {format_duplicates(stage['extra']['duplicates'])}")
         if why:
             for reason, count in stage["why"].items():
                 click.echo(f"      {count} x {reason}")
@@ -60,15 +60,15 @@ def retry(workspace: str, reasons: str, shards: str) -> None:
     \b
     Example: dataprep retry --reason timeout,http_5xx && dataprep pack
     """
-    from dataprep.pipeline.maintenance import ask_retry
-    from dataprep.stages.order import verb
+    from dataprep.pipeline.maintenance import request_retry
+    from dataprep.stages.order import stage_verb
 
-    for stage, counts in ask_retry(workspace, _listed(reasons), _listed(shards)).items():
+    for stage, counts in request_retry(workspace, _split_commas(reasons), _split_commas(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
-        click.echo(f"{stage}: {named} will be retried by the next `dataprep {verb(stage)}`, `pack` or `run`")
+        click.echo(f"{stage}: {named} will be retried by the next `dataprep {stage_verb(stage)}`, `pack` or `run`")
 
 
-def _listed(text: str) -> list[str]:
+def _split_commas(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -117,7 +117,7 @@ def doctor() -> None:
     \b
     Example: dataprep doctor
     """
-    from dataprep.pipeline.doctor import examine
+    from dataprep.pipeline.doctor import describe_installation
 
-    for line in examine():
+    for line in describe_installation():
         click.echo(line)

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.imaging.codec import Pixels
-from dataprep.imaging.geometry import overlap
+from dataprep.imaging.geometry import box_iou
 from dataprep.types import Box
 
-RULES = ("overlap", "area-centre", "centre", "largest", "probability")
+SELECTION_RULES = ("overlap", "area-centre", "centre", "largest", "probability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Faces:
+class Detections:
     """The faces of one photo, in upright pixels: boxes (n, 4) left, top, right, bottom; probabilities (n,);
     landmarks (n, 5, 2). All float32."""
 
@@ -31,13 +31,15 @@ class Faces:
     def box(self, index: int) -> Box:
         return Box(*(float(v) for v in self.boxes[index]))
 
-    def at(self, index: int) -> Faces:
+    def select(self, index: int) -> Detections:
         """That one alone."""
         kept = slice(index, index + 1)
-        return Faces(boxes=self.boxes[kept], probabilities=self.probabilities[kept], landmarks=self.landmarks[kept])
+        return Detections(
+            boxes=self.boxes[kept], probabilities=self.probabilities[kept], landmarks=self.landmarks[kept]
+        )
 
     @classmethod
-    def none(cls) -> Faces:
+    def empty(cls) -> Detections:
         return cls(
             boxes=np.zeros((0, 4), np.float32),
             probabilities=np.zeros(0, np.float32),
@@ -47,36 +49,42 @@ class Faces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Which face of a photo is meant; `choose` says what the rules are."""
+    """Which face of a photo is meant; `choose_face` says what the rules are."""
 
     rule: str
     published: Box | None = None
     min_overlap: float = 0.0
 
-    def choose(self, faces: Faces, *, width: int, height: int) -> int | None:
+    def choose(self, detections: Detections, *, width: int, height: int) -> int | None:
         """The index of the face that is meant among those of a photo of that size, or None."""
-        return choose(
-            faces, self.rule, width=width, height=height, published=self.published, min_overlap=self.min_overlap
+        return choose_face(
+            detections, self.rule, width=width, height=height, published=self.published, min_overlap=self.min_overlap
         )
 
-    def only(self, faces: Faces, *, width: int, height: int) -> Faces:
+    def filter_detections(self, detections: Detections, *, width: int, height: int) -> Detections:
         """Of those faces the one that is meant, or none."""
-        chosen = self.choose(faces, width=width, height=height)
-        return Faces.none() if chosen is None else faces.at(chosen)
+        chosen = self.choose(detections, width=width, height=height)
+        return Detections.empty() if chosen is None else detections.select(chosen)
 
 
 class Detector(Protocol):
     """Finds faces. `versions` names what must be equal for equal output: weights and backend."""
 
-    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
+    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Detections]:
         """All faces of each photo; with targets, one for each photo, only the face that is meant or none."""
         ...
 
     def versions(self) -> dict[str, str]: ...
 
 
-def choose(
-    faces: Faces, rule: str, *, width: int, height: int, published: Box | None = None, min_overlap: float = 0.0
+def choose_face(
+    detections: Detections,
+    rule: str,
+    *,
+    width: int,
+    height: int,
+    published: Box | None = None,
+    min_overlap: float = 0.0,
 ) -> int | None:
     """The index of the face that `rule` picks, or None if there is none.
 
@@ -86,13 +94,13 @@ def choose(
     centre       the box centre nearest to the centre of the photo, by |dx| + |dy| (VGGFace2)
     largest      the largest area;   probability  the most probable
     """
-    if not len(faces):
+    if not len(detections):
         return None
     if rule == "overlap" and published is not None:
-        overlaps = [overlap(faces.box(i), published) for i in range(len(faces))]
+        overlaps = [box_iou(detections.box(i), published) for i in range(len(detections))]
         best = int(np.argmax(overlaps))
         return best if overlaps[best] > 0 and overlaps[best] >= min_overlap else None
-    left, top, right, bottom = faces.boxes.astype(np.float64).T
+    left, top, right, bottom = detections.boxes.astype(np.float64).T
     area = (right - left) * (bottom - top)
     dx, dy = (left + right) / 2 - width / 2, (top + bottom) / 2 - height / 2
     if rule in ("overlap", "area-centre"):
@@ -102,7 +110,7 @@ def choose(
     elif rule == "largest":
         score = area
     elif rule == "probability":
-        score = faces.probabilities.astype(np.float64)
+        score = detections.probabilities.astype(np.float64)
     else:
-        raise ValueError(f"unknown rule {rule!r}: one of {', '.join(RULES)}")
+        raise ValueError(f"unknown rule {rule!r}: one of {', '.join(SELECTION_RULES)}")
     return int(np.argmax(score))

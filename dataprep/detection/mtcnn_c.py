@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.detection import _mtcnn
-from dataprep.detection.base import RULES, Faces, Target
-from dataprep.detection.weights import read_state_dict, weight_files, weights_digest
+from dataprep.detection.base import SELECTION_RULES, Detections, Target
+from dataprep.detection.weights import find_weight_files, read_state_dict, weights_digest
 from dataprep.imaging.codec import Pixels
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -23,8 +23,8 @@ _WINOGRAD = np.array(
 )
 
 
-Question = tuple[int, tuple[float, float, float, float], float]  # rule, counted from 1, published box, least overlap
-_EVERY_FACE: Question = (0, (0.0, 0.0, 0.0, 0.0), 0.0)
+TargetQuery = tuple[int, tuple[float, float, float, float], float]  # rule, counted from 1, published box, least overlap
+_EVERY_FACE: TargetQuery = (0, (0.0, 0.0, 0.0, 0.0), 0.0)
 
 
 class CDetector:
@@ -41,7 +41,7 @@ class CDetector:
         factor: float = 0.709,
         level: str = "",
     ) -> None:
-        nets = {name: read_state_dict(path) for name, path in weight_files().items()}
+        nets = {name: read_state_dict(path) for name, path in find_weight_files().items()}
         self._weights = pack_weights(nets["pnet"], nets["rnet"], nets["onet"])
         self._min_face, self._thresholds, self._factor, self._level = min_face, thresholds, factor, level
         self.level = _mtcnn.level(level)
@@ -50,13 +50,13 @@ class CDetector:
     def versions(self) -> dict[str, str]:
         return {"detector": "mtcnn-c" + ("-generic" if self.level == "generic" else ""), "weights": weights_digest()}
 
-    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
+    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Detections]:
         """All faces, or with targets the meant one of each photo, looked for coarse to fine (see `_mtcnn.c`)."""
         if targets is None:
             return [self._detect(image, _EVERY_FACE) for image in images]
         return [self._detect(image, _question(target)) for image, target in zip(images, targets, strict=True)]
 
-    def _detect(self, image: Pixels, question: Question) -> Faces:
+    def _detect(self, image: Pixels, question: TargetQuery) -> Detections:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected (height, width, 3) RGB bytes, got {image.dtype} {image.shape}")
         height, width = image.shape[:2]
@@ -73,16 +73,16 @@ class CDetector:
         )
         self.cells += cells
         found = np.frombuffer(raw, np.float32).reshape(-1, 15)
-        return Faces(
+        return Detections(
             boxes=found[:, :4].copy(), probabilities=found[:, 4].copy(), landmarks=found[:, 5:].reshape(-1, 5, 2).copy()
         )
 
 
-def _question(target: Target) -> Question:
+def _question(target: Target) -> TargetQuery:
     rule = "area-centre" if target.rule == "overlap" and target.published is None else target.rule
     box = target.published
     corners = (box.left, box.top, box.right, box.bottom) if box else (0.0, 0.0, 0.0, 0.0)
-    return 1 + RULES.index(rule), corners, target.min_overlap
+    return 1 + SELECTION_RULES.index(rule), corners, target.min_overlap
 
 
 def pack_weights(p: Weights, r: Weights, o: Weights) -> bytes:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.detection.base import Faces, Target
-from dataprep.detection.weights import weight_files, weights_digest
+from dataprep.detection.base import Detections, Target
+from dataprep.detection.weights import find_weight_files, weights_digest
 from dataprep.imaging.codec import Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 _CELL, _STRIDE = 12, 2  # PNet's window and step in its input
 _STRIP = 4_000_000  # pixels of a level that go through PNet at once: some 400 MB
@@ -52,14 +52,14 @@ class TorchDetector:
         self._min_face, self._thresholds, self._factor = min_face, thresholds, factor
         self._weights: dict[str, dict[str, Tensor]] = {
             name: {k: v.to(self._device) for k, v in torch.load(path, weights_only=True, map_location="cpu").items()}
-            for name, path in weight_files().items()
+            for name, path in find_weight_files().items()
         }
 
     def versions(self) -> dict[str, str]:
         return {"detector": "mtcnn-torch", "torch": self._torch.__version__, "weights": weights_digest()}
 
-    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Faces]:
-        found = [Faces.none()] * len(images)
+    def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Detections]:
+        found = [Detections.empty()] * len(images)
         with self._torch.inference_mode(), self._exactly():
             for group in self._groups(images):
                 for place, faces in zip(group, self._detect([images[place] for place in group]), strict=True):
@@ -67,7 +67,7 @@ class TorchDetector:
         if targets is None:
             return found
         return [
-            target.only(faces, width=image.shape[1], height=image.shape[0])
+            target.filter_detections(faces, width=image.shape[1], height=image.shape[0])
             for image, target, faces in zip(images, targets, found, strict=True)
         ]
 
@@ -86,7 +86,7 @@ class TorchDetector:
             most = max(1, self._together // max(1, height * width))
             yield from (places[at : at + most] for at in range(0, len(places), most))
 
-    def _detect(self, images: Sequence[Pixels]) -> Iterator[Faces]:
+    def _detect(self, images: Sequence[Pixels]) -> Iterator[Detections]:
         """The faces of images of one size."""
         height, width = images[0].shape[:2]
         stacked = self._torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).float()
@@ -94,23 +94,23 @@ class TorchDetector:
             image = stacked[number : number + 1]
             if len(boxes):
                 boxes = self._refine(image, boxes, height, width)
-            yield self._output(image, boxes, height, width) if len(boxes) else Faces.none()
+            yield self._output(image, boxes, height, width) if len(boxes) else Detections.empty()
 
     # the three stages -----------------------------------------------------------------------------------------------
 
-    def _propose(self, images: Tensor, height: int, width: int) -> list[Floats]:
+    def _propose(self, images: Tensor, height: int, width: int) -> list[Float32Array]:
         """PNet over the pyramid: for each image square candidate boxes (n, 5) with their scores."""
-        found: list[list[Floats]] = [[] for _ in images]
-        for scale in pyramid(height, width, self._min_face, self._factor):
+        found: list[list[Float32Array]] = [[] for _ in images]
+        for scale in pyramid_scales(height, width, self._min_face, self._factor):
             size = (int(height * scale + 1), int(width * scale + 1))
             offsets, scores = self._scan(self._resize(images, size))
             for of_image, offset, score in zip(found, offsets, scores[:, 1], strict=True):
                 candidates = self._candidates(offset, score, scale)
                 if len(candidates):
                     of_image.append(candidates[nms(candidates[:, :4], candidates[:, 4], 0.5)])
-        return [merged(candidates) for candidates in found]
+        return [merge_candidates(candidates) for candidates in found]
 
-    def _scan(self, level: Tensor) -> tuple[Floats, Floats]:
+    def _scan(self, level: Tensor) -> tuple[Float32Array, Float32Array]:
         """PNet on a level, in strips of its rows: each cell sees what it would see of the whole."""
         height, width = level.shape[2:]
         cells = -(-(height - 2) // 2) - 4
@@ -123,7 +123,7 @@ class TorchDetector:
         offsets, scores = (np.concatenate(found, axis=2) for found in zip(*parts, strict=True))
         return offsets, scores
 
-    def _candidates(self, offsets: Floats, scores: Floats, scale: float) -> Floats:
+    def _candidates(self, offsets: Float32Array, scores: Float32Array, scale: float) -> Float32Array:
         """The windows of a level that PNet takes for faces: boxes, score and offsets (n, 9)."""
         ys, xs = np.nonzero(scores >= np.float32(self._thresholds[0]))
         # float32 as theirs: the floor of a quotient a hair below an integer matters
@@ -133,7 +133,7 @@ class TorchDetector:
         columns = [corner, opposite, scores[ys, xs][:, None], offsets[:, ys, xs].T]
         return np.concatenate(columns, axis=1, dtype=np.float32)
 
-    def _refine(self, image: Tensor, boxes: Floats, height: int, width: int) -> Floats:
+    def _refine(self, image: Tensor, boxes: Float32Array, height: int, width: int) -> Float32Array:
         """RNet on 24x24 crops."""
         boxes, crops = self._crops(image, boxes, height, width, 24)
         if not len(boxes):
@@ -142,13 +142,13 @@ class TorchDetector:
         passed = scores[:, 1] > np.float32(self._thresholds[1])
         boxes = np.concatenate([boxes[passed, :4], scores[passed, 1:2]], axis=1)
         keep = nms(boxes[:, :4], boxes[:, 4], 0.7)
-        return square(regress(boxes[keep], offsets[passed][keep]))
+        return square_boxes(regress_boxes(boxes[keep], offsets[passed][keep]))
 
-    def _output(self, image: Tensor, boxes: Floats, height: int, width: int) -> Faces:
+    def _output(self, image: Tensor, boxes: Float32Array, height: int, width: int) -> Detections:
         """ONet on 48x48 crops: boxes and landmarks."""
         boxes, crops = self._crops(image, boxes, height, width, 48)
         if not len(boxes):
-            return Faces.none()
+            return Detections.empty()
         offsets, points, scores = (t.cpu().numpy() for t in self._onet(crops))
         passed = scores[:, 1] > np.float32(self._thresholds[2])
         boxes = np.concatenate([boxes[passed, :4], scores[passed, 1:2]], axis=1)
@@ -160,11 +160,13 @@ class TorchDetector:
             ],
             axis=2,
         )
-        boxes = regress(boxes, offsets[passed])
+        boxes = regress_boxes(boxes, offsets[passed])
         keep = nms_minimum(boxes[:, :4], boxes[:, 4], 0.7)
-        return Faces(boxes=boxes[keep, :4], probabilities=boxes[keep, 4], landmarks=landmarks[keep])
+        return Detections(boxes=boxes[keep, :4], probabilities=boxes[keep, 4], landmarks=landmarks[keep])
 
-    def _crops(self, image: Tensor, boxes: Floats, height: int, width: int, size: int) -> tuple[Floats, Tensor]:
+    def _crops(
+        self, image: Tensor, boxes: Float32Array, height: int, width: int, size: int
+    ) -> tuple[Float32Array, Tensor]:
         """The boxes that lie in the photo at all, and what they show, resized to `size` and normalised."""
         left, top, right, bottom = np.trunc(boxes[:, :4]).astype(np.int64).T
         left, top = np.maximum(left, 1), np.maximum(top, 1)
@@ -227,7 +229,7 @@ class TorchDetector:
         return x.permute(0, 3, 2, 1).reshape(len(x), -1)
 
 
-def pyramid(height: int, width: int, min_face: int, factor: float) -> list[float]:
+def pyramid_scales(height: int, width: int, min_face: int, factor: float) -> list[float]:
     """The scales at which PNet's 12-pixel window looks for faces of `min_face` pixels and more."""
     scale = _CELL / min_face
     side = min(height, width) * scale
@@ -239,17 +241,17 @@ def pyramid(height: int, width: int, min_face: int, factor: float) -> list[float
     return scales
 
 
-def merged(candidates: Sequence[Floats]) -> Floats:
+def merge_candidates(candidates: Sequence[Float32Array]) -> Float32Array:
     """Candidates of all levels, each a bit moved: squares (n, 5) with their scores."""
     if not candidates:
         return np.zeros((0, 5), np.float32)
     boxes = np.concatenate(candidates)
     boxes = boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)]
     extent = np.tile(boxes[:, 2:4] - boxes[:, 0:2], 2)
-    return square(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * extent, boxes[:, 4:5]], axis=1))
+    return square_boxes(np.concatenate([boxes[:, :4] + boxes[:, 5:9] * extent, boxes[:, 4:5]], axis=1))
 
 
-def square(boxes: Floats) -> Floats:
+def square_boxes(boxes: Float32Array) -> Float32Array:
     """Boxes grown to squares around their centres."""
     size = boxes[:, 2:4] - boxes[:, 0:2]
     side = size.max(axis=1, keepdims=True)
@@ -257,13 +259,13 @@ def square(boxes: Floats) -> Floats:
     return np.concatenate([corner, corner + side, boxes[:, 4:]], axis=1)
 
 
-def regress(boxes: Floats, offsets: Floats) -> Floats:
+def regress_boxes(boxes: Float32Array, offsets: Float32Array) -> Float32Array:
     """Boxes moved by the offsets that R- and O-Net predict, in units of their size."""
     size = np.tile(boxes[:, 2:4] - boxes[:, 0:2] + 1, 2)
     return np.concatenate([boxes[:, :4] + offsets * size, boxes[:, 4:]], axis=1)
 
 
-def nms(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> IntArray:
     """Greedy suppression by intersection over union, as `torchvision.ops.nms`; equal scores keep the first."""
     left, top, right, bottom = boxes.T
     area = (right - left) * (bottom - top)
@@ -278,7 +280,7 @@ def nms(boxes: Floats, scores: Floats, threshold: float) -> Ints:
     return np.array(kept, np.int64)
 
 
-def nms_minimum(boxes: Floats, scores: Floats, threshold: float) -> Ints:
+def nms_minimum(boxes: Float32Array, scores: Float32Array, threshold: float) -> IntArray:
     """Suppression by intersection over the smaller box, areas with `+ 1`; equal scores keep the *last*."""
     left, top, right, bottom = boxes.T
     area = (right - left + 1) * (bottom - top + 1)

@@ -15,11 +15,11 @@ import aiohttp
 import yarl
 
 from dataprep import __version__
-from dataprep.download.limits import FREE, Budget, Limits
-from dataprep.download.resolver import NEGATIVE, Lookup, Resolver, system_lookup
-from dataprep.download.response import LONGEST_REST, Answer, retry_after, status_reason, unpacked
-from dataprep.download.robots import LARGEST, Robots, Unreachable, opt_out
-from dataprep.download.urls import Proxies, Refused, host_of, join, refuse_private
+from dataprep.download.limits import FREE_BYTES, ClientLimits, MemoryBudget
+from dataprep.download.resolver import NEGATIVE_ERRORS, CachingResolver, Lookup, system_lookup
+from dataprep.download.response import MAX_RETRY_AFTER, Response, parse_retry_after, status_reason, unpacked
+from dataprep.download.robots import MAX_ROBOTS_BYTES, RobotsCache, RobotsUnreachableError, find_opt_out
+from dataprep.download.urls import ProxySettings, RefusedURLError, host_of, refuse_private, resolve_redirect
 from dataprep.errors import DataprepError, UsageError
 from dataprep.reasons import Reason
 
@@ -44,7 +44,7 @@ def user_agent(contact: str = "") -> str:
 
 
 class Client:
-    """An HTTP session under `Limits`; an async context manager. It sends no cookies, Referer or credentials.
+    """An HTTP session under `ClientLimits`; an async context manager. It sends no cookies, Referer or credentials.
 
     `lookup` resolves names in threads; benchmarks and tests use it to map thousands of made-up hosts to loopback.
     `heard` is called for every name that DNS answered.
@@ -52,21 +52,21 @@ class Client:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ClientLimits,
         *,
         connections: int,
         lookup: Lookup = system_lookup,
-        heard: Callable[[str], None] = lambda host: None,
+        on_resolved: Callable[[str], None] = lambda host: None,
     ) -> None:
-        self._limits, self._budget = limits, Budget(_IN_MEMORY)
-        self._proxies = Proxies()
-        self._resolver = Resolver(
+        self._limits, self._budget = limits, MemoryBudget(_IN_MEMORY)
+        self._proxies = ProxySettings()
+        self._resolver = CachingResolver(
             lookup,
             threads=min(max(connections, 16), 512),
             timeout=limits.connect,
             allow_private=limits.allow_private,
             exempt=self._proxies.hosts,
-            heard=heard,
+            on_resolved=on_resolved,
         )
         self._user_agent = user_agent(limits.contact)
 
@@ -84,7 +84,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )  # fmt: skip
-        self._robots = Robots(self._robots_txt) if self._limits.robots else None
+        self._robots = RobotsCache(self._robots_txt) if self._limits.robots else None
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -93,7 +93,9 @@ class Client:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: yarl.URL, *, hops: int = 0, spent: float = 0.0, last: bool = False) -> Answer:
+    async def fetch(
+        self, url: yarl.URL, *, hops: int = 0, elapsed: float = 0.0, close_connection: bool = False
+    ) -> Response:
         """Request a URL once, following redirects within its host. Every failure is returned as a reason.
 
         `hops` redirects led to this URL and used `spent` seconds of the total timeout. `last`: no other request to this
@@ -103,27 +105,27 @@ class Client:
         """
         trail = [url]
         try:
-            async with asyncio.timeout(self._limits.total - spent) as deadline:
-                answer = await self._follow(trail, hops, _LAST if last else None, deadline)
-        except Refused as error:
-            answer = Answer(reason=error.reason, detail=error.detail, reachable=False)
-        except Unreachable as error:
-            answer = Answer(reason=Reason.ROBOTS_DOWN, detail=str(error), final=True)
+            async with asyncio.timeout(self._limits.total - elapsed) as deadline:
+                answer = await self._follow(trail, hops, _LAST if close_connection else None, deadline)
+        except RefusedURLError as error:
+            answer = Response(reason=error.reason, detail=error.detail, host_reachable=False)
+        except RobotsUnreachableError as error:
+            answer = Response(reason=Reason.ROBOTS_DOWN, detail=str(error), no_retry=True)
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
-            if spent and deadline.expired():  # the earlier hosts used up the time, not this one
-                answer = replace(answer, blames_host=False)
+            if elapsed and deadline.expired():  # the earlier hosts used up the time, not this one
+                answer = replace(answer, host_failed=False)
         if answer.final_url or not (hops or len(trail) > 1):
             return answer
         return replace(answer, final_url=str(trail[-1]))
 
-    def release(self, answer: Answer) -> None:
+    def release(self, response: Response) -> None:
         """Return the memory of an answer's data to the budget."""
-        self._budget.release(answer.reserved)
+        self._budget.release(response.reserved_bytes)
 
     async def reaches(self, url: yarl.URL) -> bool:
         """Whether the URL's host, or its proxy, accepts a connection now; a host may also refuse it. Sends nothing."""
-        proxy = self._proxies.of(url)
+        proxy = self._proxies.proxy_for(url)
         place = yarl.URL(proxy) if proxy else url
         try:
             async with asyncio.timeout(self._limits.connect):
@@ -133,63 +135,63 @@ class Client:
                 _, writer = await asyncio.open_connection(host, place.port)
         except ConnectionRefusedError:
             return proxy is None
-        except (OSError, Refused, IndexError):
+        except (OSError, RefusedURLError, IndexError):
             return False
         writer.close()
         return True
 
     async def resolves(self, host: str) -> bool:
         """Whether DNS answers for a name now, positively or negatively."""
-        return await self._resolver.answers(host)
+        return await self._resolver.resolves(host)
 
-    async def names_are_served(self) -> bool:
+    async def is_dns_up(self) -> bool:
         """Whether DNS answers for a random name, which no cache can hold."""
         return await self.resolves(f"{secrets.token_hex(8)}.example.com")
 
     async def _follow(
         self, trail: list[yarl.URL], hops: int, headers: dict[str, str] | None, deadline: asyncio.Timeout
-    ) -> Answer:
+    ) -> Response:
         """Return the answer at the end of the redirects within a host. Every URL visited is appended to `trail`."""
         while True:
             url = trail[-1]
             if not self._limits.allow_private:
                 refuse_private(url)
-                self._proxies.refuse_past(url)
+                self._proxies.refuse_proxy_host(url)
             if self._robots and not await self._robots.allows(url):
-                return Answer(reason=Reason.ROBOTS, detail="robots.txt disallows it", final_url=str(url))
-            proxy = self._proxies.of(url)
+                return Response(reason=Reason.ROBOTS, detail="robots.txt disallows it", final_url=str(url))
+            proxy = self._proxies.proxy_for(url)
             async with self._session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as response:
                 target = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not target:
                     return await self._read(response, deadline)
-                trail.append(join(url, target))
+                trail.append(resolve_redirect(url, target))
             hops += 1
             if hops > self._limits.redirects:
                 detail = f"more than {self._limits.redirects}"
-                return Answer(reason=Reason.REDIRECTS, detail=detail, status=response.status)
+                return Response(reason=Reason.REDIRECTS, detail=detail, status=response.status)
             if host_of(trail[-1]) != host_of(url):
-                return Answer(reason=None, moved=trail[-1], hops=hops)
+                return Response(reason=None, redirect_url=trail[-1], hops=hops)
 
-    async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> Answer:
+    async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> Response:
         status, final, most = response.status, str(response.url), self._limits.max_bytes
-        answer = Answer(reason=None, status=status, final_url=final)
+        answer = Response(reason=None, status=status, final_url=final)
         if status not in _WHOLE:
-            if status == 407 and self._proxies.of(response.url):
+            if status == 407 and self._proxies.proxy_for(response.url):
                 raise DataprepError(
                     "the proxy requires a user name and a password", hint="put them into the environment's http_proxy"
                 )
-            wait = retry_after(response.headers.get("Retry-After", ""))
+            wait = parse_retry_after(response.headers.get("Retry-After", ""))
             return replace(
                 answer, reason=status_reason(status), detail=f"HTTP {status}", retry_after=wait,
-                final=wait > LONGEST_REST,
+                no_retry=wait > MAX_RETRY_AFTER,
             )  # fmt: skip
         if not self._limits.ignore_opt_out:
-            said = opt_out(response.headers.getall("X-Robots-Tag", ()))
+            said = find_opt_out(response.headers.getall("X-Robots-Tag", ()))
             if said:
                 return replace(answer, reason=Reason.OPTED_OUT, detail=f"X-Robots-Tag: {said[:200]}")
         announced = response.content_length
         if announced is not None and announced > most:
-            return replace(answer, reason=Reason.TOO_LARGE, detail=f"{announced} bytes announced", received=0)
+            return replace(answer, reason=Reason.TOO_LARGE, detail=f"{announced} bytes announced", bytes_received=0)
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         packed = encoding not in _NOT_PACKED
         whole = most if packed or announced is None else announced
@@ -200,27 +202,29 @@ class Client:
                 blocks.append(block)
                 received += len(block)
                 if received > most:
-                    return replace(answer, reason=Reason.TOO_LARGE, detail=f"over {most} bytes", received=received)
-                if received > FREE and not reserved:
+                    return replace(
+                        answer, reason=Reason.TOO_LARGE, detail=f"over {most} bytes", bytes_received=received
+                    )
+                if received > FREE_BYTES and not reserved:
                     reserved = await self._reserve(whole, deadline)
             data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
             blocks.clear()
             if packed and not reserved:
                 reserved = await self._reserve(whole, deadline)
-            answer = Answer(reason=None, status=status, final_url=final, data=data, received=received)
+            answer = Response(reason=None, status=status, final_url=final, data=data, bytes_received=received)
             if packed:
                 answer = unpacked(answer, encoding, most)
             if reserved and answer.data is not None:
-                answer, reserved = replace(answer, reserved=reserved), 0
+                answer, reserved = replace(answer, reserved_bytes=reserved), 0
             return answer
         except aiohttp.ClientPayloadError as error:
             got = f"{received} of {announced} bytes" if announced is not None else f"{received} bytes: {_words(error)}"
-            return replace(answer, reason=Reason.SHORT_BODY, detail=got, received=received)
+            return replace(answer, reason=Reason.SHORT_BODY, detail=got, bytes_received=received)
         except (TimeoutError, asyncio.CancelledError):
             raise
         except (aiohttp.ClientError, OSError) as error:
             return replace(
-                answer, reason=Reason.SHORT_BODY, detail=f"{received} bytes: {_words(error)}", received=received
+                answer, reason=Reason.SHORT_BODY, detail=f"{received} bytes: {_words(error)}", bytes_received=received
             )
         finally:
             blocks.clear()  # an exception kept by aiohttp would keep them alive
@@ -244,33 +248,35 @@ class Client:
                 for _ in range(max(5, self._limits.redirects) + 1):  # RFC 9309 2.3.1.2: at least five
                     if not self._limits.allow_private:
                         refuse_private(url)
-                        self._proxies.refuse_past(url)
-                    async with self._session.get(url, allow_redirects=False, proxy=self._proxies.of(url)) as response:
+                        self._proxies.refuse_proxy_host(url)
+                    async with self._session.get(
+                        url, allow_redirects=False, proxy=self._proxies.proxy_for(url)
+                    ) as response:
                         target = response.headers.get("Location")
                         if response.status in _REDIRECTS and target:
-                            url = join(url, target)
+                            url = resolve_redirect(url, target)
                             continue
                         body = bytearray()
-                        while response.status == 200 and len(body) < LARGEST:
+                        while response.status == 200 and len(body) < MAX_ROBOTS_BYTES:
                             block = await response.content.readany()
                             if not block:
                                 break
                             body += block
-                        return response.status, bytes(body[:LARGEST])
-        except Refused as error:
-            raise Unreachable(f"robots.txt: {error.detail}") from None
+                        return response.status, bytes(body[:MAX_ROBOTS_BYTES])
+        except RefusedURLError as error:
+            raise RobotsUnreachableError(f"robots.txt: {error.detail}") from None
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError, EOFError) as error:
             answer = self._answer(error)
-            if not answer.alive:  # possibly an outage, of the network or the host
+            if not answer.network_alive:  # possibly an outage, of the network or the host
                 raise
-            raise Unreachable(f"robots.txt: {answer.detail}") from None
+            raise RobotsUnreachableError(f"robots.txt: {answer.detail}") from None
         return 404, b""  # too many redirects count as no robots.txt
 
-    def _answer(self, error: BaseException) -> Answer:
+    def _answer(self, error: BaseException) -> Response:
         """Map an exception of aiohttp, TLS or the system to a reason."""
         refused = _refusal(error)
         if refused:
-            return Answer(reason=refused.reason, detail=refused.detail, reachable=False)
+            return Response(reason=refused.reason, detail=refused.detail, host_reachable=False)
         number = _errno(error)
         if number in (errno.EMFILE, errno.ENFILE):
             raise DataprepError(
@@ -279,20 +285,24 @@ class Client:
         words = _words(error)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             cause: Any = error.os_error
-            exists_not = cause.errno in NEGATIVE
+            exists_not = cause.errno in NEGATIVE_ERRORS
             detail = str(cause.strerror or cause)
-            return Answer(
-                reason=Reason.DNS, detail=detail, alive=exists_not, reachable=False, blames_host=not exists_not,
-                final=exists_not,
+            return Response(
+                reason=Reason.DNS, detail=detail, network_alive=exists_not, host_reachable=False, host_failed=not exists_not,
+                no_retry=exists_not,
             )  # fmt: skip
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
-            return Answer(reason=Reason.TLS, detail=words)
+            return Response(reason=Reason.TLS, detail=words)
         if isinstance(error, TimeoutError):
             connected = isinstance(error, aiohttp.SocketTimeoutError) and not isinstance(
                 error, aiohttp.ConnectionTimeoutError
             )
-            return Answer(
-                reason=Reason.TIMEOUT, detail=self._patience(error), alive=False, blames_host=True, connected=connected
+            return Response(
+                reason=Reason.TIMEOUT,
+                detail=self._patience(error),
+                network_alive=False,
+                host_failed=True,
+                connected=connected,
             )
         if isinstance(error, aiohttp.ClientHttpProxyError):
             if error.status == 407:
@@ -300,17 +310,17 @@ class Client:
                     "the proxy requires a user name and a password", hint="put them into the environment's https_proxy"
                 ) from None
             detail = f"the proxy answered {error.status} {error.message}"[:200]
-            return Answer(reason=Reason.CONNECTION, detail=detail, blames_host=True)
+            return Response(reason=Reason.CONNECTION, detail=detail, host_failed=True)
         if isinstance(error, aiohttp.ClientProxyConnectionError):
-            return Answer(reason=Reason.CONNECTION, detail=f"proxy: {words}", alive=False)
+            return Response(reason=Reason.CONNECTION, detail=f"proxy: {words}", network_alive=False)
         if isinstance(error, aiohttp.ClientResponseError):
-            return Answer(reason=Reason.BAD_ANSWER, detail=_words(error, error.message))
+            return Response(reason=Reason.MALFORMED_RESPONSE, detail=_words(error, error.message))
         if isinstance(error, aiohttp.ClientPayloadError):
-            return Answer(reason=Reason.SHORT_BODY, detail=words)
+            return Response(reason=Reason.SHORT_BODY, detail=words)
         if isinstance(error, aiohttp.InvalidURL) or not isinstance(error, (aiohttp.ClientError, OSError)):
-            return Answer(reason=Reason.BAD_URL, detail=words)
+            return Response(reason=Reason.BAD_URL, detail=words)
         heard = number in _SPEAKS or isinstance(error, aiohttp.ServerDisconnectedError)
-        return Answer(reason=Reason.CONNECTION, detail=words, alive=heard, blames_host=True)
+        return Response(reason=Reason.CONNECTION, detail=words, network_alive=heard, host_failed=True)
 
     def _patience(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -320,9 +330,9 @@ class Client:
         return f"not done within {self._limits.total:g} s"
 
 
-def _refusal(error: BaseException | None) -> Refused | None:
+def _refusal(error: BaseException | None) -> RefusedURLError | None:
     while error is not None:
-        if isinstance(error, Refused):
+        if isinstance(error, RefusedURLError):
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING, Any
 import yarl
 
 from dataprep.download.client import Client
-from dataprep.download.host_queue import CircuitBreaker, Schedule
-from dataprep.download.limits import Limits, connections_possible
-from dataprep.download.outage import Events, Guard
-from dataprep.download.placeholders import as_placeholder, overlooked
+from dataprep.download.host_queue import CircuitBreaker, HostQueue
+from dataprep.download.limits import ClientLimits, raise_descriptor_limit
+from dataprep.download.outage import OutageCallbacks, OutageDetector
+from dataprep.download.placeholders import find_missed_placeholders, make_placeholder_row
 from dataprep.download.resolver import Lookup, system_lookup
-from dataprep.download.response import LONGEST_REST, Answer
-from dataprep.download.urls import Refused, host_of, parse_url
-from dataprep.download.writer import Entry, OpenShard, Writer, explained, known_hash
+from dataprep.download.response import MAX_RETRY_AFTER, Response
+from dataprep.download.urls import RefusedURLError, host_of, parse_url
+from dataprep.download.writer import DownloadShard, JournalEntry, JournalWriter, explain_disk_error, is_known_hash
 from dataprep.reasons import Reason
 from dataprep.types import Row, Sample
 from dataprep.workspace.journal import Journal
 
 if TYPE_CHECKING:
-    from dataprep.download.config import DownloadParams, Hooks
+    from dataprep.download.config import DownloadCallbacks, DownloadParams
 
 
 _OPEN = 40_000  # samples in open shards: some 100 MB of waiting URLs and finished rows
 
 
-class Engine:
+class Downloader:
     """The state of one run, all of it in one event loop.
 
     The hot path of a URL: `_start` parses it, the schedule gives it out, `_ask` is a task of its own, `Client.fetch`
@@ -47,12 +47,12 @@ class Engine:
     """
 
     def __init__(
-        self, params: DownloadParams, shards: Iterator[OpenShard], hooks: Hooks, lookup: Lookup | None
+        self, params: DownloadParams, shards: Iterator[DownloadShard], hooks: DownloadCallbacks, lookup: Lookup | None
     ) -> None:
         self._params, self._shards, self._hooks, self._lookup = params, shards, hooks, lookup
         self._breaker = CircuitBreaker(failures=params.host_failures, rest=params.host_rest)
         self._disk = ThreadPoolExecutor(1, "dataprep-disk")
-        self._open: dict[str, OpenShard] = {}
+        self._open: dict[str, DownloadShard] = {}
         self._samples = 0  # in open shards
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -60,12 +60,14 @@ class Engine:
         p = self._params
         loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = loop.create_future()
-        self._schedule: Schedule[Job] = Schedule(per_host=p.per_host, spacing=p.spacing)
-        self._news: asyncio.Queue[OpenShard | None] = asyncio.Queue()  # complete shards; None: something else changed
-        self._connections = connections_possible(p.connections)
+        self._queue: HostQueue[Request] = HostQueue(per_host=p.per_host, delay=p.spacing)
+        self._news: asyncio.Queue[DownloadShard | None] = (
+            asyncio.Queue()
+        )  # complete shards; None: something else changed
+        self._connections = raise_descriptor_limit(p.connections)
         self._slots = asyncio.Semaphore(self._connections)
         self._more, self._fed = asyncio.Event(), False
-        self._writer = Writer(
+        self._writer = JournalWriter(
             placeholders=p.placeholders, max_pixels=p.max_pixels, stored=self._stored, failed=self._fail
         )
         try:
@@ -73,7 +75,7 @@ class Engine:
                 _limits(p),
                 connections=self._connections,
                 lookup=self._lookup or system_lookup,
-                heard=lambda name: self._names.answered(name, name),
+                on_resolved=lambda name: self._names.record_response(name, name),
             )
             self._guard(client)
             async with client, _collecting_seldom():
@@ -105,16 +107,18 @@ class Engine:
 
     def _guard(self, client: Client) -> None:
         """Two things can be away: the network, and the name servers, while what is cached still answers."""
-        p, schedule = self._params, self._schedule
+        p, schedule = self._params, self._queue
         shared: dict[str, Any] = {
-            "others": schedule.has_free, "pause": schedule.pause,
-            "let_out": schedule.let_out, "resume": schedule.resume, "counts": self._counts, "again": self._again,
-            "note": self._hooks.note, "is_there": client.names_are_served,
+            "has_other_hosts": schedule.has_eligible_host, "pause": schedule.pause, "resume": schedule.resume,
+            "allow_probes": schedule.allow_probes, "count_failure": self._count_failure, "requeue": self._requeue,
+            "log_message": self._hooks.on_message, "is_network_up": client.is_dns_up,
         }  # fmt: skip
-        patience = {"after": p.outage_after, "patience": p.outage_patience}
-        self._net: Guard[Job, yarl.URL] = Guard("nothing answers", Events(reaches=client.reaches, **shared), **patience)
-        self._names: Guard[Job, str] = Guard(
-            "no name server answers", Events(reaches=client.resolves, **shared), **patience
+        patience = {"offline_after": p.outage_after, "offline_timeout": p.outage_patience}
+        self._net: OutageDetector[Request, yarl.URL] = OutageDetector(
+            "nothing answers", OutageCallbacks(probe_canary=client.reaches, **shared), **patience
+        )
+        self._names: OutageDetector[Request, str] = OutageDetector(
+            "no name server answers", OutageCallbacks(probe_canary=client.resolves, **shared), **patience
         )
 
     # shards ---------------------------------------------------------------------------------------------------------
@@ -132,38 +136,40 @@ class Engine:
             self._samples += len(shard.samples)
             self._news.put_nowait(None)
             await self._start(shard)
-            while len(self._open) > 1 and (self._samples >= _OPEN or self._schedule.ready >= self._connections):
+            while len(self._open) > 1 and (self._samples >= _OPEN or self._queue.ready >= self._connections):
                 self._more.clear()
                 try:
                     async with asyncio.timeout(1.0):
                         await self._more.wait()
                 except TimeoutError:
-                    if not self._schedule.has_free():  # all memory is held by hosts that rest: the others go first
-                        for host in self._schedule.resting():
+                    if (
+                        not self._queue.has_eligible_host()
+                    ):  # all memory is held by hosts that rest: the others go first
+                        for host in self._queue.resting():
                             self._give_up_all(host)
 
-    async def _start(self, shard: OpenShard) -> None:
+    async def _start(self, shard: DownloadShard) -> None:
         todo = self._todo(shard)
-        shard.left = len(todo)
+        shard.remaining = len(todo)
         if not todo:
             self._news.put_nowait(shard)
         for position, sample in enumerate(todo):
             if position % 100 == 99:
                 await asyncio.sleep(0)  # requests in flight go first
-            if sample.trouble:
-                self._end(shard, sample, sample.trouble, sample.detail)
+            if sample.error:
+                self._end(shard, sample, sample.error, sample.detail)
                 continue
-            if not known_hash(sample.hash):
+            if not is_known_hash(sample.hash):
                 self._end(shard, sample, Reason.BAD_LINE, f"the hash {sample.hash[:80]!r} is no md5, sha1 or sha256")
                 continue
             try:
                 url = parse_url(sample.url)
-            except Refused as refused:
+            except RefusedURLError as refused:
                 self._end(shard, sample, refused.reason, refused.detail)
                 continue
-            self._plan(host_of(url), Job(shard, sample, url, url))
+            self._plan(host_of(url), Request(shard, sample, url, url))
 
-    def _todo(self, shard: OpenShard) -> list[Sample]:
+    def _todo(self, shard: DownloadShard) -> list[Sample]:
         """The samples to ask for. What hung before goes last: those that timed out, and those that a stopped run passed
         over while it finished later ones of their host. What answered before tells that its host does."""
         rows = shard.journal.rows
@@ -191,7 +197,7 @@ class Engine:
 
         As long as that is not so a shard is pending, and so a killed run comes back to it.
         """
-        complete: deque[OpenShard] = deque()
+        complete: deque[DownloadShard] = deque()
         while self._open or not self._fed:
             shard = await self._news.get()
             if shard is not None:
@@ -203,177 +209,190 @@ class Engine:
                 await self._on_disk(shard, self._commit, shard)
                 del self._open[shard.id]
                 self._samples -= len(shard.samples)
-                self._hooks.shard(shard.id)
+                self._hooks.on_shard(shard.id)
             self._more.set()
 
-    async def _settle(self, last: OpenShard) -> None:
+    async def _settle(self, last: DownloadShard) -> None:
         """Drop the placeholders that were stored before anybody could know, in committed shards and in the last one."""
         rows = {last.id: list(last.journal.rows.values())}
-        lost = await self._on_disk(last, overlooked, last.journal.directory, rows, self._params.placeholders)
+        lost = await self._on_disk(
+            last, find_missed_placeholders, last.journal.directory, rows, self._params.placeholders
+        )
         for shard, found in lost.items():
             if shard == last.id:
-                await self._on_disk(last, last.journal.record, *map(as_placeholder, found))
+                await self._on_disk(last, last.journal.record, *map(make_placeholder_row, found))
             else:
                 await self._on_disk(last, _amend, last, shard, found)
-                self._hooks.shard(shard)
-            self._hooks.lost(len(found))
+                self._hooks.on_shard(shard)
+            self._hooks.on_reclassified(len(found))
 
-    def _commit(self, shard: OpenShard) -> None:
+    def _commit(self, shard: DownloadShard) -> None:
         order = [sample.key for sample in shard.samples]
         shard.journal.commit(order, upstream=shard.upstream, seconds=time.monotonic() - shard.started)
 
-    async def _on_disk(self, shard: OpenShard, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def _on_disk(self, shard: DownloadShard, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
         except OSError as error:
-            raise explained(error, shard.journal) from None
+            raise explain_disk_error(error, shard.journal) from None
 
     # requests -------------------------------------------------------------------------------------------------------
 
     async def _dispatch(self, client: Client) -> None:
         while True:
             await self._slots.acquire()
-            host, job = await self._schedule.take()
-            if self._schedule.ready < self._connections:
+            host, job = await self._queue.take()
+            if self._queue.ready < self._connections:
                 self._more.set()
             task = asyncio.create_task(self._ask(client, host, job))
             self._asking.add(task)
-            task.add_done_callback(self._asked)
+            task.add_done_callback(self._request_done)
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
+    def _request_done(self, task: asyncio.Task[None]) -> None:
         self._asking.discard(task)
         self._slots.release()
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception())
 
-    async def _ask(self, client: Client, host: str, job: Job) -> None:
+    async def _ask(self, client: Client, host: str, request: Request) -> None:
         rest = 0.0
         entry = None
         try:
             began = time.monotonic()
             if self._breaker.is_open(host, began):
-                self._plan(host, job)
+                self._plan(host, request)
                 return
-            last = not self._schedule.is_soon(host, self._connections)
-            answer = await client.fetch(job.at, hops=job.hops, spent=job.spent, last=last)
+            last = not self._queue.has_turn_soon(host, self._connections)
+            answer = await client.fetch(
+                request.current_url, hops=request.hops, elapsed=request.elapsed, close_connection=last
+            )
             took = time.monotonic() - began
-            job.seconds += took
-            rest = min(answer.retry_after, LONGEST_REST)
-            if answer.alive:
-                self._net.answered(host, job.at if answer.reachable else None)
-            if answer.moved:
+            request.seconds += took
+            rest = min(answer.retry_after, MAX_RETRY_AFTER)
+            if answer.network_alive:
+                self._net.record_response(host, request.current_url if answer.host_reachable else None)
+            if answer.redirect_url:
                 self._answered(host)
-                job.at, job.hops, job.spent = answer.moved, answer.hops, job.spent + took
-                self._plan(host_of(job.at), job)
+                request.current_url, request.hops, request.elapsed = (
+                    answer.redirect_url,
+                    answer.hops,
+                    request.elapsed + took,
+                )
+                self._plan(host_of(request.current_url), request)
                 return
-            job.answer = answer
-            if answer.alive:
-                entry = self._count(host, job)
+            request.response = answer
+            if answer.network_alive:
+                entry = self._count(host, request)
             else:
-                self._schedule.hold(host)
-                (self._names if answer.reason is Reason.DNS else self._net).silent(host, job, began)
+                self._queue.hold(host)
+                (self._names if answer.reason is Reason.DNS else self._net).record_no_response(host, request, began)
         finally:
-            self._schedule.done(host, rest=rest)
+            self._queue.done(host, rest=rest)
         if entry is not None:
             entry.stored = asyncio.get_running_loop().create_future()
             await entry.stored  # only then is the slot free: nothing but the requests in flight can be lost
-            if answer.reserved:
+            if answer.reserved_bytes:
                 client.release(answer)
 
-    def _counts(self, host: str, job: Job) -> None:
-        self._schedule.unhold(host)
-        self._count(host, job)
+    def _count_failure(self, host: str, request: Request) -> None:
+        self._queue.unhold(host)
+        self._count(host, request)
 
-    def _again(self, host: str, job: Job) -> None:
+    def _requeue(self, host: str, request: Request) -> None:
         """Ask for a URL whose last request does not count."""
-        self._schedule.unhold(host)
-        self._restart(job)
+        self._queue.unhold(host)
+        self._restart(request)
 
-    def _restart(self, job: Job, *, delay: float = 0.0) -> None:
-        job.at, job.hops, job.spent = job.url, 0, 0.0
-        self._schedule.add(host_of(job.url), job, delay=delay)
+    def _restart(self, request: Request, *, delay: float = 0.0) -> None:
+        request.current_url, request.hops, request.elapsed = request.url, 0, 0.0
+        self._queue.add(host_of(request.url), request, delay=delay)
 
-    def _count(self, host: str, job: Job) -> Entry | None:
+    def _count(self, host: str, request: Request) -> JournalEntry | None:
         """Take an answer for what it is: a retry to come (None), or the end of this URL."""
-        answer = job.answer
+        answer = request.response
         assert answer is not None
-        job.attempts += 1
+        request.attempts += 1
         now = time.monotonic()
-        if answer.blames_host:
+        if answer.host_failed:
             # a URL that is asked again says nothing new: two that stall must not put a living host aside
-            if job.attempts == 1:
+            if request.attempts == 1:
                 self._breaker.record_failure(host, now, connected=answer.connected)
-        elif answer.retry_after > LONGEST_REST:
+        elif answer.retry_after > MAX_RETRY_AFTER:
             self._breaker.trip(host, now + answer.retry_after)
         elif answer.status is not None:
             self._answered(host)
         aside = self._breaker.is_open(host, now)
         if aside and self._breaker.is_recoverable(host):
-            self._schedule.rest(host, self._breaker.remaining(host, now))
+            self._queue.rest(host, self._breaker.remaining(host, now))
             aside = False
         elif aside:
             self._give_up_all(host)
         elif self._breaker.is_probing(host):
-            self._schedule.narrow(host)
-        again = answer.reason is not None and answer.reason.transient and not answer.final and not aside
-        if again and job.attempts <= self._params.retries:
-            backoff = self._params.backoff * 2 ** (job.attempts - 1) * random.uniform(0.5, 1.5)
-            self._restart(job, delay=max(answer.retry_after, backoff))
+            self._queue.narrow(host)
+        again = answer.reason is not None and answer.reason.transient and not answer.no_retry and not aside
+        if again and request.attempts <= self._params.retries:
+            backoff = self._params.backoff * 2 ** (request.attempts - 1) * random.uniform(0.5, 1.5)
+            self._restart(request, delay=max(answer.retry_after, backoff))
             return None
-        return self._put(job.shard, job.sample, row_of(job, answer))
+        return self._put(request.shard, request.sample, response_to_row(request, answer))
 
     def _answered(self, host: str) -> None:
         self._breaker.record_answer(host)
-        self._schedule.widen(host)
+        self._queue.widen(host)
 
-    def _plan(self, host: str, job: Job) -> None:
+    def _plan(self, host: str, request: Request) -> None:
         now = time.monotonic()
         if self._breaker.is_open(host, now):
             if not self._breaker.is_recoverable(host):
-                self._give_up(job)
+                self._give_up(request)
                 return
-            self._schedule.add(host, job, narrow=True)
-            self._schedule.rest(host, self._breaker.remaining(host, now))
+            self._queue.add(host, request, narrow=True)
+            self._queue.rest(host, self._breaker.remaining(host, now))
         else:
-            self._schedule.add(host, job, narrow=self._breaker.is_probing(host))
+            self._queue.add(host, request, narrow=self._breaker.is_probing(host))
 
     def _give_up_all(self, host: str) -> None:
-        for job in self._schedule.drain(host):
+        for job in self._queue.drain(host):
             self._give_up(job)
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, request: Request) -> None:
         """End a URL of a host that is put aside: as it last ended itself, if it was asked before."""
-        if job.hops:
-            job.attempts += 1
-            job.answer = Answer(
-                reason=Reason.HOST_DOWN, detail="leads to a host that does not answer", final_url=str(job.at)
+        if request.hops:
+            request.attempts += 1
+            request.response = Response(
+                reason=Reason.HOST_DOWN,
+                detail="leads to a host that does not answer",
+                final_url=str(request.current_url),
             )
-        if job.answer is not None and job.attempts:
-            self._put(job.shard, job.sample, row_of(job, job.answer))
+        if request.response is not None and request.attempts:
+            self._put(request.shard, request.sample, response_to_row(request, request.response))
         else:
             self._end(
-                job.shard, job.sample, Reason.HOST_DOWN, "its host did not answer for other URLs, or wants a rest"
+                request.shard,
+                request.sample,
+                Reason.HOST_DOWN,
+                "its host did not answer for other URLs, or wants a rest",
             )
 
     # rows -----------------------------------------------------------------------------------------------------------
 
-    def _end(self, shard: OpenShard, sample: Sample, reason: Reason, detail: str) -> None:
+    def _end(self, shard: DownloadShard, sample: Sample, reason: Reason, detail: str) -> None:
         values = {"url": sample.url, "attempts": 0}
         row = Row(key=sample.key, identity=sample.identity, reason=reason, detail=detail, values=values)
         self._put(shard, sample, row)
 
-    def _put(self, shard: OpenShard, sample: Sample, row: Row) -> Entry:
-        entry = Entry(shard, sample, row)
+    def _put(self, shard: DownloadShard, sample: Sample, row: Row) -> JournalEntry:
+        entry = JournalEntry(shard, sample, row)
         self._writer.put(entry)
         return entry
 
-    def _stored(self, entries: Sequence[Entry]) -> None:
+    def _stored(self, entries: Sequence[JournalEntry]) -> None:
         for entry in entries:
             if entry.stored is not None and not entry.stored.done():
                 entry.stored.set_result(None)
-            self._hooks.sample(entry.row)
-            entry.shard.left -= 1
-            if entry.shard.left == 0:
+            self._hooks.on_sample(entry.row)
+            entry.shard.remaining -= 1
+            if entry.shard.remaining == 0:
                 self._news.put_nowait(entry.shard)
 
     def _fail(self, error: BaseException | None) -> None:
@@ -384,11 +403,11 @@ class Engine:
 def _host(url: str) -> str:
     try:
         return host_of(parse_url(url))
-    except Refused:
+    except RefusedURLError:
         return ""
 
 
-def _amend(last: OpenShard, shard: str, found: Iterable[dict[str, Any]]) -> None:
+def _amend(last: DownloadShard, shard: str, found: Iterable[dict[str, Any]]) -> None:
     """Commit a shard again with some of its photos as placeholders."""
     directory = last.journal.directory
     marker = directory.marker(shard)
@@ -397,7 +416,7 @@ def _amend(last: OpenShard, shard: str, found: Iterable[dict[str, Any]]) -> None
     keys = {row["key"] for row in found}
     journal = Journal(directory, shard)
     try:
-        journal.record(*(as_placeholder(row) for key, row in list(journal.rows.items()) if key in keys))
+        journal.record(*(make_placeholder_row(row) for key, row in list(journal.rows.items()) if key in keys))
         journal.commit(order, upstream=marker.upstream, seconds=marker.seconds)
     finally:
         journal.close()
@@ -419,42 +438,42 @@ async def _watch(stop: threading.Event) -> None:
         await asyncio.sleep(0.05)
 
 
-def _limits(p: DownloadParams) -> Limits:
-    return Limits(
+def _limits(p: DownloadParams) -> ClientLimits:
+    return ClientLimits(
         connect=p.connect_timeout, idle=p.idle_timeout, total=p.timeout, max_bytes=p.max_bytes, redirects=p.redirects,
         allow_private=p.allow_private, ignore_opt_out=p.ignore_opt_out, robots=p.robots, contact=p.contact,
     )  # fmt: skip
 
 
 @dataclass(slots=True)
-class Job:
+class Request:
     """A URL to request. `at` is the current URL after cross-host redirects in this attempt; `hops` is their number and
     `spent` the seconds used."""
 
-    shard: OpenShard
+    shard: DownloadShard
     sample: Sample
     url: yarl.URL
-    at: yarl.URL
+    current_url: yarl.URL
     hops: int = 0
-    spent: float = 0.0
+    elapsed: float = 0.0
     attempts: int = 0
     seconds: float = 0.0
-    answer: Answer | None = field(default=None)
+    response: Response | None = field(default=None)
 
 
-def row_of(job: Job, answer: Answer) -> Row:
+def response_to_row(request: Request, response: Response) -> Row:
     return Row(
-        key=job.sample.key,
-        identity=job.sample.identity,
-        reason=answer.reason,
-        detail="".join(c if c.isprintable() else "?" for c in answer.detail),  # control characters from the server
-        payload=answer.data,
+        key=request.sample.key,
+        identity=request.sample.identity,
+        reason=response.reason,
+        detail="".join(c if c.isprintable() else "?" for c in response.detail),  # control characters from the server
+        payload=response.data,
         values={
-            "url": job.sample.url,
-            "status": answer.status,
-            "final_url": answer.final_url if answer.final_url != job.sample.url else "",
-            "attempts": job.attempts,
-            "seconds": round(job.seconds, 3),
-            "bytes": answer.received,
+            "url": request.sample.url,
+            "status": response.status,
+            "final_url": response.final_url if response.final_url != request.sample.url else "",
+            "attempts": request.attempts,
+            "seconds": round(request.seconds, 3),
+            "bytes": response.bytes_received,
         },
     )

@@ -30,15 +30,15 @@ class _Host(Generic[T]):
         return bool(self.waiting or self.active or self.delayed)
 
 
-class Schedule(Generic[T]):
+class HostQueue(Generic[T]):
     """Items by host. `take` gives the next item whose host is free; `done` must follow each `take`.
 
     A host is free if fewer than `per_host` of its items are out and `spacing` seconds have passed since the last one
     went out. A retry stands behind all that waits for its host, so that it blocks nobody. One task may call `take`.
     """
 
-    def __init__(self, *, per_host: int, spacing: float) -> None:
-        self._per_host, self._spacing = per_host, spacing
+    def __init__(self, *, per_host: int, delay: float) -> None:
+        self._per_host, self._spacing = per_host, delay
         self._hosts: dict[str, _Host[T]] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._order = itertools.count()
@@ -50,7 +50,7 @@ class Schedule(Generic[T]):
         """How many hosts have an item that could go out now or soon."""
         return len(self._heap)
 
-    def has_free(self) -> bool:
+    def has_eligible_host(self) -> bool:
         """Whether a host that is neither held nor resting has items here, or out."""
         now = asyncio.get_running_loop().time()
         return any(
@@ -94,10 +94,10 @@ class Schedule(Generic[T]):
             host.waiting.append(item)
             self._enqueue(name, host)
 
-    def is_soon(self, name: str, most: int) -> bool:
+    def has_turn_soon(self, name: str, limit: int) -> bool:
         """Whether another item of this host is waiting, and fewer than `most` hosts have their turn before it."""
         host = self._hosts.get(name)
-        return host is not None and bool(host.waiting) and len(self._heap) < most
+        return host is not None and bool(host.waiting) and len(self._heap) < limit
 
     def narrow(self, name: str) -> None:
         """Let a host's items out one at a time."""
@@ -126,7 +126,7 @@ class Schedule(Generic[T]):
         """`take` gives nothing until as many `resume` have come, but for what `let_out` allows."""
         self._pauses += 1
 
-    def let_out(self, count: int) -> None:
+    def allow_probes(self, count: int) -> None:
         self._tickets = count
         self._changed.set()
 

@@ -7,10 +7,10 @@ import resource
 from collections import deque
 from dataclasses import dataclass
 
-FREE = 1_000_000  # bytes per body that need no reservation; few photos on the web are larger
+FREE_BYTES = 1_000_000  # bytes per body that need no reservation; few photos on the web are larger
 
 
-class Budget:
+class MemoryBudget:
     """A budget of `size` bytes for the part of each body beyond its first MB.
 
     A body reserves its maximum size in one step before more of it is read, so a waiting request never holds memory
@@ -23,7 +23,7 @@ class Budget:
 
     async def reserve(self, body: int) -> int:
         """Wait until a body of this many bytes fits. Returns the number of bytes to release afterwards."""
-        wanted = max(0, min(body - FREE, self._size))
+        wanted = max(0, min(body - FREE_BYTES, self._size))
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((wanted, turn))
         self.release(0)
@@ -43,7 +43,7 @@ _OTHERS = 200  # files of open shards, pipes, libraries
 _EACH = 2  # a connection in use, and one kept alive
 
 
-def connections_possible(wanted: int) -> int:
+def raise_descriptor_limit(wanted: int) -> int:
     """Return how many of the `wanted` connections the limit on open files allows, after raising the soft limit.
 
     Many systems default to a soft limit of 1,024 because of select(2), which is not used here.
@@ -59,7 +59,7 @@ def connections_possible(wanted: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ClientLimits:
     """Limits of a request: times in seconds, sizes in bytes. `contact` is sent in the User-Agent."""
 
     connect: float

@@ -16,12 +16,12 @@ T = TypeVar("T")  # a request
 W = TypeVar("W")  # a canary: an address used to probe the network
 
 _ENOUGH = 16  # silent hosts in a row, with no response in between, suggest an outage
-_WITNESSES = 8  # most recently responding hosts, which are probed
+_CANARIES = 8  # most recently responding hosts, which are probed
 _EVERY = 2.0  # seconds between probes during an outage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Events(Generic[T, W]):
+class OutageCallbacks(Generic[T, W]):
     """Callbacks of a guard.
 
     `others`: whether a host without a held failure has requests queued or in flight. `reaches`: whether a canary
@@ -29,18 +29,18 @@ class Events(Generic[T, W]):
     requests. `counts`: record a failure. `again`: put the URL back into the queue as if it had not been requested.
     """
 
-    others: Callable[[], bool]
-    reaches: Callable[[W], Awaitable[bool]]
-    is_there: Callable[[], Awaitable[bool]]
+    has_other_hosts: Callable[[], bool]
+    probe_canary: Callable[[W], Awaitable[bool]]
+    is_network_up: Callable[[], Awaitable[bool]]
     pause: Callable[[], None]
-    let_out: Callable[[int], None]
+    allow_probes: Callable[[int], None]
     resume: Callable[[], None]
-    counts: Callable[[str, T], None]
-    again: Callable[[str, T], None]
-    note: Callable[[str], None]
+    count_failure: Callable[[str, T], None]
+    requeue: Callable[[str, T], None]
+    log_message: Callable[[str], None]
 
 
-class Guard(Generic[T, W]):
+class OutageDetector(Generic[T, W]):
     """Holds failures without a response until some host responds; then they are recorded. A host with a held failure
     gets no other requests meanwhile.
 
@@ -53,39 +53,41 @@ class Guard(Generic[T, W]):
     If nothing has responded in this run yet, as when timeouts are retried, `is_there` decides.
     """
 
-    def __init__(self, what: str, events: Events[T, W], *, after: float, patience: float) -> None:
-        self._what, self._events, self._after, self._patience = what, events, after, patience
+    def __init__(
+        self, what: str, events: OutageCallbacks[T, W], *, offline_after: float, offline_timeout: float
+    ) -> None:
+        self._what, self._events, self._after, self._patience = what, events, offline_after, offline_timeout
         self._held: list[tuple[str, T]] = []
-        self._silent: set[str] = set()
-        self._witnesses: OrderedDict[str, W] = OrderedDict()
-        self._heard = time.monotonic()
-        self._over = -math.inf  # end of the last outage
-        self._suspicion, self._relief = asyncio.Event(), asyncio.Event()
+        self._unresponsive: set[str] = set()
+        self._canaries: OrderedDict[str, W] = OrderedDict()
+        self._last_response = time.monotonic()
+        self._outage_ended = -math.inf  # end of the last outage
+        self._suspected, self._response_event = asyncio.Event(), asyncio.Event()
 
-    def answered(self, host: str, witness: W | None) -> None:
+    def record_response(self, host: str, canary: W | None) -> None:
         """Something beyond this machine responded. `witness`, if given, can be probed later. Hot: called once per
         request."""
-        self._heard = time.monotonic()
-        if witness is not None:
-            self._witnesses[host] = witness
-            self._witnesses.move_to_end(host)
-            if len(self._witnesses) > _WITNESSES:
-                self._witnesses.popitem(last=False)
-        if self._suspicion.is_set():
-            self._relief.set()
+        self._last_response = time.monotonic()
+        if canary is not None:
+            self._canaries[host] = canary
+            self._canaries.move_to_end(host)
+            if len(self._canaries) > _CANARIES:
+                self._canaries.popitem(last=False)
+        if self._suspected.is_set():
+            self._response_event.set()
         elif self._held:
             self._release()
 
-    def silent(self, host: str, item: T, began: float) -> None:
+    def record_no_response(self, host: str, item: T, began: float) -> None:
         """Register a request, begun at `began`, that ended without a response. Whether it counts is decided later.
 
         A request begun before the end of an outage never counts, however late it ends: its packets were lost.
         """
-        if began < self._over:
-            self._events.again(host, item)
+        if began < self._outage_ended:
+            self._events.requeue(host, item)
             return
         self._held.append((host, item))
-        self._silent.add(host)
+        self._unresponsive.add(host)
         self._look()
 
     async def watch(self) -> None:
@@ -93,47 +95,47 @@ class Guard(Generic[T, W]):
         while True:
             try:
                 async with asyncio.timeout(_EVERY / 4):
-                    await self._suspicion.wait()
+                    await self._suspected.wait()
             except TimeoutError:
                 self._look()  # the last other hosts may have finished
                 continue
             await self._judge()
-            self._suspicion.clear()
+            self._suspected.clear()
             self._release()
 
     def _look(self) -> None:
-        if not self._held or self._suspicion.is_set():
+        if not self._held or self._suspected.is_set():
             return
-        if len(self._silent) >= _ENOUGH or not self._events.others():
-            self._relief.clear()
-            self._suspicion.set()
+        if len(self._unresponsive) >= _ENOUGH or not self._events.has_other_hosts():
+            self._response_event.clear()
+            self._suspected.set()
 
     async def _judge(self) -> None:
-        if not self._patience or (len(self._witnesses) < 2 and len(self._silent) < _ENOUGH):
+        if not self._patience or (len(self._canaries) < 2 and len(self._unresponsive) < _ENOUGH):
             return  # only one host is affected
         self._events.pause()
         try:
-            left = self._heard + self._after - time.monotonic()
-            if await self._someone_answers():
+            left = self._last_response + self._after - time.monotonic()
+            if await self._any_canary_responds():
                 return
-            if not (await self._heard_within(left) or await self._someone_answers()):
-                await self._sit_out()
-            elif len(self._witnesses) >= 2:  # all canaries were down and are back: a short outage
-                self._over = time.monotonic()
-                self._give_back()
+            if not (await self._response_within(left) or await self._any_canary_responds()):
+                await self._wait_for_network()
+            elif len(self._canaries) >= 2:  # all canaries were down and are back: a short outage
+                self._outage_ended = time.monotonic()
+                self._requeue_held()
         finally:
             self._events.resume()
 
-    async def _sit_out(self) -> None:
+    async def _wait_for_network(self) -> None:
         began = time.monotonic()
-        self._events.note(
+        self._events.log_message(
             f"{self._what}: paused until something responds, for at most {self._patience:.0f} s; "
             "failures are not recorded meanwhile"
         )
         while True:
-            self._give_back()
-            self._events.let_out(1)
-            if await self._heard_within(_EVERY) or await self._someone_answers():
+            self._requeue_held()
+            self._events.allow_probes(1)
+            if await self._response_within(_EVERY) or await self._any_canary_responds():
                 break
             if time.monotonic() - began > self._patience:
                 raise DataprepError(
@@ -141,33 +143,35 @@ class Guard(Generic[T, W]):
                     hint="run the same command again to continue; if the network is up and all these hosts are dead, "
                     "add --outage-patience 0",
                 )
-        self._over = time.monotonic()
-        self._give_back()
-        self._events.note(f"the network responds after {time.monotonic() - began:.0f} s: resuming")
+        self._outage_ended = time.monotonic()
+        self._requeue_held()
+        self._events.log_message(f"the network responds after {time.monotonic() - began:.0f} s: resuming")
 
-    async def _heard_within(self, seconds: float) -> bool:
+    async def _response_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(max(0.0, seconds)):
-                await self._relief.wait()
+                await self._response_event.wait()
         except TimeoutError:
             return False
         return True
 
-    async def _someone_answers(self) -> bool:
-        asked = [self._events.reaches(witness) for witness in self._witnesses.values()] or [self._events.is_there()]
+    async def _any_canary_responds(self) -> bool:
+        asked = [self._events.probe_canary(witness) for witness in self._canaries.values()] or [
+            self._events.is_network_up()
+        ]
         found = await asyncio.gather(*asked)
         if any(found):
-            self._heard = time.monotonic()
-        return any(found) or self._relief.is_set()
+            self._last_response = time.monotonic()
+        return any(found) or self._response_event.is_set()
 
     def _release(self) -> None:
         held, self._held = self._held, []
-        self._silent.clear()
+        self._unresponsive.clear()
         for host, item in held:
-            self._events.counts(host, item)
+            self._events.count_failure(host, item)
 
-    def _give_back(self) -> None:
+    def _requeue_held(self) -> None:
         held, self._held = self._held, []
-        self._silent.clear()
+        self._unresponsive.clear()
         for host, item in held:
-            self._events.again(host, item)
+            self._events.requeue(host, item)

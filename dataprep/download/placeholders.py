@@ -1,8 +1,9 @@
 """Detects placeholders ("this image was removed"): one host serves the same bytes for many URLs of several people.
 
 The rule does not depend on the download order. A sha256 that one host served for at least `least` different URLs of at
-least two identities is a placeholder, and so is every row with it, in any shard. `Sightings` applies the rule to
-incoming photos, so that most placeholders are never stored; `overlooked` finds the rest in the ledgers at the end.
+least two identities is a placeholder, and so is every row with it, in any shard. `DuplicateCounter` applies the rule to
+incoming photos, so that most placeholders are never stored; `find_missed_placeholders` finds the rest in the ledgers
+at the end.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 from dataprep.reasons import Reason
 from dataprep.types import Row
-from dataprep.workspace.stage_store import Marker, StageDir
+from dataprep.workspace.stage_store import Marker, StageStore
 
-LEAST_IDENTITIES = 2
+MIN_IDENTITIES = 2
 _KEPT = 50_000  # bodies whose URLs are counted during the download
 _HOST = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _COLUMNS = ("key", "identity", "reason", "url", "final_url", "sha256", "body_sha256")
@@ -32,19 +33,19 @@ class _Count:
         self.urls: set[int] = set()
         self.identities: set[str] = set()
 
-    def add(self, url: str, identity: str, least: int) -> bool:
-        if len(self.urls) < least:
+    def add(self, url: str, identity: str, threshold: int) -> bool:
+        if len(self.urls) < threshold:
             self.urls.add(_short(url))
-        if len(self.identities) < LEAST_IDENTITIES:
+        if len(self.identities) < MIN_IDENTITIES:
             self.identities.add(identity)
-        return len(self.urls) >= least and len(self.identities) >= LEAST_IDENTITIES
+        return len(self.urls) >= threshold and len(self.identities) >= MIN_IDENTITIES
 
 
-class Sightings:
+class DuplicateCounter:
     """Bounded counts of recent bodies. A body that has passed the threshold is remembered."""
 
-    def __init__(self, least: int) -> None:
-        self._least = least
+    def __init__(self, threshold: int) -> None:
+        self._least = threshold
         self._counts: OrderedDict[tuple[str, str], _Count] = OrderedDict()
         self._known: set[str] = set()
 
@@ -54,7 +55,7 @@ class Sightings:
             return False
         if sha256 in self._known:
             return True
-        place = (host_in(final_url or url), sha256)
+        place = (parse_host(final_url or url), sha256)
         count = self._counts.get(place)
         if count is None:
             count = self._counts[place] = _Count()
@@ -68,32 +69,32 @@ class Sightings:
         return True
 
 
-def as_placeholder(row: Mapping[str, Any]) -> Row:
+def make_placeholder_row(row: Mapping[str, Any]) -> Row:
     """Return the row that replaces a flat row whose photo is a placeholder. It does not depend on when it was found."""
     sha256 = row["sha256"] or row["body_sha256"]
     kept = {name: row.get(name) for name in ("url", "status", "final_url", "attempts", "seconds", "bytes")}
     return Row(
-        key=row["key"], identity=row["identity"], reason=Reason.PLACEHOLDER, detail=detail(sha256),
+        key=row["key"], identity=row["identity"], reason=Reason.PLACEHOLDER, detail=placeholder_detail(sha256),
         values={**kept, "body_sha256": sha256},
     )  # fmt: skip
 
 
-def detail(sha256: str) -> str:
+def placeholder_detail(sha256: str) -> str:
     return f"the same bytes for many URLs: sha256 {sha256[:16]}"
 
 
-def overlooked(
-    directory: StageDir, last: Mapping[str, Iterable[Mapping[str, Any]]], least: int
+def find_missed_placeholders(
+    directory: StageStore, last: Mapping[str, Iterable[Mapping[str, Any]]], threshold: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Return ok rows that are placeholders, by shard, among committed shards and the uncommitted ones in `last`.
 
     The first pass reads only hashes, eight bytes each: tens of megabytes for millions of rows. The second pass reads
     the other columns of the rows whose hash is frequent enough.
     """
-    if not least:
+    if not threshold:
         return {}
     markers = {shard: marker for shard, marker in directory.markers().items() if shard not in last}
-    frequent = _frequent(directory, markers, last, least)
+    frequent = _frequent(directory, markers, last, threshold)
     if not frequent:
         return {}
     counts: dict[tuple[str, str], _Count] = {}
@@ -101,8 +102,8 @@ def overlooked(
     candidates: list[tuple[str, dict[str, Any]]] = []
     for shard, row in _rows(directory, markers, last, frequent):
         sha256 = row["sha256"] or row["body_sha256"]
-        place = (host_in(row["final_url"] or row["url"]), sha256)
-        if counts.setdefault(place, _Count()).add(row["url"], row["identity"], least):
+        place = (parse_host(row["final_url"] or row["url"]), sha256)
+        if counts.setdefault(place, _Count()).add(row["url"], row["identity"], threshold):
             found.add(sha256)
         if row["reason"] is None:
             candidates.append((shard, row))
@@ -113,14 +114,17 @@ def overlooked(
     return lost
 
 
-def host_in(url: str) -> str:
+def parse_host(url: str) -> str:
     """Return the host of a URL as written, in lower case."""
     found = _HOST.match(url.strip())
     return found[1].lower() if found else ""
 
 
 def _frequent(
-    directory: StageDir, markers: Mapping[str, Marker], last: Mapping[str, Iterable[Mapping[str, Any]]], least: int
+    directory: StageStore,
+    markers: Mapping[str, Marker],
+    last: Mapping[str, Iterable[Mapping[str, Any]]],
+    threshold: int,
 ) -> frozenset[int]:
     import numpy as np
 
@@ -130,11 +134,11 @@ def _frequent(
         parts.append(np.array([_prefix(row) for row in rows if _counts(row)], np.uint64))
     parts.append(np.array([_prefix(row) for rows in last.values() for row in rows if _counts(row)], np.uint64))
     values, times = np.unique(np.concatenate(parts), return_counts=True)
-    return frozenset(values[times >= least].tolist())
+    return frozenset(values[times >= threshold].tolist())
 
 
 def _rows(
-    directory: StageDir,
+    directory: StageStore,
     markers: Mapping[str, Marker],
     last: Mapping[str, Iterable[Mapping[str, Any]]],
     frequent: frozenset[int],

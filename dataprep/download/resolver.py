@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from dataprep.download.urls import Refused, is_public
+from dataprep.download.urls import RefusedURLError, is_public
 from dataprep.reasons import Reason
 
 Lookup = Callable[[str], Sequence[str]]  # returns a host's addresses or raises socket.gaierror; called in threads
 
 # DNS answers: the name does not exist, or has no address; other errors are not answers
-NEGATIVE = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+NEGATIVE_ERRORS = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _KEPT = 20_000  # names in the cache
 _SECONDS = 300.0  # cache lifetime, also of negative answers; getaddrinfo does not return the record's TTL
 _ADDRESSES = 4  # tried per host; each may cost a connect timeout
@@ -42,7 +42,7 @@ class _Entry:
     error: OSError | None
 
 
-class Resolver(AbstractResolver):
+class CachingResolver(AbstractResolver):
     """The resolver for aiohttp: a bounded cache, with negative answers, that refuses private addresses.
 
     The addresses checked are the ones connected to, which prevents DNS rebinding. Callers stop waiting for a lookup
@@ -58,10 +58,10 @@ class Resolver(AbstractResolver):
         timeout: float,
         allow_private: bool,
         exempt: frozenset[str] = frozenset(),
-        heard: Callable[[str], None] = lambda host: None,
+        on_resolved: Callable[[str], None] = lambda host: None,
     ) -> None:
         self._lookup, self._timeout, self._allow_private, self._exempt = lookup, timeout, allow_private, exempt
-        self._heard = heard
+        self._heard = on_resolved
         self._threads = _Threads(threads)
         self._cache: OrderedDict[str, _Entry] = OrderedDict()
         self._coming: dict[str, asyncio.Future[_Entry]] = {}
@@ -80,10 +80,12 @@ class Resolver(AbstractResolver):
         if not self._allow_private and host not in self._exempt:
             allowed = tuple(address for address in allowed if is_public(address))
             if not allowed:
-                raise Refused(Reason.FORBIDDEN_ADDRESS, f"{host} resolves to {', '.join(entry.addresses) or 'nothing'}")
+                raise RefusedURLError(
+                    Reason.FORBIDDEN_ADDRESS, f"{host} resolves to {', '.join(entry.addresses) or 'nothing'}"
+                )
         return [_result(host, address, port) for address in allowed[:_ADDRESSES]]
 
-    async def answers(self, host: str) -> bool:
+    async def resolves(self, host: str) -> bool:
         """Whether DNS answers for a name now, bypassing the cache."""
         try:
             entry = await self._ask(host)
@@ -119,7 +121,7 @@ class Resolver(AbstractResolver):
         try:
             return _Entry(until, tuple(self._lookup(host)), None)
         except OSError as error:
-            return _Entry(until if error.errno in NEGATIVE else 0.0, (), error)
+            return _Entry(until if error.errno in NEGATIVE_ERRORS else 0.0, (), error)
         except Exception as error:  # an invalid name, or a bug in a custom lookup
             return _Entry(until, (), socket.gaierror(socket.EAI_NONAME, f"{type(error).__name__}: {error}"))
 
@@ -150,8 +152,8 @@ class _Threads:
     """Up to `most` daemon threads, started on demand. A ThreadPoolExecutor would keep the process from exiting while
     the system resolver still waits for a dead name server."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._count, self._idle = most, 0, 0
+    def __init__(self, limit: int) -> None:
+        self._most, self._count, self._idle = limit, 0, 0
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 

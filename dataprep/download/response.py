@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import yarl
 
-from dataprep.imaging.sniff import suspicion
+from dataprep.imaging.sniff import reject_reason
 from dataprep.reasons import Reason
 
-LONGEST_REST = 120.0  # seconds; a host with a longer Retry-After is set aside for that time
+MAX_RETRY_AFTER = 120.0  # seconds; a host with a longer Retry-After is set aside for that time
 
 
 def status_reason(status: int) -> Reason:
@@ -25,7 +25,7 @@ def status_reason(status: int) -> Reason:
     return Reason.HTTP_4XX if 400 <= status < 500 else Reason.HTTP_OTHER
 
 
-def retry_after(value: str) -> float:
+def parse_retry_after(value: str) -> float:
     """Return the seconds to wait from a Retry-After header; 0 if it is missing or invalid."""
     if not value:
         return 0.0
@@ -40,7 +40,7 @@ def retry_after(value: str) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """The result of one request. `data` is the body as received; it is set if and only if `reason` and `moved` are not.
 
     `moved`: the target of a redirect to another host, the `hops`th redirect. `alive`: something beyond this machine
@@ -55,39 +55,39 @@ class Answer:
     status: int | None = None
     final_url: str = ""
     data: bytes | None = None
-    received: int | None = None
+    bytes_received: int | None = None
     retry_after: float = 0.0
-    alive: bool = True
-    reachable: bool = True
-    blames_host: bool = False
+    network_alive: bool = True
+    host_reachable: bool = True
+    host_failed: bool = False
     connected: bool = False
-    final: bool = False
-    moved: yarl.URL | None = None
+    no_retry: bool = False
+    redirect_url: yarl.URL | None = None
     hops: int = 0
-    reserved: int = 0
+    reserved_bytes: int = 0
 
 
-def unpacked(answer: Answer, encoding: str, most: int) -> Answer:
+def unpacked(response: Response, encoding: str, limit: int) -> Response:
     """Decompress a body that was compressed despite our headers. An uncompressed body is kept unchanged."""
-    data = answer.data or b""
+    data = response.data or b""
     packed = data[:2] == b"\x1f\x8b" if encoding in ("gzip", "x-gzip") else encoding == "deflate"
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        if suspicion(data) is None:
-            return answer
-        return replace(answer, data=None, reason=Reason.WRONG_TYPE, detail=f"Content-Encoding: {encoding[:50]}")
+        if reject_reason(data) is None:
+            return response
+        return replace(response, data=None, reason=Reason.WRONG_TYPE, detail=f"Content-Encoding: {encoding[:50]}")
     if not packed:
-        return answer
+        return response
     unpacker = zlib.decompressobj(47)  # gzip or zlib, by the header
     try:
-        whole = unpacker.decompress(data, most + 1)
+        whole = unpacker.decompress(data, limit + 1)
     except zlib.error:
         return (
-            answer
+            response
             if encoding == "deflate"
-            else replace(answer, data=None, reason=Reason.CORRUPT, detail="invalid gzip")
+            else replace(response, data=None, reason=Reason.CORRUPT, detail="invalid gzip")
         )
-    if len(whole) > most:
-        return replace(answer, data=None, reason=Reason.TOO_LARGE, detail=f"decompresses to more than {most} bytes")
+    if len(whole) > limit:
+        return replace(response, data=None, reason=Reason.TOO_LARGE, detail=f"decompresses to more than {limit} bytes")
     if not unpacker.eof:
-        return replace(answer, data=None, reason=Reason.SHORT_BODY, detail=f"{encoding} data is cut short")
-    return replace(answer, data=whole)
+        return replace(response, data=None, reason=Reason.SHORT_BODY, detail=f"{encoding} data is cut short")
+    return replace(response, data=whole)

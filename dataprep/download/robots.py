@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import yarl
 
-TOKEN = "dataprep"  # our name in robots.txt and X-Robots-Tag
-LARGEST = 500 * 1024  # bytes of robots.txt that are read: RFC 9309 2.5
+ROBOTS_TOKEN = "dataprep"  # our name in robots.txt and X-Robots-Tag
+MAX_ROBOTS_BYTES = 500 * 1024  # bytes of robots.txt that are read: RFC 9309 2.5
 
 _OPT_OUTS = frozenset({"noai", "noimageai"})
 # directives with a value after a colon; the name before the colon is not a user agent
@@ -22,7 +22,7 @@ _DAY = 86_400.0  # the maximum of RFC 9309 2.4
 _MINUTE = 60.0
 
 
-def opt_out(tags: Iterable[str]) -> str | None:
+def find_opt_out(tags: Iterable[str]) -> str | None:
     """Return the first X-Robots-Tag with noai or noimageai for all robots or for this one, or None.
 
     `otherbot: noai` applies to another robot. As in other crawlers, a name applies to all directives after it.
@@ -32,25 +32,25 @@ def opt_out(tags: Iterable[str]) -> str | None:
         for part in tag.lower().split(","):
             name, colon, directive = part.partition(":")
             if colon and name.strip() not in _WITH_VALUE:
-                for_us = name.strip() in ("*", TOKEN)
+                for_us = name.strip() in ("*", ROBOTS_TOKEN)
                 part = directive
             if for_us and part.strip() in _OPT_OUTS:
                 return tag
     return None
 
 
-class Unreachable(Exception):
+class RobotsUnreachableError(Exception):
     """robots.txt could not be fetched, so nothing of its site may be requested."""
 
 
 @dataclass(slots=True)
 class _Site:
     until: float
-    rules: Rules | None  # None: everything is allowed
+    rules: RobotsRules | None  # None: everything is allowed
     trouble: str = ""
 
 
-class Robots:
+class RobotsCache:
     """Cache of the visited sites' robots.txt, each fetched once, as in RFC 9309.
 
     `ask` returns the status and the first bytes of a URL after redirects, or raises Unreachable. A 4xx other than 429
@@ -76,8 +76,8 @@ class Robots:
         else:
             self._sites.move_to_end(place)
         if site.trouble:
-            raise Unreachable(site.trouble)
-        return site.rules is None or site.rules.allow(url)
+            raise RobotsUnreachableError(site.trouble)
+        return site.rules is None or site.rules.is_allowed(url)
 
     async def close(self) -> None:
         for task in self._coming.values():
@@ -98,13 +98,13 @@ class Robots:
         now = time.monotonic()
         try:
             status, body = await self._ask(url)
-        except Unreachable as error:
+        except RobotsUnreachableError as error:
             return _Site(now + _MINUTE, None, str(error))
         if status == 429 or status >= 500:
             return _Site(now + _MINUTE, None, f"robots.txt: HTTP {status}")
         if status != 200:
             return _Site(now + _DAY, None)
-        return _Site(now + _DAY, Rules(body.decode("utf-8-sig", "replace"), TOKEN))
+        return _Site(now + _DAY, RobotsRules(body.decode("utf-8-sig", "replace"), ROBOTS_TOKEN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class _Rule:
         return True
 
 
-class Rules:
+class RobotsRules:
     """The rules of a robots.txt for `token`: those of its own groups, or else those for all robots."""
 
     def __init__(self, text: str, token: str) -> None:
@@ -164,7 +164,7 @@ class Rules:
         chosen = ours if named else others
         self._rules: Sequence[_Rule] = sorted(chosen, key=lambda rule: (-rule.weight, not rule.allows))
 
-    def allow(self, url: yarl.URL) -> bool:
+    def is_allowed(self, url: yarl.URL) -> bool:
         """Whether a URL may be requested."""
         path = _normal(url.raw_path_qs or "/")
         return next((rule.allows for rule in self._rules if rule.matches(path)), True)

@@ -39,7 +39,7 @@ _UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Netw
 _CLOUDS = (ipaddress.IPv4Network("168.63.129.16/32"), ipaddress.IPv4Network("192.0.0.0/24"))
 
 
-class Refused(Exception):
+class RefusedURLError(Exception):
     """A URL that must not be requested, or that resolves to an address that must not be."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -80,7 +80,7 @@ def parse_url(text: str) -> yarl.URL:
         raise _bad(str(error)[:200]) from None
 
 
-def join(url: yarl.URL, location: str) -> yarl.URL:
+def resolve_redirect(url: yarl.URL, location: str) -> yarl.URL:
     """Return the target of a redirect. Raises Refused."""
     try:
         target = urllib.parse.urljoin(str(url), location.strip(_BLANK))
@@ -111,13 +111,13 @@ def refuse_private(url: yarl.URL) -> None:
     """Refuse a URL whose host is a literal private address: the resolver never sees it, nor names sent to a proxy."""
     host = url.raw_host or ""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 6.3: always loopback
-        raise Refused(Reason.FORBIDDEN_ADDRESS, f"{host} is this machine")
+        raise RefusedURLError(Reason.FORBIDDEN_ADDRESS, f"{host} is this machine")
     try:
         public = is_public(host)
     except ValueError:
         return
     if not public:
-        raise Refused(Reason.FORBIDDEN_ADDRESS, f"{host} is not a public address")
+        raise RefusedURLError(Reason.FORBIDDEN_ADDRESS, f"{host} is not a public address")
 
 
 def _place(authority: str) -> str:
@@ -164,11 +164,11 @@ def _host(name: str) -> str:
     return host
 
 
-def _bad(detail: str) -> Refused:
-    return Refused(Reason.BAD_URL, detail)
+def _bad(detail: str) -> RefusedURLError:
+    return RefusedURLError(Reason.BAD_URL, detail)
 
 
-class Proxies:
+class ProxySettings:
     """Proxies read once from the environment. `hosts` are the hosts of the proxies. Raises UsageError."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class Proxies:
         places = (urllib.parse.urlsplit(proxy) for scheme, proxy in self._by_scheme.items() if scheme != "no")
         self.hosts = frozenset(place.hostname for place in places if place.hostname)
 
-    def of(self, url: yarl.URL) -> str | None:
+    def proxy_for(self, url: yarl.URL) -> str | None:
         """Return the proxy for a URL, or None for a direct request. Hot: called once per request."""
         if not self._by_scheme or url.scheme not in self._by_scheme:
             return None
@@ -184,10 +184,10 @@ class Proxies:
         passes_by = urllib.request.proxy_bypass_environment(host, self._by_scheme)  # type: ignore[attr-defined]
         return None if passes_by else self._by_scheme[url.scheme]
 
-    def refuse_past(self, url: yarl.URL) -> None:
+    def refuse_proxy_host(self, url: yarl.URL) -> None:
         """Refuse direct requests to a proxy's host: its address, which may be private, is exempt only as a proxy."""
-        if url.raw_host in self.hosts and self.of(url) is None:
-            raise Refused(Reason.FORBIDDEN_ADDRESS, f"{url.raw_host} is a proxy of this machine")
+        if url.raw_host in self.hosts and self.proxy_for(url) is None:
+            raise RefusedURLError(Reason.FORBIDDEN_ADDRESS, f"{url.raw_host} is a proxy of this machine")
 
 
 def _from_environment() -> dict[str, str]:

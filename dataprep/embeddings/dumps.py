@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.embeddings.files import CV_32F, HEADER, Matrix
+from dataprep.embeddings.files import CV_32F, CV_MAT_HEADER, Float32Array
 from dataprep.errors import RecordError
 from dataprep.storage import Folder
 
@@ -28,7 +28,9 @@ def write_features(path: Path, matrix: npt.NDArray[Any], names: Sequence[str] | 
         write_npy(path, [(names, data)], *data.shape)
         return
     header = (
-        HEADER.pack(len(data), data.shape[1], 4 * data.shape[1], CV_32F) if path.suffix in (".bin", ".feat") else b""
+        CV_MAT_HEADER.pack(len(data), data.shape[1], 4 * data.shape[1], CV_32F)
+        if path.suffix in (".bin", ".feat")
+        else b""
     )
     Folder(path.parent).put(path.name, header + data.tobytes())
     _put_names(path, names)
@@ -37,10 +39,10 @@ def write_features(path: Path, matrix: npt.NDArray[Any], names: Sequence[str] | 
 def write_vector(path: Path, vector: npt.NDArray[Any]) -> None:
     """Write one feature as MegaFace's tools store it: (rows = d, cols = 1, step = 4, type = 5), then d float32."""
     data = np.ascontiguousarray(vector, "<f4")
-    Folder(path.parent).put(path.name, HEADER.pack(len(data), 1, 4, CV_32F) + data.tobytes())
+    Folder(path.parent).put(path.name, CV_MAT_HEADER.pack(len(data), 1, 4, CV_32F) + data.tobytes())
 
 
-def write_parquet(path: Path, parts: Iterable[tuple[Sequence[str], Matrix]], width: int) -> None:
+def write_parquet(path: Path, parts: Iterable[tuple[Sequence[str], Float32Array]], width: int) -> None:
     """Write (names, features) parts in order, one row group each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -54,7 +56,7 @@ def write_parquet(path: Path, parts: Iterable[tuple[Sequence[str], Matrix]], wid
             writer.write_table(pa.table([pa.array(list(names), pa.string()), column], schema=schema))
 
 
-def write_npy(path: Path, parts: Iterable[tuple[Sequence[str] | None, Matrix]], rows: int, width: int) -> None:
+def write_npy(path: Path, parts: Iterable[tuple[Sequence[str] | None, Float32Array]], rows: int, width: int) -> None:
     """Write the rows of all parts as one array; then their names, if any, into <name>.names.txt beside it."""
     every: list[str] = []
     with Folder(path.parent).writing(path.name) as stream:

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import ImagingError, ModelError, RecordError, UsageError
-from dataprep.imaging.codec import Pixels, decode
+from dataprep.imaging.codec import Pixels, decode_image
 
 if TYPE_CHECKING:
-    from dataprep.models.model_files import Model
-    from dataprep.models.preprocessing import Input
+    from dataprep.models.model_files import FaceModel
+    from dataprep.models.preprocessing import Preprocessing
 
 
 Embeddings = npt.NDArray[np.float32]
 
-FLIPS = ("sum", "concat", "none")
+FLIP_MODES = ("sum", "concat", "none")
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".pkl")
 
 
@@ -36,7 +36,7 @@ class Embedder(Protocol):
 class TorchEmbedder:
     """A PyTorch network on a device (`auto` uses CUDA if available)."""
 
-    def __init__(self, model: Model, *, device: str = "auto") -> None:
+    def __init__(self, model: FaceModel, *, device: str = "auto") -> None:
         import torch
 
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -45,13 +45,13 @@ class TorchEmbedder:
         except (RuntimeError, AssertionError) as error:
             raise ModelError(f"device {device}: {str(error).splitlines()[0]}", hint="choose another --device") from None
         self.model, self._device = model, name
-        self.height, self.width = model.input.height, model.input.width
+        self.height, self.width = model.preprocessing.height, model.preprocessing.width
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Embeddings:
         import torch
 
         with torch.inference_mode():
-            batch = self.model.input.normalise(images).to(self._device)
+            batch = self.model.preprocessing.normalise(images).to(self._device)
             return np.asarray(self._module(batch).float().cpu().numpy(), np.float32)
 
 
@@ -108,13 +108,17 @@ class OnnxEmbedder:
         return np.concatenate(out)
 
 
-def _described(metadata: Mapping[str, str], path: Path) -> Input | None:
+def _described(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:
     """The input description in a file from `export-model`."""
-    from dataprep.models.card import KEY
-    from dataprep.models.preprocessing import Input
+    from dataprep.models.card import METADATA_KEY
+    from dataprep.models.preprocessing import Preprocessing
 
     try:
-        return Input.from_mapping(json.loads(metadata[KEY])["input"]) if KEY in metadata else None
+        return (
+            Preprocessing.from_mapping(json.loads(metadata[METADATA_KEY])["input"])
+            if METADATA_KEY in metadata
+            else None
+        )
     except (ModelError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: its input description is damaged ({error})", hint="export it again") from None
 
@@ -128,30 +132,30 @@ def _providers(device: str, available: Sequence[str]) -> list[str]:
     return (["CUDAExecutionProvider"] if cuda and device != "cpu" else []) + ["CPUExecutionProvider"]
 
 
-def open_model(path: Path, device: str = "auto", *, input: Input | None = None) -> Embedder:
+def open_model(path: Path, device: str = "auto", *, preprocessing: Preprocessing | None = None) -> Embedder:
     """An embedder for a model file: ONNX, or anything `load_pretrained` opens. `input` describes the network's input if
     the file does not; files made by dataprep do."""
     if not path.exists():
         raise ModelError(f"{path}: no such model", hint="train one with `dataprep train`, or pass --model PATH")
-    from dataprep.models.preprocessing import Input
+    from dataprep.models.preprocessing import Preprocessing
     from dataprep.models.pretrained import load_pretrained
 
     if path.suffix == ".onnx":
-        given = input or Input()
+        given = preprocessing or Preprocessing()
         embedder = OnnxEmbedder(path, mean=given.mean, std=given.std, order=given.order, device=device)
-        if input is not None and embedder.described is not None:
+        if preprocessing is not None and embedder.described is not None:
             raise ModelError(f"{path} describes its own input", hint="leave out --mean, --std and --order")
         return embedder
     if path.suffix not in _WEIGHTS:
         raise ModelError(f"{path}: not a model file; expected .onnx or weights ({', '.join(_WEIGHTS)})")
-    return TorchEmbedder(load_pretrained(path, input=input), device=device)
+    return TorchEmbedder(load_pretrained(path, preprocessing=preprocessing), device=device)
 
 
 def embed_batch(embedder: Embedder, faces: npt.NDArray[np.uint8], flip: str = "sum") -> Embeddings:
     """(n, d) embeddings of (n, height, width, 3) faces, not normalised. `flip` combines them with those of the mirrored
     faces: `sum`, `concat` (width 2d), or `none`."""
-    if flip not in FLIPS:
-        raise UsageError(f"unknown flip {flip!r}: one of {', '.join(FLIPS)}")
+    if flip not in FLIP_MODES:
+        raise UsageError(f"unknown flip {flip!r}: one of {', '.join(FLIP_MODES)}")
     embedded = embedder(faces)
     if flip == "none":
         return embedded
@@ -165,7 +169,7 @@ def embed_images(
     *,
     flip: str = "sum",
     batch: int = 64,
-    tick: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Embeddings, dict[int, str]]:
     """Embeddings of encoded faces, and by position why an image has none (its row is NaN): it cannot be decoded, does
     not have the model's input size, or its embedding is zero or not finite."""
@@ -175,7 +179,7 @@ def embed_images(
         faces = np.zeros((min(batch, len(images) - start), embedder.height, embedder.width, 3), np.uint8)
         for i in range(len(faces)):
             try:
-                faces[i] = fitting_face(images[start + i], embedder)
+                faces[i] = decode_fitting_face(images[start + i], embedder)
             except RecordError as error:
                 bad[start + i] = str(error)
         embedded = np.array(embed_batch(embedder, faces, flip), np.float32)
@@ -184,7 +188,7 @@ def embed_images(
             bad.setdefault(start + int(row), "its embedding is zero or not finite")
         embedded[[i - start for i in bad if i >= start]] = np.nan
         out.append(embedded)
-        tick(start + len(faces))
+        progress(start + len(faces))
     return np.concatenate(out) if out else np.zeros((0, 0), np.float32), bad
 
 
@@ -194,14 +198,14 @@ def embed_pairs(
     *,
     flip: bool = True,
     batch: int = 64,
-    tick: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Embeddings:
     """Unit embeddings of encoded faces; as in insightface, that of the mirrored face is added before normalising.
 
     Equal images are embedded once. Raises RecordError for an image that `embed_images` cannot embed.
     """
     unique = list(dict.fromkeys(images))
-    found, bad = embed_images(embedder, unique, flip="sum" if flip else "none", batch=batch, tick=tick)
+    found, bad = embed_images(embedder, unique, flip="sum" if flip else "none", batch=batch, progress=progress)
     for i, reason in bad.items():
         raise RecordError(f"image {i} of the set {reason}")
     position = {data: i for i, data in enumerate(unique)}
@@ -209,7 +213,7 @@ def embed_pairs(
     return np.asarray((found / norms)[[position[data] for data in images]], np.float32)
 
 
-def fitting_face(data: bytes, embedder: Embedder) -> Pixels:
+def decode_fitting_face(data: bytes, embedder: Embedder) -> Pixels:
     """The pixels of an encoded face that has the model's input size. Raises RecordError without naming the image."""
     pixels = _decoded(data)
     if pixels.shape[:2] != (embedder.height, embedder.width):
@@ -233,12 +237,12 @@ def decode_faces(images: Sequence[bytes]) -> list[Pixels]:
 
 def _decoded(data: bytes) -> Pixels:
     try:
-        return decode(data)[0]
+        return decode_image(data)[0]
     except ImagingError as error:
         raise RecordError(f"cannot be read: {error}") from None
 
 
-def unusable(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def find_unusable_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """The rows that hold NaN or infinity, or only zeros."""
     out = np.empty(len(features), bool)
     for start in range(0, len(features), 8192):

@@ -20,42 +20,42 @@ import numpy as np
 
 from dataprep import __version__
 from dataprep.embeddings.dumps import write_npy, write_parquet, write_vector
-from dataprep.embeddings.embedder import Embedder, embed_batch, fitting_face, open_model, unusable
-from dataprep.embeddings.files import Matrix
-from dataprep.embeddings.images import Source
+from dataprep.embeddings.embedder import Embedder, decode_fitting_face, embed_batch, find_unusable_rows, open_model
+from dataprep.embeddings.files import Float32Array
+from dataprep.embeddings.images import ImageSource
 from dataprep.errors import ModelError, RecordError, UsageError
 from dataprep.imaging.codec import Pixels
-from dataprep.storage import Folder, file_sha256, locked
+from dataprep.storage import Folder, file_sha256, lock_directory
 
 if TYPE_CHECKING:
-    from dataprep.models.preprocessing import Input
+    from dataprep.models.preprocessing import Preprocessing
 
 _FILES = ("npy-per-image", "megaface")
-FORMS = ("parquet", "npy", *_FILES)
+FEATURE_FORMATS = ("parquet", "npy", *_FILES)
 _LIST = ".files.txt"  # beside a folder of files: lists those that the extraction wrote
 
-Tick = Callable[[int, int, int], None]
+ExtractionProgressCallback = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
+class ExtractionResult:
     """How many images have a feature of `width` numbers, and how many have none. `fresh` counts those of this run."""
 
     images: int
     failed: int
     width: int
-    fresh: int
+    newly_embedded: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
     rows: list[int]
-    features: Matrix
+    features: Float32Array
     reasons: dict[int, str]
 
 
-def extract(
-    source: Source,
+def extract_features(
+    source: ImageSource,
     embedder: Embedder,
     out: Path,
     *,
@@ -64,10 +64,10 @@ def extract(
     flip: str = "none",
     batch: int = 64,
     algorithm: str = "dataprep",
-    fresh: bool = False,
+    overwrite: bool = False,
     chunk: int = 1024,
-    tick: Tick = lambda done, failed, total: None,
-) -> Extracted:
+    progress: ExtractionProgressCallback = lambda done, failed, total: None,
+) -> ExtractionResult:
     """Embed every image of `source` into `out`. `about` identifies the model (its sha256, its input).
 
     `form` is parquet or npy (names in <out>.names.txt), or, with `out` as a folder, npy-per-image (VGGFace2-pytorch's
@@ -83,45 +83,52 @@ def extract(
     made = {"source": source.digest, "images": len(source), "flip": flip, "chunk": chunk, **about}
     identity = {**made, "form": form, "algorithm": algorithm}
     parts = Folder(out.parent / f".{out.name}.parts")
-    if not fresh and (done := _finished(out, parts, identity)) is not None:
+    if not overwrite and (done := _finished(out, parts, identity)) is not None:
         return done
-    with locked(parts.path, "the output"):
-        _begin(out, parts, made, fresh=fresh)
-        embedded = _embed_all(source, embedder, parts, flip, batch, chunk, tick)
+    with lock_directory(parts.path, "the output"):
+        _begin(out, parts, made, overwrite=overwrite)
+        embedded = _embed_all(source, embedder, parts, flip, batch, chunk, progress)
         return _finish(out, parts, source, identity, form, algorithm, embedded)
 
 
-def model_about(path: Path, device: str, input: Input | None) -> tuple[Embedder, dict[str, Any]]:
+def open_described_model(
+    path: Path, device: str, preprocessing: Preprocessing | None
+) -> tuple[Embedder, dict[str, Any]]:
     """The opened model, and what distinguishes its features from another model's."""
-    embedder = open_model(path, device, input=input)
-    return embedder, {"model_sha256": file_sha256(path), "input": None if input is None else asdict(input)}
+    embedder = open_model(path, device, preprocessing=preprocessing)
+    return embedder, {
+        "model_sha256": file_sha256(path),
+        "input": None if preprocessing is None else asdict(preprocessing),
+    }
 
 
-def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> Extracted | None:
+def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> ExtractionResult | None:
     """The result of this extraction if it is already complete. Raises ModelError if `out` belongs to another."""
     finished = Folder(out.parent).get_json(f"{out.name}.json")
     if finished is not None and out.exists():
         _check_same(out, finished["identity"], identity)
-        gone = [name for name in _listed(out) if not (out / name).is_file()]
+        gone = [name for name in _list_written_files(out) if not (out / name).is_file()]
         if gone:
             raise ModelError(
                 f"{out / gone[0]} is missing, one of {len(gone)} files of this extraction",
                 hint="--fresh extracts all of them again",
             )
-        return Extracted(images=finished["images"], failed=finished["failed"], width=finished["width"], fresh=0)
+        return ExtractionResult(
+            images=finished["images"], failed=finished["failed"], width=finished["width"], newly_embedded=0
+        )
     if out.exists() and parts.get_json("extraction.json") is None:
         raise ModelError(f"{out} already exists and is not from this extraction", hint="--fresh overwrites it")
     return None
 
 
-def _begin(out: Path, parts: Folder, made: dict[str, Any], *, fresh: bool) -> None:
-    begun = None if fresh else parts.get_json("extraction.json")
+def _begin(out: Path, parts: Folder, made: dict[str, Any], *, overwrite: bool) -> None:
+    begun = None if overwrite else parts.get_json("extraction.json")
     if begun is not None:
         _check_same(parts.path, begun, made)
         return
-    if fresh:  # remove first the file that marks `out` as complete, so that a killed run can be resumed
+    if overwrite:  # remove first the file that marks `out` as complete, so that a killed run can be resumed
         (out.parent / f"{out.name}.json").unlink(missing_ok=True)
-        for name in _listed(out):
+        for name in _list_written_files(out):
             (out / name).unlink(missing_ok=True)
         (out.parent / f"{out.name}{_LIST}").unlink(missing_ok=True)
     for name in parts.names("*.npz"):
@@ -129,7 +136,15 @@ def _begin(out: Path, parts: Folder, made: dict[str, Any], *, fresh: bool) -> No
     parts.put_json("extraction.json", made)
 
 
-def _embed_all(source: Source, embedder: Embedder, parts: Folder, flip: str, batch: int, chunk: int, tick: Tick) -> int:
+def _embed_all(
+    source: ImageSource,
+    embedder: Embedder,
+    parts: Folder,
+    flip: str,
+    batch: int,
+    chunk: int,
+    progress: ExtractionProgressCallback,
+) -> int:
     """Make the missing parts; return the number of images embedded."""
     failed = embedded = 0
     with ThreadPoolExecutor(4) as decoders:
@@ -138,11 +153,11 @@ def _embed_all(source: Source, embedder: Embedder, parts: Folder, flip: str, bat
             name = f"{number:06d}.npz"
             if (parts / name).exists():
                 failed += len(_part(parts, name).reasons)
-                tick(stop, failed, len(source))
+                progress(stop, failed, len(source))
                 continue
 
             def within(done: int, lost: int, start: int = start, before: int = failed) -> None:
-                tick(start + done, before + lost, len(source))
+                progress(start + done, before + lost, len(source))
 
             rows, features, reasons = _embed(source, range(start, stop), embedder, flip, batch, decoders, within)
             with parts.writing(name) as stream:
@@ -162,21 +177,21 @@ def _check_same(where: Path, found: dict[str, Any], identity: dict[str, Any]) ->
 
 
 def _embed(
-    source: Source,
+    source: ImageSource,
     positions: range,
     embedder: Embedder,
     flip: str,
     batch: int,
     decoders: ThreadPoolExecutor,
-    tick: Callable[[int, int], None],
-) -> tuple[np.typing.NDArray[np.int64], Matrix, dict[int, str]]:
+    progress: Callable[[int, int], None],
+) -> tuple[np.typing.NDArray[np.int64], Float32Array, dict[int, str]]:
     """(positions, their features, reasons why the others have none). The next batch is decoded during embedding."""
     reasons: dict[int, str] = {}
     rows: list[int] = []
-    features: list[Matrix] = []
+    features: list[Float32Array] = []
 
     def submit(members: range) -> list[Future[Pixels | str]]:
-        return [decoders.submit(_face, _read(source, position), embedder) for position in members]
+        return [decoders.submit(_face, _read_image(source, position), embedder) for position in members]
 
     batches = [positions[i : i + batch] for i in range(0, len(positions), batch)]
     waiting = submit(batches[0])
@@ -188,18 +203,18 @@ def _embed(
         if not good:
             continue
         embedded = np.asarray(embed_batch(embedder, np.stack([one for _, one in good]), flip), np.float32)
-        usable = ~unusable(embedded)
+        usable = ~find_unusable_rows(embedded)
         reasons.update(
             {p: "its embedding is zero or not finite" for (p, _), ok in zip(good, usable, strict=True) if not ok}
         )
         rows += [p for (p, _), ok in zip(good, usable, strict=True) if ok]
         features.append(embedded[usable])
-        tick(members[-1] + 1 - positions[0], len(reasons))
+        progress(members[-1] + 1 - positions[0], len(reasons))
     joined = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
     return np.array(rows, np.int64), joined, dict(sorted(reasons.items()))
 
 
-def _read(source: Source, position: int) -> bytes | str:
+def _read_image(source: ImageSource, position: int) -> bytes | str:
     """The bytes, or why there are none. Called in one thread: a pack is one file with one position."""
     try:
         return source.read(position)
@@ -211,7 +226,7 @@ def _face(data: bytes | str, embedder: Embedder) -> Pixels | str:
     if isinstance(data, str):
         return data
     try:
-        return fitting_face(data, embedder)
+        return decode_fitting_face(data, embedder)
     except RecordError as error:
         return str(error)
 
@@ -228,8 +243,8 @@ def _part(parts: Folder, name: str) -> _Part:
 
 
 def _finish(
-    out: Path, parts: Folder, source: Source, identity: dict[str, Any], form: str, algorithm: str, embedded: int
-) -> Extracted:
+    out: Path, parts: Folder, source: ImageSource, identity: dict[str, Any], form: str, algorithm: str, embedded: int
+) -> ExtractionResult:
     names = parts.names("*.npz")
     rows = width = 0
     failures: dict[int, str] = {}
@@ -242,7 +257,7 @@ def _finish(
         said = f": {source.names[first[0]]} {first[1]}" if first else ""
         raise RecordError(f"none of the {len(source)} images of {source.path} could be embedded{said}")
 
-    def chunks() -> Iterator[tuple[Sequence[str], Matrix]]:
+    def chunks() -> Iterator[tuple[Sequence[str], Float32Array]]:
         for name in names:
             part = _part(parts, name)
             if part.rows:
@@ -262,14 +277,14 @@ def _finish(
         beside.put(f"{out.name}.failed.tsv", table.encode())
     else:
         (beside / f"{out.name}.failed.tsv").unlink(missing_ok=True)
-    result = Extracted(images=rows, failed=len(failures), width=width, fresh=embedded)
+    result = ExtractionResult(images=rows, failed=len(failures), width=width, newly_embedded=embedded)
     summary = {"images": rows, "failed": len(failures), "width": width, "made_by": f"dataprep {__version__}"}
     beside.put_json(f"{out.name}.json", {"identity": identity, **summary})
     shutil.rmtree(parts.path)
     return result
 
 
-def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], placed: dict[str, str]) -> None:
+def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Float32Array]], placed: dict[str, str]) -> None:
     """Write one file per image, each atomically; the .json beside the folder marks the set as complete."""
     for names, features in chunks:
         for name, feature in zip(names, features, strict=True):
@@ -282,10 +297,10 @@ def _write_files(out: Path, chunks: Iterator[tuple[Sequence[str], Matrix]], plac
 
 
 def _check_form(out: Path, form: str) -> None:
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
+    if form not in FEATURE_FORMATS:
+        raise UsageError(f"unknown form {form!r}: one of {', '.join(FEATURE_FORMATS)}")
     suffix = out.suffix.removeprefix(".")
-    if (form not in _FILES and suffix != form) or (form in _FILES and suffix in FORMS):
+    if (form not in _FILES and suffix != form) or (form in _FILES and suffix in FEATURE_FORMATS):
         wanted = "a folder" if form in _FILES else f"a .{form}"
         raise UsageError(f"{out}: the form {form} is {wanted}; readers go by the suffix", hint="change --out or --form")
     if out.exists() and out.is_dir() != (form in _FILES):
@@ -313,7 +328,7 @@ def _placed(names: Sequence[str], form: str, algorithm: str) -> dict[str, str]:
     return placed
 
 
-def _listed(out: Path) -> list[str]:
+def _list_written_files(out: Path) -> list[str]:
     """The files under `out` that an earlier extraction wrote."""
     try:
         names = (out.parent / f"{out.name}{_LIST}").read_text("utf-8").split("\n")

@@ -29,12 +29,12 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError
 
-Matrix = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 
-HEADER = struct.Struct("<4i")
+CV_MAT_HEADER = struct.Struct("<4i")
 CV_32F = 5
 _BATCH_BYTES = 1 << 24  # embeddings per Parquet batch
 _UNPACKED = 64  # a Parquet file may unpack to this multiple of its size plus _FREE bytes: embeddings hardly compress
@@ -53,7 +53,7 @@ class FeatureRows(Protocol):
     @property
     def names(self) -> Sequence[str] | None: ...
     def __len__(self) -> int: ...
-    def take(self, rows: Ints) -> Matrix: ...
+    def take(self, rows: IntArray) -> Float32Array: ...
     def release(self) -> None:
         """Free the memory used by reading; the file can be read again."""
 
@@ -67,7 +67,7 @@ class Features:
         matrix: npt.NDArray[Any],
         names: Sequence[str] | None = None,
         *,
-        order: Ints | None = None,
+        order: IntArray | None = None,
         mapped: mmap.mmap | None = None,
     ) -> None:
         self.path, self.matrix, self.names = path, matrix, names
@@ -78,7 +78,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.matrix) if self._order is None else len(self._order)
 
-    def take(self, rows: Ints) -> Matrix:
+    def take(self, rows: IntArray) -> Float32Array:
         """(len(rows), dim) float32, unmodified."""
         chosen = rows if self._order is None else self._order[rows]
         if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1 and (np.diff(chosen) == 1).all():
@@ -119,7 +119,7 @@ class FeatureFolder:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, rows: Ints) -> Matrix:
+    def take(self, rows: IntArray) -> Float32Array:
         return np.stack([read_vector(self._file(int(row)), self.dim) for row in rows])
 
     def release(self) -> None:
@@ -130,11 +130,11 @@ class FeatureFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Units:
+class UnitRows:
     """Rows of length one where `present`; all other rows are zero."""
 
-    rows: Matrix
-    present: Bools
+    rows: Float32Array
+    present: BoolArray
 
 
 def read_features(path: str | Path, dim: int | None = None) -> Features:
@@ -152,7 +152,7 @@ def read_features(path: str | Path, dim: int | None = None) -> Features:
     elif path.suffix == ".npy":
         found = _read_npy(path)
     elif path.suffix in (".bin", ".feat") and dim is None:
-        found = _map(path, *_mat_shape(path), np.dtype("<f4"), HEADER.size)
+        found = _map(path, *_mat_shape(path), np.dtype("<f4"), CV_MAT_HEADER.size)
     else:
         found = _read_raw(path, dim)
     if dim is not None and found.dim != dim:
@@ -160,30 +160,30 @@ def read_features(path: str | Path, dim: int | None = None) -> Features:
     return found
 
 
-def read_vector(path: Path, dim: int | None = None) -> Matrix:
+def read_vector(path: Path, dim: int | None = None) -> Float32Array:
     """(d,) float32. RecordError if the file is missing or is not one vector (of `dim` values, if given)."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
-    rows, columns = _mat_header(path, data[: HEADER.size], len(data))
+    rows, columns = _mat_header(path, data[: CV_MAT_HEADER.size], len(data))
     if rows != 1 or (dim is not None and columns != dim):
         raise RecordError(f"{path}: {rows} x {columns} values, not one feature" + (f" of {dim}" if dim else ""))
-    return np.frombuffer(data, "<f4", offset=HEADER.size)
+    return np.frombuffer(data, "<f4", offset=CV_MAT_HEADER.size)
 
 
-def unit_rows(features: FeatureRows, rows: Ints, *, zeros: bool = False) -> Units:
+def normalise_rows(features: FeatureRows, rows: IntArray, *, zeros: bool = False) -> UnitRows:
     """Rows divided by their length. RecordError for a row with NaN or infinity and, unless `zeros`, a row of zeros."""
     found = features.take(rows)
-    norms = checked_norms(features, rows, found, zeros=zeros)
+    norms = check_norms(features, rows, found, zeros=zeros)
     present = norms > 0
     found = found / np.where(present, norms, 1).astype(np.float32)[:, None]
-    return Units(rows=found, present=present)
+    return UnitRows(rows=found, present=present)
 
 
-def checked_norms(features: FeatureRows, rows: Ints, found: Matrix, *, zeros: bool) -> Floats:
+def check_norms(features: FeatureRows, rows: IntArray, found: Float32Array, *, zeros: bool) -> FloatArray:
     """The lengths of rows taken from `features`; RecordError names a row that is not finite, or zero unless `zeros`."""
-    norms: Floats = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
+    norms: FloatArray = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     bad = ~np.isfinite(norms)
     if bad.any():
         raise RecordError(f"{_where(features, rows, bad)} holds NaN or infinity: {_count(bad)}; recompute the features")
@@ -196,28 +196,28 @@ def checked_norms(features: FeatureRows, rows: Ints, found: Matrix, *, zeros: bo
     return norms
 
 
-def _where(features: FeatureRows, rows: Ints, bad: Bools) -> str:
+def _where(features: FeatureRows, rows: IntArray, bad: BoolArray) -> str:
     row = int(rows[int(bad.argmax())])
     name = f" ({features.names[row]})" if features.names is not None else ""
     return f"{features.path}: row {row}{name}"
 
 
-def _count(bad: Bools) -> str:
+def _count(bad: BoolArray) -> str:
     return f"one of {int(bad.sum())} among the {len(bad)} rows read last"
 
 
 def _mat_header(path: Path, header: bytes, size: int) -> tuple[int, int]:
     """(n, d) of a file in OpenCV's format; a vector is one row."""
-    if len(header) < HEADER.size:
+    if len(header) < CV_MAT_HEADER.size:
         raise RecordError(f"{path}: {size} bytes are too few for the header (rows, cols, step, type)")
-    rows, columns, step, kind = HEADER.unpack(header)
+    rows, columns, step, kind = CV_MAT_HEADER.unpack(header)
     if kind != CV_32F or rows < 1 or columns < 1 or step != 4 * columns:
         raise RecordError(
             f"{path}: rows {rows}, cols {columns}, step {step}, type {kind} is not a header of float32 features "
             "(step = 4 cols, type = 5)",
             hint="for raw float32, add --dim",
         )
-    expected = HEADER.size + 4 * rows * columns
+    expected = CV_MAT_HEADER.size + 4 * rows * columns
     if size != expected:
         word = "shorter" if size < expected else "longer"
         raise RecordError(f"{path} is {word} than its header says: {size} bytes for {rows} x {columns}, not {expected}")
@@ -226,7 +226,7 @@ def _mat_header(path: Path, header: bytes, size: int) -> tuple[int, int]:
 
 def _mat_shape(path: Path) -> tuple[int, int]:
     with open(path, "rb") as stream:
-        return _mat_header(path, stream.read(HEADER.size), os.fstat(stream.fileno()).st_size)
+        return _mat_header(path, stream.read(CV_MAT_HEADER.size), os.fstat(stream.fileno()).st_size)
 
 
 def _read_raw(path: Path, dim: int | None) -> Features:
@@ -333,7 +333,7 @@ def _names_of(path: Path, column: Any) -> list[str]:
     return names
 
 
-def _embeddings_of(path: Path, column: Any, width: int) -> Matrix:
+def _embeddings_of(path: Path, column: Any, width: int) -> Float32Array:
     """(rows of the batch, width) float32."""
     if column.null_count:
         raise RecordError(f"{path}: it holds rows without an embedding")

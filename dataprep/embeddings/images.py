@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataprep.errors import RecordError
-from dataprep.imaging.sniff import SUFFIXES
-from dataprep.packs.rec_reader import Pack
-from dataprep.packs.verification_bin import image_names, is_bin, read_bin
+from dataprep.imaging.sniff import IMAGE_SUFFIXES
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.packs.verification_bin import bin_image_names, is_bin, read_bin
 from dataprep.storage import file_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ImageSource:
     """Images by position; `names` are those used in the output. `digest` changes if the images may have changed."""
 
     path: Path
@@ -27,7 +27,7 @@ class Source:
         return len(self.names)
 
 
-def open_source(path: Path, *, root: Path | None = None) -> Source:
+def open_image_source(path: Path, *, root: Path | None = None) -> ImageSource:
     """A .rec, or a folder with one, is a pack; any other folder holds images, sorted by path. A pickle is a .bin. A
     text file lists paths, one per line, relative to `root` (default: the list's folder). Raises RecordError."""
     if path.suffix == ".rec" or (path.is_dir() and any(path.glob("*.rec"))):
@@ -39,14 +39,14 @@ def open_source(path: Path, *, root: Path | None = None) -> Source:
     return _bin(path) if is_bin(path) else _list(path, root or path.parent)
 
 
-def _folder(path: Path) -> Source:
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+def _folder(path: Path) -> ImageSource:
+    files = sorted(file for file in path.rglob("*") if file.suffix in IMAGE_SUFFIXES and file.is_file())
     if not files:
-        raise RecordError(f"{path} holds no images ({', '.join(SUFFIXES)}) and no .rec")
+        raise RecordError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no .rec")
     return _files(path, files, [file.relative_to(path).as_posix() for file in files])
 
 
-def _list(path: Path, root: Path) -> Source:
+def _list(path: Path, root: Path) -> ImageSource:
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except UnicodeDecodeError:
@@ -57,7 +57,7 @@ def _list(path: Path, root: Path) -> Source:
     return _files(path, [root / name for name in names], names)
 
 
-def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> Source:
+def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> ImageSource:
     """The digest covers names, sizes and modification times: reading every image twice would double the work."""
     for name in names:
         if not name.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in name):
@@ -78,16 +78,16 @@ def _files(path: Path, files: Sequence[Path], names: Sequence[str]) -> Source:
         except OSError as error:
             raise RecordError(f"cannot be read: {error.strerror}") from None
 
-    return Source(path=path, names=names, digest=digest.hexdigest(), read=read)
+    return ImageSource(path=path, names=names, digest=digest.hexdigest(), read=read)
 
 
-def _pack(path: Path) -> Source:
+def _pack(path: Path) -> ImageSource:
     """Names come from the pack's lists, else from label and key: a .rec itself stores no names."""
-    pack = Pack(path)
+    pack = RecordPack(path)
     names = [pack.name(position, label) for position, label in enumerate(pack.labels().tolist())]
-    return Source(path=path, names=names, digest=pack.index.digest(), read=lambda position: pack[position][0])
+    return ImageSource(path=path, names=names, digest=pack.index.digest(), read=lambda position: pack[position][0])
 
 
-def _bin(path: Path) -> Source:
+def _bin(path: Path) -> ImageSource:
     images, _ = read_bin(path)
-    return Source(path=path, names=image_names(len(images)), digest=file_sha256(path), read=images.__getitem__)
+    return ImageSource(path=path, names=bin_image_names(len(images)), digest=file_sha256(path), read=images.__getitem__)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.embeddings.files import Bools, FeatureRows, Ints, Matrix, unit_rows
+from dataprep.embeddings.files import BoolArray, FeatureRows, Float32Array, IntArray, normalise_rows
 from dataprep.errors import ModelError
 
 Keys = npt.NDArray[np.uint64]
@@ -30,30 +30,30 @@ _LAST = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nearest:
+class SearchResult:
     """`scores` (probes, keep), descending, and their `rows`; of equal scores the lower row comes first; -inf and -1 if
     there are fewer. `highest`: the highest scores of all probes together, descending. `compared`: the number of rows
     compared. `zeros`: the number of zero rows left out."""
 
-    scores: Matrix
-    rows: Ints
-    highest: Matrix
+    scores: Float32Array
+    rows: IntArray
+    highest: Float32Array
     compared: int
     zeros: int
 
 
-def nearest(
-    probes: Matrix,
+def search_nearest(
+    probes: Float32Array,
     features: FeatureRows,
     *,
     keep: int,
     highest: int = 0,
     stop: int | None = None,
-    excluded: Bools | None = None,
+    excluded: BoolArray | None = None,
     exclude_zeros: bool = False,
     device: str = "cpu",
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Nearest:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SearchResult:
     """Compare probes (rows of length one) with the first `stop` rows of `features`, except those `excluded`.
 
     Raises RecordError for rows that are not finite or, unless `exclude_zeros`, zero; ModelError for a missing device.
@@ -73,7 +73,7 @@ def nearest(
             if excluded is not None:
                 rows = rows[~excluded[rows]]
             if len(rows):
-                units = unit_rows(features, rows, zeros=exclude_zeros)
+                units = normalise_rows(features, rows, zeros=exclude_zeros)
                 block = units.rows
                 if not units.present.all():
                     block, rows = block[units.present], rows[units.present]
@@ -82,10 +82,10 @@ def nearest(
                 for part in parts:
                     part.look(block, rows)
             features.release()
-            tick(min(begin + _READ, total), total)
+            progress(min(begin + _READ, total), total)
     keys = np.concatenate([part.best() for part in parts])
     empty = keys == 0
-    return Nearest(
+    return SearchResult(
         scores=np.where(empty, np.float32(-np.inf), _score_of(keys)),
         rows=np.where(empty, -1, (_LAST - (keys & _LAST)).astype(np.int64)),
         highest=top.values(),
@@ -107,7 +107,7 @@ def _resolved(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def exact_scores(left: Matrix, right: Matrix, i: Ints, j: Ints) -> Matrix:
+def exact_scores(left: Float32Array, right: Float32Array, i: IntArray, j: IntArray) -> Float32Array:
     """The scores of rows `left[i]` with `right[j]`."""
     scores = np.empty(len(i))
     for begin in range(0, len(i), 512):  # few enough to stay in the cache
@@ -119,8 +119,8 @@ def exact_scores(left: Matrix, right: Matrix, i: Ints, j: Ints) -> Matrix:
 class _Filter(Protocol):
     """Finds where a product exceeds a probe's threshold: (rows of the block, probes)."""
 
-    def seed(self, block: Matrix, keep: int, highest: int) -> tuple[Matrix, np.float32]: ...
-    def __call__(self, block: Matrix, thresholds: Matrix) -> tuple[Ints, Ints]: ...
+    def seed(self, block: Float32Array, keep: int, highest: int) -> tuple[Float32Array, np.float32]: ...
+    def __call__(self, block: Float32Array, thresholds: Float32Array) -> tuple[IntArray, IntArray]: ...
 
     step: int
 
@@ -130,12 +130,12 @@ class _NumpyFilter:
 
     step = _BLOCK
 
-    def __init__(self, probes: Matrix, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, probes: Float32Array, threads: ThreadPoolExecutor) -> None:
         self._probes, self._threads = probes.T, threads
         self._scores = np.empty((_BLOCK, len(probes)), np.float32)
         self._tops = np.empty((_BLOCK // _SEGMENT, len(probes)), np.float32)
 
-    def seed(self, block: Matrix, keep: int, highest: int) -> tuple[Matrix, np.float32]:
+    def seed(self, block: Float32Array, keep: int, highest: int) -> tuple[Float32Array, np.float32]:
         scores = block @ self._probes
         row = np.full(scores.shape[1], -np.inf, np.float32)
         if len(block) >= keep:
@@ -145,7 +145,7 @@ class _NumpyFilter:
             one = np.partition(scores, scores.size - highest, axis=None)[scores.size - highest]
         return row, one
 
-    def __call__(self, block: Matrix, thresholds: Matrix) -> tuple[Ints, Ints]:
+    def __call__(self, block: Float32Array, thresholds: Float32Array) -> tuple[IntArray, IntArray]:
         scores = self._scores[: len(block)]
         np.matmul(block, self._probes, out=scores)
         whole = len(block) // _SEGMENT
@@ -172,7 +172,7 @@ class _TorchFilter:
 
     step = 4096
 
-    def __init__(self, probes: Matrix, device: str) -> None:
+    def __init__(self, probes: Float32Array, device: str) -> None:
         import torch
 
         try:
@@ -180,12 +180,12 @@ class _TorchFilter:
         except (RuntimeError, AssertionError) as error:
             raise ModelError(f"device {device}: {str(error).splitlines()[0]}", hint="choose another --device") from None
 
-    def _product(self, block: Matrix) -> Any:
+    def _product(self, block: Float32Array) -> Any:
         import torch
 
         return torch.from_numpy(block).to(self._probes.device) @ self._probes
 
-    def seed(self, block: Matrix, keep: int, highest: int) -> tuple[Matrix, np.float32]:
+    def seed(self, block: Float32Array, keep: int, highest: int) -> tuple[Float32Array, np.float32]:
         scores = self._product(block)
         row = np.full(scores.shape[1], -np.inf, np.float32)
         if len(block) >= keep:
@@ -195,7 +195,7 @@ class _TorchFilter:
             one = scores.flatten().topk(highest).values[-1].cpu().numpy()[()]
         return row, one
 
-    def __call__(self, block: Matrix, thresholds: Matrix) -> tuple[Ints, Ints]:
+    def __call__(self, block: Float32Array, thresholds: Float32Array) -> tuple[IntArray, IntArray]:
         import torch
 
         found = (self._product(block) > torch.from_numpy(thresholds).to(self._probes.device)).nonzero().cpu().numpy()
@@ -208,16 +208,16 @@ class _Highest:
     def __init__(self, count: int) -> None:
         self.count = count
         self._held = np.empty(0, np.float32)
-        self._waiting: list[Matrix] = []
+        self._waiting: list[Float32Array] = []
         self.threshold = np.float32(-np.inf)
 
-    def add(self, scores: Matrix) -> None:
+    def add(self, scores: Float32Array) -> None:
         if self.count:
             self._waiting.append(scores[scores > self.threshold])
             if sum(map(len, self._waiting)) > max(self.count, _WAITING):
                 self._settle()
 
-    def values(self) -> Matrix:
+    def values(self) -> Float32Array:
         self._settle()
         return np.sort(self._held)[::-1]
 
@@ -234,20 +234,22 @@ class _Highest:
 class _Part:
     """Some of the probes, and the best rows for each, as keys that sort by score and then by lower row."""
 
-    def __init__(self, probes: Matrix, keep: int, highest: _Highest, threads: ThreadPoolExecutor, device: str) -> None:
+    def __init__(
+        self, probes: Float32Array, keep: int, highest: _Highest, threads: ThreadPoolExecutor, device: str
+    ) -> None:
         self._probes, self._highest, self._threads = probes, highest, threads
         self._filter: _Filter = _NumpyFilter(probes, threads) if device == "cpu" else _TorchFilter(probes, device)
         # the product's rounding error is below d * 2**-24 for vectors of length one; these are, to within 1e-7
         self._margin = np.float32(2.0 * (probes.shape[1] + 8) * 2.0**-24)
         self._keys = np.zeros((len(probes), keep), np.uint64)
-        self._seed: Matrix | None = None
+        self._seed: Float32Array | None = None
 
     def best(self) -> Keys:
         return np.sort(self._keys, axis=1)[:, ::-1]
 
-    def look(self, block: Matrix, numbers: Ints) -> None:
+    def look(self, block: Float32Array, numbers: IntArray) -> None:
         """Keep the best scores of a block whose rows have these numbers."""
-        waiting: list[tuple[Ints, Ints]] = []
+        waiting: list[tuple[IntArray, IntArray]] = []
         for begin in range(0, len(block), self._filter.step):
             part = block[begin : begin + self._filter.step]
             if self._seed is None:
@@ -261,7 +263,7 @@ class _Part:
         if waiting:
             self._take(block, numbers, waiting)
 
-    def _thresholds(self) -> Matrix:
+    def _thresholds(self) -> Float32Array:
         """The score that must be exceeded to be kept, per probe."""
         worst = self._keys.min(axis=1)
         row = np.where(worst == 0, np.float32(-np.inf), _score_of(worst))
@@ -269,7 +271,7 @@ class _Part:
             row = np.minimum(row, self._highest.threshold)
         return row if self._seed is None else np.maximum(row, self._seed)
 
-    def _take(self, block: Matrix, numbers: Ints, waiting: list[tuple[Ints, Ints]]) -> None:
+    def _take(self, block: Float32Array, numbers: IntArray, waiting: list[tuple[IntArray, IntArray]]) -> None:
         rows = np.concatenate([rows for rows, _ in waiting])
         probes = np.concatenate([probes for _, probes in waiting])
         if not len(rows):
@@ -295,14 +297,14 @@ class _Part:
         self._keys[changed] = np.partition(wide, wide.shape[1] - kept, axis=1)[:, wide.shape[1] - kept :]
 
 
-def _keys(scores: Matrix, rows: Ints) -> Keys:
+def _keys(scores: Float32Array, rows: IntArray) -> Keys:
     """Integers in the order of (score, -row): a float32's bits sort like an integer once the sign is handled."""
     bits = scores.view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (ordered.astype(np.uint64) << np.uint64(32)) | (_LAST - rows.astype(np.uint64))
 
 
-def _score_of(keys: Keys) -> Matrix:
+def _score_of(keys: Keys) -> Float32Array:
     ordered = (keys >> np.uint64(32)).astype(np.uint32)
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
     return np.ascontiguousarray(bits, np.uint32).view(np.float32)

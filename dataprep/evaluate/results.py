@@ -15,7 +15,7 @@ _BENCHMARKS = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class ResultSummary:
     """The printed figures of one file; the keys of `cells` are appended to the set's name.
 
     `digest` is the model's sha256, or the features' if no model is known; `set_digest` distinguishes sets of one name.
@@ -33,9 +33,9 @@ class Scored:
     notes: Sequence[str] = field(default=())
 
 
-def find_results(runs: Sequence[Path]) -> list[Scored]:
+def find_results(runs: Sequence[Path]) -> list[ResultSummary]:
     """The result.json files given as `runs`, or below them at any depth. Raises RecordError for a run without one."""
-    found: dict[Path, Scored] = {}
+    found: dict[Path, ResultSummary] = {}
     for run in runs:
         files = [run] if run.is_file() else sorted(run.rglob("result.json"))
         if not files:
@@ -44,7 +44,7 @@ def find_results(runs: Sequence[Path]) -> list[Scored]:
             )
         for file in files:
             try:
-                found[file.resolve()] = _read(file)
+                found[file.resolve()] = _read_result(file)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if run.is_file():
                     raise RecordError(f"{file} is not a result of a test or an identification ({error})") from None
@@ -57,16 +57,16 @@ def find_results(runs: Sequence[Path]) -> list[Scored]:
     return list(found.values())
 
 
-def _read(file: Path) -> Scored:
+def _read_result(file: Path) -> ResultSummary:
     content = json.loads(file.read_bytes())
     return _verified(file, content) if "verification" in content else _identified(file, content)
 
 
-def _verified(file: Path, content: Mapping[str, Any]) -> Scored:
+def _verified(file: Path, content: Mapping[str, Any]) -> ResultSummary:
     scores = content["verification"]
     name = str(content.get("name") or Path(content["model"]).stem)
     skipped = content.get("skipped_pairs")
-    return Scored(
+    return ResultSummary(
         file=file,
         model=name,
         named=True,
@@ -82,7 +82,7 @@ def _verified(file: Path, content: Mapping[str, Any]) -> Scored:
     )
 
 
-def _identified(file: Path, content: Mapping[str, Any]) -> Scored:
+def _identified(file: Path, content: Mapping[str, Any]) -> ResultSummary:
     """IJB 1:1, IJB 1:N or MegaFace. The model's name is unknown: only its features and, from `extract`, its hash."""
     features, inputs = [str(path) for path in content["features"]], content["inputs"]
     benchmark, _, protocol = content["protocol"].partition("; " if "tar_at_fpr" not in content else ", ")
@@ -102,7 +102,7 @@ def _identified(file: Path, content: Mapping[str, Any]) -> Scored:
         left_out = [(content["pairs_excluded"], "pairs"), (content["faces_excluded"], "faces")]
     lists = sorted(str(sha256) for path, sha256 in inputs.items() if path not in features)
     models = {str(about["model_sha256"]) for about in content.get("models", {}).values()}
-    return Scored(
+    return ResultSummary(
         file=file,
         model=Path(features[0]).stem,
         named=False,
@@ -126,7 +126,7 @@ def _rates(what: str, rates: Mapping[str, Any]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class ResultTable:
     """`rows` of cells under `header`; `notes` hold what a reader must know to compare them."""
 
     header: tuple[str, ...]
@@ -134,7 +134,7 @@ class Table:
     notes: tuple[str, ...]
 
 
-def tabulate(results: Sequence[Scored]) -> Table:
+def tabulate_results(results: Sequence[ResultSummary]) -> ResultTable:
     """A row for each model and a column for each figure of each set: first the accuracies, then the rates.
 
     Results on one set with different traits (protocol, flip) get different columns.
@@ -160,14 +160,14 @@ def tabulate(results: Sequence[Scored]) -> Table:
     )
     columns.sort(key=lambda column: kinds.index(column[0]))
     columns.sort(key=lambda column: column[1] != "")  # stable: the accuracies come first
-    return Table(
+    return ResultTable(
         header=("model", *(f"{kind} {figure}".strip() for kind, figure in columns)),
         rows=tuple((name, *(cells.get(column, "-") for column in columns)) for name, cells in rows.items()),
         notes=tuple(notes),
     )
 
 
-def as_text(table: Table) -> str:
+def format_text(table: ResultTable) -> str:
     """Aligned columns; the first is left-aligned."""
     widths = [max(len(row[i]) for row in (table.header, *table.rows)) for i in range(len(table.header))]
     lines = []
@@ -177,7 +177,7 @@ def as_text(table: Table) -> str:
     return "\n".join([*lines, *table.notes])
 
 
-def as_markdown(table: Table) -> str:
+def format_markdown(table: ResultTable) -> str:
     """A table in GitHub's Markdown."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows)]
     lines = ["| " + " | ".join(row) + " |" for row in escaped]
@@ -185,7 +185,7 @@ def as_markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
 
 
-def _shared_traits(results: Sequence[Scored]) -> list[str]:
+def _shared_traits(results: Sequence[ResultSummary]) -> list[str]:
     """The traits that all results on a set share; sets with the same trait share a line."""
     said: dict[str, list[str]] = {}
     for name in dict.fromkeys(result.set for result in results):
@@ -195,14 +195,14 @@ def _shared_traits(results: Sequence[Scored]) -> list[str]:
     return [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
-def _kind(result: Scored, results: Sequence[Scored]) -> str:
+def _kind(result: ResultSummary, results: Sequence[ResultSummary]) -> str:
     """The set, and the traits that distinguish this result from others on it."""
     varying = [trait for trait, values in _traits(results, result.set).items() if len(values) > 1]
     told = [result.traits[trait] for trait in varying if trait in result.traits]
     return f"{result.set} ({', '.join(told)})" if told else result.set
 
 
-def _models(results: Sequence[Scored]) -> list[str]:
+def _models(results: Sequence[ResultSummary]) -> list[str]:
     """The models' names, with a digest where several models share a name.
 
     A result that has only the model's digest takes the name from another result of that model.
@@ -218,7 +218,7 @@ def _models(results: Sequence[Scored]) -> list[str]:
     ]
 
 
-def _traits(results: Sequence[Scored], name: str) -> dict[str, set[str]]:
+def _traits(results: Sequence[ResultSummary], name: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for result in results:
         if result.set == name:

@@ -31,7 +31,7 @@ _BLOCK = 2_000_000  # pixels, in 8 MB; Pillow's blocks have 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class ImageHeader:
     """What a photo file says of itself. `width` and `height` are those of the upright photo, in pixels."""
 
     format: str
@@ -46,7 +46,7 @@ class Header:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def read_header(data: bytes, *, max_pixels: int) -> Header:
+def read_header(data: bytes, *, max_pixels: int) -> ImageHeader:
     """Format, colour mode, EXIF orientation and size, without decoding.
 
     Raises ImagingError: not an image, a type this field does not use, animated, or more than `max_pixels` pixels.
@@ -55,7 +55,7 @@ def read_header(data: bytes, *, max_pixels: int) -> Header:
         return _header(image, max_pixels)
 
 
-def decode(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow") -> tuple[Pixels, Header]:
+def decode_image(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow") -> tuple[Pixels, ImageHeader]:
     """Decode in full: the upright RGB pixels and the header.
 
     CMYK, grayscale, 16-bit and palette images become RGB; transparency is laid over white. The default of
@@ -142,9 +142,9 @@ class _Opened:
             self._image = Image.open(io.BytesIO(self._data), formats=_READABLE)
         except UnidentifiedImageError:
             self._warnings.__exit__(None, None, None)
-            from dataprep.imaging.sniff import suspicion
+            from dataprep.imaging.sniff import reject_reason
 
-            raise ImagingError(*(suspicion(self._data) or (Reason.CORRUPT, "unreadable header"))) from None
+            raise ImagingError(*(reject_reason(self._data) or (Reason.CORRUPT, "unreadable header"))) from None
         except Exception as error:
             self._warnings.__exit__(None, None, None)
             if is_out_of_memory(error):
@@ -164,7 +164,7 @@ class _Opened:
         raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None
 
 
-def _header(image: PILImage.Image, max_pixels: int) -> Header:
+def _header(image: PILImage.Image, max_pixels: int) -> ImageHeader:
     width, height = image.size
     if width * height > max_pixels:
         raise ImagingError(Reason.BOMB, f"{width}x{height}")
@@ -174,7 +174,7 @@ def _header(image: PILImage.Image, max_pixels: int) -> Header:
     orientation = _orientation(image)
     if orientation >= 5:
         width, height = height, width
-    return Header(format=name, mode=image.mode, orientation=orientation, width=width, height=height)
+    return ImageHeader(format=name, mode=image.mode, orientation=orientation, width=width, height=height)
 
 
 def _orientation(image: PILImage.Image) -> int:
@@ -246,10 +246,10 @@ _SOI, _EOI = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def decode_face(data: bytes, *, order: str = "RGB") -> Pixels:
-    """(height, width, 3) in `order` (RGB or BGR), to the bit what `decode` gives.
+    """(height, width, 3) in `order` (RGB or BGR), to the bit what `decode_image` gives.
 
     OpenCV and Pillow decode JPEGs by the same libjpeg-turbo, but OpenCV begins sooner. What it would treat otherwise (a
-    JPEG that is cut off, or perhaps CMYK; any other format) goes to `decode`. Raises ImagingError.
+    JPEG that is cut off, or perhaps CMYK; any other format) goes to `decode_image`. Raises ImagingError.
     """
     if data.startswith(_SOI) and data.endswith(_EOI) and b"Adobe" not in data:
         import cv2
@@ -257,5 +257,5 @@ def decode_face(data: bytes, *, order: str = "RGB") -> Pixels:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if found is not None:
             return np.asarray(found if order == "BGR" else cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
-    pixels, _ = decode(data)
+    pixels, _ = decode_image(data)
     return pixels if order == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dataprep.imaging.codec import Pixels
-from dataprep.imaging.geometry import border_mode, clamp
+from dataprep.imaging.geometry import border_mode, clamp_box
 from dataprep.types import Box
 
-FITS = ("short-centre", "stretch", "pad", "none")
+FIT_MODES = ("short-centre", "stretch", "pad", "none")
 _OBLONG = 8  # times the shorter side
 
 
@@ -75,8 +75,8 @@ def output_margin(box: Box, margin: float, width: int, height: int) -> tuple[flo
     return margin * box.width / (width - margin), margin * box.height / (height - margin)
 
 
-def fit_scale(crop: Crop, width: int, height: int, fit: str) -> float:
-    """How much `fitted` enlarges a crop; along the more enlarged side if it stretches.
+def fit_enlargement(crop: Crop, width: int, height: int, fit: str) -> float:
+    """How much `fit_crop` enlarges a crop; along the more enlarged side if it stretches.
 
     short-centre brings the shorter side to 256 for an output of 224, as VGGFace2 is evaluated.
     """
@@ -88,12 +88,14 @@ def fit_scale(crop: Crop, width: int, height: int, fit: str) -> float:
     return max(across, down) * (256 / 224 if fit == "short-centre" else 1.0)
 
 
-def fitted(pixels: Pixels, crop: Crop, width: int, height: int, *, fit: str, interpolation: str, border: str) -> Pixels:
+def fit_crop(
+    pixels: Pixels, crop: Crop, width: int, height: int, *, fit: str, interpolation: str, border: str
+) -> Pixels:
     """The crop of a photo as an output of that size; `fit` none leaves it its own."""
     import cv2
 
     cut = pixels[crop.top : crop.bottom, crop.left : crop.right]
-    scale = fit_scale(crop, width, height, fit)
+    scale = fit_enlargement(crop, width, height, fit)
     if fit == "none":
         return np.ascontiguousarray(cut)
     if fit == "stretch":
@@ -126,7 +128,7 @@ def resize(pixels: Pixels, width: int, height: int, interpolation: str = "auto")
 
 
 def _outside(grown: Box, width: int, height: int) -> float:
-    inside = clamp(grown, width, height)
+    inside = clamp_box(grown, width, height)
     return 1 - inside.area / grown.area if inside else 1.0
 
 

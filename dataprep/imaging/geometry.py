@@ -15,10 +15,10 @@ from dataprep.imaging.codec import Pixels
 from dataprep.types import Box
 
 Points = npt.NDArray[np.float32]
-Matrix = npt.NDArray[np.float64]
+AffineMatrix = npt.NDArray[np.float64]
 
 INTERPOLATIONS = ("auto", "linear", "cubic", "area", "lanczos")
-BORDERS = ("black", "replicate", "reflect")
+BORDER_MODES = ("black", "replicate", "reflect")
 _FINEST = 16
 
 # insightface, python-package/insightface/utils/face_align.py: where the five points lie in a 112x112 crop
@@ -28,7 +28,7 @@ ARCFACE_TEMPLATE: Points = np.array(
 )
 
 
-def clamp(box: Box, width: int, height: int) -> Box | None:
+def clamp_box(box: Box, width: int, height: int) -> Box | None:
     """The part of `box` inside a photo of that size, or None if nothing of it is (or it is not finite)."""
     if not all(map(math.isfinite, box)):
         return None
@@ -36,7 +36,7 @@ def clamp(box: Box, width: int, height: int) -> Box | None:
     return inside if inside.width > 0 and inside.height > 0 else None
 
 
-def overlap(one: Box, other: Box) -> float:
+def box_iou(one: Box, other: Box) -> float:
     """Intersection over union of two boxes, 0 to 1."""
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
@@ -65,7 +65,7 @@ def turn_points(points: npt.ArrayLike, orientation: int, width: int, height: int
 def turn_landmarks(points: npt.ArrayLike, orientation: int, width: int, height: int) -> Points:
     """Landmarks of the stored pixel grid (width x height) after the EXIF turn.
 
-    They are counted as `warp` and the template count them, whole numbers at the centres of pixels: a mirror is
+    They are counted as `warp_image` and the template count them, whole numbers at the centres of pixels: a mirror is
     `width - 1 - x`. Of the five landmarks of a face a mirror makes the left ones the right ones.
     """
     if orientation == 1:
@@ -83,7 +83,7 @@ def turn_box(box: Box, orientation: int, width: int, height: int) -> Box:
     return Box(float(left), float(top), float(right), float(bottom))
 
 
-def template(height: int, width: int) -> Points:
+def scale_template(height: int, width: int) -> Points:
     """Where the five landmarks belong in a crop of that size.
 
     ArcFace's template for 112x112 and its multiples; multiples of 128 shift x by 8 per 128, as insightface's
@@ -99,7 +99,7 @@ def template(height: int, width: int) -> Points:
     raise ValueError(f"no template for {width}x{height}: a multiple of 112, a multiple of 128, or 96x112")
 
 
-def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
+def estimate_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> AffineMatrix:
     """The rotation, uniform scale and shift that best takes `source` points to `target` points; (2, 3).
 
     Least squares after Umeyama (1991), eq. 40 to 42, a reflection excluded. Raises ValueError if the points are not
@@ -125,8 +125,8 @@ def similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> Matrix:
     return matrix
 
 
-def warp(
-    pixels: Pixels, matrix: Matrix, height: int, width: int, *, interpolation: str = "auto", border: str = "black"
+def warp_image(
+    pixels: Pixels, matrix: AffineMatrix, height: int, width: int, *, interpolation: str = "auto", border: str = "black"
 ) -> Pixels:
     """The photo under a (2, 3) matrix; the defaults, linear and black, are insightface's `norm_crop`.
 
@@ -139,7 +139,7 @@ def warp(
         finer = min(shrinks, _FINEST)
         # the centre of output pixel i is (finer - 1) / 2 beyond finer * i
         fine = matrix * finer + np.array([[0, 0, (finer - 1) / 2]] * 2)
-        drawn = warp(pixels, fine, height * finer, width * finer, interpolation="linear", border=border)
+        drawn = warp_image(pixels, fine, height * finer, width * finer, interpolation="linear", border=border)
         return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     flags = {"cubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}.get(interpolation, cv2.INTER_LINEAR)
     mode = border_mode(border)
@@ -155,7 +155,7 @@ def border_mode(border: str) -> int:
     return {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}[border]
 
 
-def share_outside(matrix: Matrix, height: int, width: int, photo: tuple[int, int]) -> float:
+def outside_fraction(matrix: AffineMatrix, height: int, width: int, photo: tuple[int, int]) -> float:
     """The share of the warp's output pixels whose centre comes from outside a photo of that (height, width)."""
     inverse = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
     for columns, rows in (([0, width - 1], [0, height - 1]), (np.arange(width), np.arange(height))):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.imaging.codec import Pixels
-from dataprep.imaging.geometry import Matrix, Points
+from dataprep.imaging.geometry import AffineMatrix, Points
 
 # How far the tip of the nose stands out of the plane of eyes and mouth, over half the distance of the pupils. From the
 # generic head behind OpenCV's head pose examples (S. Mallick, 2016: tip of the nose (0, 0, 0), outer corners of the eyes
@@ -16,13 +16,13 @@ from dataprep.imaging.geometry import Matrix, Points
 _NOSE = 0.825
 
 
-def roll(points: npt.ArrayLike) -> float:
+def estimate_roll(points: npt.ArrayLike) -> float:
     """Degrees by which the line of the eyes is turned in the picture, clockwise positive."""
     (left_x, left_y), (right_x, right_y) = np.asarray(points, np.float64)[:2]
     return math.degrees(math.atan2(right_y - left_y, right_x - left_x))
 
 
-def yaw(points: npt.ArrayLike) -> float:
+def estimate_yaw(points: npt.ArrayLike) -> float:
     """Degrees by which a face is turned sideways, an estimate; positive if the nose points to the picture's right.
 
     The axis of the face goes from the middle of the eyes to the middle of the mouth. On a head turned by yaw the nose
@@ -41,13 +41,13 @@ def yaw(points: npt.ArrayLike) -> float:
     return math.degrees(math.atan2(float((nose - eyes) @ across), _NOSE * half))
 
 
-def residual(points: npt.ArrayLike, matrix: Matrix, target: Points) -> float:
+def alignment_error(points: npt.ArrayLike, matrix: AffineMatrix, target: Points) -> float:
     """Root mean square distance of the landmarks to the template after fitting, in pixels of the template."""
     fitted = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
     return float(np.sqrt(((fitted - target) ** 2).sum(axis=1).mean()))
 
 
-def sharpness(face: Pixels) -> float:
+def measure_sharpness(face: Pixels) -> float:
     """Variance of the Laplacian of the gray face (Pech-Pacheco et al. 2000); comparable between faces of one size."""
     import cv2
 

@@ -13,7 +13,7 @@ from dataprep.reasons import Reason
 _HTML = re.compile(
     rb"<\s*(!doctype\s+html|html|head|body|script|meta|title|div|p|br|a|h1|center|iframe)\b", re.IGNORECASE
 )
-SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp", ".bmp")  # tried for names without one
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp", ".bmp")  # tried for names without one
 _PHOTOS = frozenset({"jpeg", "png", "webp", "bmp", "gif"})
 # first bytes of what is something else for certain
 _SIGNATURES = (
@@ -51,7 +51,7 @@ _TEXT = frozenset({*range(0x20, 0x7F), *range(0x80, 0x100), 9, 10, 12, 13})
 _WORDS = frozenset({"html", "svg", "xml", "json", "text"})
 
 
-def identify(data: bytes) -> str:
+def identify_format(data: bytes) -> str:
     """The kind of content by its first bytes: a format's name, `html`, `xml`, `json`, `text`, `empty` or `unknown`."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -73,13 +73,13 @@ def identify(data: bytes) -> str:
     return _kind_of_text(data[:2048])
 
 
-def suspicion(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, str] | None:
+def reject_reason(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, str] | None:
     """Why these bytes cannot be a whole, still photo of at most `max_pixels`, or None if they may be one.
 
     Looks at signatures, headers and end markers only. `validate` decodes in full later; this keeps what is plainly no
     photo from being stored as one.
     """
-    kind = identify(data)
+    kind = identify_format(data)
     if kind == "empty":
         return Reason.EMPTY, f"{len(data)} bytes"
     if kind == "html":
@@ -92,10 +92,10 @@ def suspicion(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, st
         return Reason.NOT_AN_IMAGE, f"begins with {data[:8].hex()}"
     if kind not in _PHOTOS:
         return Reason.WRONG_TYPE, kind
-    return _doubt(outline(kind, data), len(data), max_pixels)
+    return _doubt(parse_structure(kind, data), len(data), max_pixels)
 
 
-def _doubt(seen: Outline, size: int, max_pixels: int | None) -> tuple[Reason, str] | None:
+def _doubt(seen: FileStructure, size: int, max_pixels: int | None) -> tuple[Reason, str] | None:
     if max_pixels is not None and seen.width * seen.height > max_pixels:
         return Reason.BOMB, f"{seen.width}x{seen.height}"
     if seen.frames > 1:
@@ -127,7 +127,7 @@ _MOST = 4096  # parts of a file that are walked; more are left to the decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
+class FileStructure:
     """What a file's structure says. Size in pixels as stored, 0 if unknown; `frames` counts no further than 2.
 
     `whole` is False only where the end is missing for certain; a damaged structure is left to the decoder to judge.
@@ -140,13 +140,13 @@ class Outline:
     whole: bool = True
 
 
-def outline(kind: str, data: bytes) -> Outline:
+def parse_structure(kind: str, data: bytes) -> FileStructure:
     """The outline of a `jpeg`, `png`, `gif`, `webp` or `bmp`; anything else is a whole one of unknown size."""
     walk = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp, "bmp": _bmp}.get(kind)
-    return walk(data) if walk else Outline(kind=kind)
+    return walk(data) if walk else FileStructure(kind=kind)
 
 
-def _jpeg(data: bytes) -> Outline:
+def _jpeg(data: bytes) -> FileStructure:
     """Segments up to the first scan; the end marker must follow it. One in an embedded thumbnail does not count."""
     at, width, height = 2, 0, 0
     for _ in range(_MOST):
@@ -154,7 +154,7 @@ def _jpeg(data: bytes) -> Outline:
             at += 1
             continue
         if at + 4 > len(data):
-            return Outline(kind="jpeg", width=width, height=height, whole=False)
+            return FileStructure(kind="jpeg", width=width, height=height, whole=False)
         if data[at] != 0xFF or data[at + 1] == 0:
             break
         marker = data[at + 1]
@@ -167,30 +167,30 @@ def _jpeg(data: bytes) -> Outline:
         if marker in _FRAME_HEADERS and not width:
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
         if marker == 0xDA:
-            return Outline(kind="jpeg", width=width, height=height, whole=data.find(b"\xff\xd9", at) >= 0)
+            return FileStructure(kind="jpeg", width=width, height=height, whole=data.find(b"\xff\xd9", at) >= 0)
         at += 2 + length
-    return Outline(kind="jpeg", width=width, height=height, whole=b"\xff\xd9" in data)
+    return FileStructure(kind="jpeg", width=width, height=height, whole=b"\xff\xd9" in data)
 
 
-def _png(data: bytes) -> Outline:
+def _png(data: bytes) -> FileStructure:
     """Chunks: acTL before the first IDAT makes an animation (APNG), IEND ends it."""
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     at, frames = 8, 1
     for _ in range(_MOST):
         kind = data[at + 4 : at + 8]
         if len(kind) < 4:
-            return Outline(kind="png", width=width, height=height, frames=frames, whole=False)
+            return FileStructure(kind="png", width=width, height=height, frames=frames, whole=False)
         if kind == b"acTL":
             frames = min(2, int.from_bytes(data[at + 8 : at + 12]))
         if kind == b"IEND":
             break
         at += 12 + int.from_bytes(data[at : at + 4])
     else:
-        return Outline(kind="png", width=width, height=height, frames=frames, whole=b"IEND" in data)
-    return Outline(kind="png", width=width, height=height, frames=max(1, frames))
+        return FileStructure(kind="png", width=width, height=height, frames=frames, whole=b"IEND" in data)
+    return FileStructure(kind="png", width=width, height=height, frames=max(1, frames))
 
 
-def _gif(data: bytes) -> Outline:
+def _gif(data: bytes) -> FileStructure:
     """Blocks up to the second image. A missing trailer alone is common and harmless."""
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     at = 13 + _palette(data, 10)
@@ -205,10 +205,10 @@ def _gif(data: bytes) -> Outline:
         elif block == b"\x21":
             at = _after_sub_blocks(data, at + 2)
         else:  # the trailer, nothing, or garbage after the last image
-            return Outline(kind="gif", width=width, height=height, whole=frames > 0 or bool(block))
+            return FileStructure(kind="gif", width=width, height=height, whole=frames > 0 or bool(block))
         if at > len(data):
-            return Outline(kind="gif", width=width, height=height, whole=False)
-    return Outline(kind="gif", width=width, height=height, frames=max(1, frames))
+            return FileStructure(kind="gif", width=width, height=height, whole=False)
+    return FileStructure(kind="gif", width=width, height=height, frames=max(1, frames))
 
 
 def _palette(data: bytes, flags_at: int) -> int:
@@ -227,7 +227,7 @@ def _after_sub_blocks(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _webp(data: bytes) -> Outline:
+def _webp(data: bytes) -> FileStructure:
     """RIFF chunks: the canvas from VP8X, VP8 or VP8L; ANMF is one frame of an animation."""
     width = height = frames = 0
     at = 12
@@ -251,10 +251,12 @@ def _webp(data: bytes) -> Outline:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         at += 8 + length + length % 2
     declared = int.from_bytes(data[4:8], "little") + 8
-    return Outline(kind="webp", width=width, height=height, frames=max(1, frames), whole=declared <= len(data) + 1)
+    return FileStructure(
+        kind="webp", width=width, height=height, frames=max(1, frames), whole=declared <= len(data) + 1
+    )
 
 
-def _bmp(data: bytes) -> Outline:
+def _bmp(data: bytes) -> FileStructure:
     """BITMAPINFOHEADER; its height is negative if rows run from the top. The older core header has 16-bit sizes."""
     if int.from_bytes(data[14:18], "little") == 12:
         width, height = int.from_bytes(data[18:20], "little"), int.from_bytes(data[20:22], "little")
@@ -262,4 +264,4 @@ def _bmp(data: bytes) -> Outline:
         width = abs(int.from_bytes(data[18:22], "little", signed=True))
         height = abs(int.from_bytes(data[22:26], "little", signed=True))
     declared = int.from_bytes(data[2:6], "little")
-    return Outline(kind="bmp", width=width, height=height, whole=declared <= len(data) + 1)
+    return FileStructure(kind="bmp", width=width, height=height, whole=declared <= len(data) + 1)

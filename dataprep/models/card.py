@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from dataprep import __version__
-from dataprep.models.model_files import Model
+from dataprep.models.model_files import FaceModel
 from dataprep.models.registry import find_network
 
-KEY = "dataprep"  # of the facts among an ONNX or safetensors file's metadata, as JSON
+METADATA_KEY = "dataprep"  # of the facts among an ONNX or safetensors file's metadata, as JSON
 
-UNKNOWN = "not stated"
+UNKNOWN_LICENCE = "not stated"
 _TOLD = ("pack_index_sha256", "identities", "images", "steps", "metrics", "source", "weights")
 
 
-def facts_of(model: Model, *, licence: str = UNKNOWN) -> dict[str, Any]:
-    """Plain values for JSON: what `described_model` needs beside the weights, and on whom it was trained. Nothing says where
+def collect_facts(model: FaceModel, *, licence: str = UNKNOWN_LICENCE) -> dict[str, Any]:
+    """Plain values for JSON: what `model_from_dict` needs beside the weights, and on whom it was trained. Nothing says where
     a file lay on this machine."""
     about = model.about
     pack = Path(str(about["pack"])) if about.get("pack") else None
@@ -29,18 +29,18 @@ def facts_of(model: Model, *, licence: str = UNKNOWN) -> dict[str, Any]:
         "network": model.network,
         "embedding": model.embedding,
         "head": model.head,
-        "input": asdict(model.input),
+        "input": asdict(model.preprocessing),
         "about": {**told, "template": _template(about, pack), **({"pack": names} if names else {})},
         "licence": licence,
         "dataprep": __version__,
     }
 
 
-def markdown(name: str, facts: Mapping[str, Any]) -> str:
+def format_card(name: str, facts: Mapping[str, Any]) -> str:
     """The card of the model in file `name`."""
     given, about = facts["input"], facts["about"]
     rows = {
-        "network": f"{facts['network']} ({find_network(facts['network']).source})",
+        "network": f"{facts['network']} ({find_network(facts['network']).citation})",
         "embedding": f"{facts['embedding']} numbers, to be compared by the cosine",
         "input": f"(n, 3, {given['height']}, {given['width']}) float32",
         "colour order": given["order"],
@@ -55,7 +55,7 @@ def markdown(name: str, facts: Mapping[str, Any]) -> str:
     }
     lines = [f"# {name}", "", "A face recogniser: aligned faces in, embeddings out.", "", "| | |", "|---|---|"]
     lines += [f"| {what} | {_cell(value)} |" for what, value in rows.items() if value]
-    lines += ["", f"The same facts are inside the file, as JSON under the key `{KEY}` of its metadata."]
+    lines += ["", f"The same facts are inside the file, as JSON under the key `{METADATA_KEY}` of its metadata."]
     return "\n".join(lines) + "\n"
 
 
@@ -66,13 +66,13 @@ def _template(about: Mapping[str, Any], pack: Path | None) -> str:
     try:
         points = json.loads((pack / "pack.json").read_bytes())["template"] if pack else None
     except (OSError, ValueError, KeyError, TypeError):
-        return UNKNOWN
-    return f"five points at {json.dumps(points)} (x, y) of the face" if points else UNKNOWN
+        return UNKNOWN_LICENCE
+    return f"five points at {json.dumps(points)} (x, y) of the face" if points else UNKNOWN_LICENCE
 
 
 def _trained(about: Mapping[str, Any]) -> str:
     if "images" not in about:
-        return UNKNOWN
+        return UNKNOWN_LICENCE
     return f"{about['images']} images of {about.get('identities', '?')} identities (pack {about.get('pack', '?')})"
 
 

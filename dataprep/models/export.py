@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from dataprep.errors import ModelError
-from dataprep.models.card import KEY, UNKNOWN, facts_of, markdown
-from dataprep.models.model_files import Model, described_model
+from dataprep.models.card import METADATA_KEY, UNKNOWN_LICENCE, collect_facts, format_card
+from dataprep.models.model_files import FaceModel, model_from_dict
 from dataprep.models.pretrained import load_pretrained
 from dataprep.storage import Folder
 
-FORMS = ("onnx", "safetensors")
-TOLERANCE = 1e-4  # between ONNX and torch, of the largest number in an embedding
+EXPORT_FORMATS = ("onnx", "safetensors")
+EXPORT_TOLERANCE = 1e-4  # between ONNX and torch, of the largest number in an embedding
 _OPSET = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
+class ExportResult:
     """`difference` is the largest between the file's embeddings and torch's, relative to the largest number in them."""
 
     path: Path
@@ -34,20 +34,20 @@ class Exported:
     difference: float
 
 
-def export_model(source: Path, target: Path, form: str, *, licence: str = UNKNOWN) -> Exported:
+def export_model(source: Path, target: Path, file_format: str, *, licence: str = UNKNOWN_LICENCE) -> ExportResult:
     """Write the model of `source` (any file that `load_pretrained` opens) to `target`, and its card beside it as .md.
 
     Neither appears unless the file gives torch's embeddings. Raises ModelError.
     """
-    if form not in FORMS:
-        raise ModelError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
-    if target.suffix != f".{form}":
-        raise ModelError(f"{target}: {form} files are named .{form}")
+    if file_format not in EXPORT_FORMATS:
+        raise ModelError(f"unknown form {file_format!r}: one of {', '.join(EXPORT_FORMATS)}")
+    if target.suffix != f".{file_format}":
+        raise ModelError(f"{target}: {file_format} files are named .{file_format}")
     if target.exists() and target.samefile(source):
         raise ModelError(f"{target} is the model itself: choose another name with --out")
     model = load_pretrained(source)
-    facts, batch = facts_of(model, licence=licence), _probe(model)
-    if form == "onnx":
+    facts, batch = collect_facts(model, licence=licence), _probe(model)
+    if file_format == "onnx":
         data = _onnx(model, facts)
         found = _run_onnx(data, batch)
     else:
@@ -55,34 +55,34 @@ def export_model(source: Path, target: Path, form: str, *, licence: str = UNKNOW
         found = _run_safetensors(data, facts, batch)
     expected = _run_torch(model, batch)
     difference = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
-    if not difference <= TOLERANCE:
+    if not difference <= EXPORT_TOLERANCE:
         raise ModelError(
-            f"{source}: as {form}, its embeddings are off by {difference:.1e} of their largest number, more than "
-            f"{TOLERANCE:.0e}; nothing is written"
+            f"{source}: as {file_format}, its embeddings are off by {difference:.1e} of their largest number, more than "
+            f"{EXPORT_TOLERANCE:.0e}; nothing is written"
         )
     folder = Folder(target.parent)
-    card = folder.put(f"{target.name}.md", markdown(target.name, facts).encode())
-    return Exported(path=folder.put(target.name, data), card=card, difference=difference)
+    card = folder.put(f"{target.name}.md", format_card(target.name, facts).encode())
+    return ExportResult(path=folder.put(target.name, data), card=card, difference=difference)
 
 
-def _probe(model: Model) -> torch.Tensor:
+def _probe(model: FaceModel) -> torch.Tensor:
     """Three noisy images; three, because a batch that was frozen to one would pass with one."""
-    shape = (3, model.input.height, model.input.width, 3)
-    return model.input.normalise(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    shape = (3, model.preprocessing.height, model.preprocessing.width, 3)
+    return model.preprocessing.normalise(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
-def _run_torch(model: Model, batch: torch.Tensor) -> Any:
+def _run_torch(model: FaceModel, batch: torch.Tensor) -> Any:
     with torch.inference_mode():
         return model.module(batch).numpy()
 
 
-def _onnx(model: Model, facts: dict[str, Any]) -> bytes:
+def _onnx(model: FaceModel, facts: dict[str, Any]) -> bytes:
     try:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter is built on it
     except ImportError as error:
         raise ModelError(f"ONNX needs {error.name}: pip install 'face-dataprep[onnx]'") from None
-    example = torch.zeros(2, 3, model.input.height, model.input.width)
+    example = torch.zeros(2, 3, model.preprocessing.height, model.preprocessing.width)
     batch = torch.export.Dim("batch", min=1, max=65536)
     try:
         # it prints its steps, and warns of its own dependencies
@@ -103,7 +103,7 @@ def _onnx(model: Model, facts: dict[str, Any]) -> bytes:
 
 
 def _add_facts(exported: Any, facts: dict[str, Any]) -> None:
-    for key, value in ((KEY, json.dumps(facts, sort_keys=True)), ("licence", facts["licence"])):
+    for key, value in ((METADATA_KEY, json.dumps(facts, sort_keys=True)), ("licence", facts["licence"])):
         entry = exported.metadata_props.add()
         entry.key, entry.value = key, value
 
@@ -120,16 +120,16 @@ def _run_onnx(data: bytes, batch: torch.Tensor) -> Any:
     return session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
 
 
-def _safetensors(model: Model, facts: dict[str, Any]) -> bytes:
+def _safetensors(model: FaceModel, facts: dict[str, Any]) -> bytes:
     try:
         from safetensors.torch import save
     except ImportError:
         raise ModelError("safetensors needs safetensors: pip install 'face-dataprep[onnx]'") from None
     weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
-    return bytes(save(weights, {"format": "pt", KEY: json.dumps(facts, sort_keys=True)}))
+    return bytes(save(weights, {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}))
 
 
 def _run_safetensors(data: bytes, facts: dict[str, Any], batch: torch.Tensor) -> Any:
     from safetensors.torch import load
 
-    return _run_torch(described_model({**facts, "weights": load(data)}), batch)
+    return _run_torch(model_from_dict({**facts, "weights": load(data)}), batch)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from dataprep.errors import ModelError
 
 
-class FullyConnected(nn.Module):
+class FullyConnectedHead(nn.Module):
     """Option E of ArcFace (Deng et al. 2019, section 3.2): BN, dropout, FC, BN. (n, c, h, w) to (n, embedding)."""
 
     def __init__(self, channels: int, height: int, width: int, embedding: int, *, dropout: float = 0.4) -> None:
@@ -28,7 +28,7 @@ class FullyConnected(nn.Module):
         return embedded
 
 
-class GlobalDepthwise(nn.Module):
+class GlobalDepthwiseHead(nn.Module):
     """GDC (Chen et al. 2018, section 3.2): a depthwise convolution over the whole map, BN, FC, BN."""
 
     def __init__(self, channels: int, height: int, width: int, embedding: int) -> None:
@@ -43,7 +43,7 @@ class GlobalDepthwise(nn.Module):
         return embedded
 
 
-class Pooled(nn.Module):
+class PooledHead(nn.Module):
     """The mean over the map, or what a transformer has pooled already, FC, BN."""
 
     def __init__(self, channels: int, embedding: int) -> None:
@@ -56,7 +56,7 @@ class Pooled(nn.Module):
         return embedded
 
 
-HEADS = ("e", "gdc", "pool")
+EMBEDDING_HEADS = ("e", "gdc", "pool")
 
 
 class Backbone(nn.Module):
@@ -80,15 +80,15 @@ class _Map(nn.Module):
         return self.backbone.map(x)
 
 
-def make_head(head: str, shape: tuple[int, ...], embedding: int) -> nn.Module:
-    """The head for maps of `shape` (channels, height, width), by its name in `HEADS`. Raises ModelError."""
+def make_embedding_head(head: str, shape: tuple[int, ...], embedding: int) -> nn.Module:
+    """The head for maps of `shape` (channels, height, width), by its name in `EMBEDDING_HEADS`. Raises ModelError."""
     if head == "pool":
-        return Pooled(shape[0], embedding)
-    if head not in HEADS:
-        raise ModelError(f"unknown embedding head {head!r}; there are: {', '.join(HEADS)}")
+        return PooledHead(shape[0], embedding)
+    if head not in EMBEDDING_HEADS:
+        raise ModelError(f"unknown embedding head {head!r}; there are: {', '.join(EMBEDDING_HEADS)}")
     if len(shape) != 3:
         raise ModelError(f"the embedding head {head!r} needs a feature map, and this network makes none: take 'pool'")
-    return FullyConnected(*shape, embedding) if head == "e" else GlobalDepthwise(*shape, embedding)
+    return FullyConnectedHead(*shape, embedding) if head == "e" else GlobalDepthwiseHead(*shape, embedding)
 
 
 def output_shape(body: nn.Module, size: tuple[int, int]) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ def output_shape(body: nn.Module, size: tuple[int, int]) -> tuple[int, ...]:
     state = {name: tensor.detach().to("meta") for name, tensor in named}
     training = body.training
     try:
-        with torch.no_grad(), ShapesOnly():
+        with torch.no_grad(), ShapeTracer():
             image = torch.empty(1, 3, *size, device="meta")
             made: Tensor = torch.func.functional_call(body.eval(), state, (image,))
     except RuntimeError as error:
@@ -109,7 +109,7 @@ def output_shape(body: nn.Module, size: tuple[int, int]) -> tuple[int, ...]:
     return tuple(made.shape[1:])
 
 
-class ShapesOnly(TorchFunctionMode):
+class ShapeTracer(TorchFunctionMode):
     """Works out shapes on the meta device, and leaves out what changes none. `convolve` has torch do the convolutions, for
     those who count them; it imports half of its compiler for that, two seconds of work."""
 

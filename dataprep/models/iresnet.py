@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dataprep.models.heads import Backbone, make_head
+from dataprep.models.heads import Backbone, make_embedding_head
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 _WIDTHS = (64, 128, 256, 512)
@@ -43,7 +43,7 @@ class IResNet(Backbone):
             self.add_module(f"layer{stage}", nn.Sequential(*layer))
             channels = width
         shape = self.map_shape(size)
-        self.head = None if head is None else make_head(head, shape, embedding)
+        self.head = None if head is None else make_embedding_head(head, shape, embedding)
         if head is None:
             self.bn2 = nn.BatchNorm2d(channels)
             self.fc = nn.Linear(math.prod(shape), embedding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dataprep.models.heads import Backbone, make_head, output_shape
+from dataprep.models.heads import Backbone, make_embedding_head, output_shape
 
 # (expansion, channels, repeats, stride of the first), table 1 of the paper
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -26,7 +26,7 @@ class MobileFaceNet(nn.Module):
         layers.append(_conv(channels, 512, 1))
         self.features = nn.Sequential(*layers)
         shape = output_shape(self.features, size)
-        self.head = None if head is None else make_head(head, shape, embedding)
+        self.head = None if head is None else make_embedding_head(head, shape, embedding)
         if head is None:
             _, height, width = shape
             self.features.append(_conv(512, 512, (height, width), groups=512, activation=False))
@@ -183,7 +183,7 @@ class WideMobileFaceNet(Backbone):
         )
         self.conv_sep = _conv_bn(wide, 512, 1)
         shape = self.map_shape(size)
-        self.features = _gdc(shape, embedding) if head is None else make_head(head, shape, embedding)
+        self.features = _gdc(shape, embedding) if head is None else make_embedding_head(head, shape, embedding)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

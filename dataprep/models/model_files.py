@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError
-from dataprep.models.preprocessing import Input
-from dataprep.models.registry import build
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.models.registry import create_model
 from dataprep.storage import Folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class FaceModel:
     """A network in evaluation mode, with what its file says of it. `head` is None for that of the network's authors."""
 
     module: nn.Module
-    input: Input
+    preprocessing: Preprocessing
     network: str
     embedding: int
     about: Mapping[str, Any]
@@ -34,7 +34,7 @@ def save_model(
     *,
     network: str,
     embedding: int,
-    input: Input,
+    preprocessing: Preprocessing,
     about: Mapping[str, Any],
     head: str | None = None,
 ) -> None:
@@ -42,7 +42,7 @@ def save_model(
     content = {
         "network": network,
         "embedding": embedding,
-        "input": asdict(input),
+        "input": asdict(preprocessing),
         "about": dict(about),
         "weights": {name: tensor.cpu() for name, tensor in module.state_dict().items()},
     }
@@ -52,10 +52,10 @@ def save_model(
         torch.save(content, stream)
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path) -> FaceModel:
     """Open a model's file; no code in it is run. Raises ModelError."""
     try:
-        return described_model(torch.load(path, map_location="cpu", weights_only=True))
+        return model_from_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model; `dataprep train` makes one") from None
     except ModelError as error:
@@ -65,15 +65,15 @@ def load_model(path: Path) -> Model:
         raise ModelError(f"{path}: not a model of dataprep ({type(error).__name__}: {words})") from None
 
 
-def described_model(content: Mapping[str, Any]) -> Model:
+def model_from_dict(content: Mapping[str, Any]) -> FaceModel:
     """The model of what `save_model` wrote."""
-    input = Input.from_mapping(content["input"])
+    input = Preprocessing.from_mapping(content["input"])
     network, embedding, head = content["network"], content["embedding"], content.get("head")
-    module = build(network, embedding, input_size=(input.height, input.width), head=head)
+    module = create_model(network, embedding, input_size=(input.height, input.width), head=head)
     module.load_state_dict(content["weights"])
-    return Model(
+    return FaceModel(
         module=module.eval(),
-        input=input,
+        preprocessing=input,
         network=network,
         embedding=embedding,
         about=dict(content["about"]),
@@ -81,9 +81,9 @@ def described_model(content: Mapping[str, Any]) -> Model:
     )
 
 
-def untrained(model: Model, *, seed: int = 0) -> Model:
+def reinitialise(model: FaceModel, *, seed: int = 0) -> FaceModel:
     """The same network with fresh weights: what the architecture alone can tell."""
     torch.manual_seed(seed)
-    size = (model.input.height, model.input.width)
-    module = build(model.network, model.embedding, input_size=size, head=model.head)
+    size = (model.preprocessing.height, model.preprocessing.width)
+    module = create_model(model.network, model.embedding, input_size=size, head=model.head)
     return replace(model, module=module.eval(), about={})

@@ -15,7 +15,7 @@ from dataprep.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class Preprocessing:
     """What a network expects: (n, 3, height, width), channels in `order`, `(value - mean) / std` of 0..255.
 
     `mean` and `std` are by channel in `order`.
@@ -28,7 +28,7 @@ class Input:
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
 
     @classmethod
-    def from_mapping(cls, described: Mapping[str, Any]) -> Input:
+    def from_mapping(cls, described: Mapping[str, Any]) -> Preprocessing:
         """From what `dataclasses.asdict` made of one, lists for tuples. Raises ModelError."""
         try:
             means, stds = (tuple(float(value) for value in described[name]) for name in ("mean", "std"))

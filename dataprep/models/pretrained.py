@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import ModelError, RecordError
-from dataprep.models.card import KEY
-from dataprep.models.model_files import Model, described_model
-from dataprep.models.preprocessing import Input
-from dataprep.models.registry import NETWORKS, build, outline
-from dataprep.models.state_dicts import State, find_dialect
-from dataprep.safe_pickle import Array, load_plain
+from dataprep.models.card import METADATA_KEY
+from dataprep.models.model_files import FaceModel, model_from_dict
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.models.registry import NETWORKS, create_meta_model, create_model
+from dataprep.models.state_dicts import StateDict, find_state_dict_format
+from dataprep.safe_pickle import PickledArray, load_plain
 
 # where checkpoints keep the network: ours, arcface_torch's, Face_Pytorch's, VGGFace2-pytorch's, and what others do
 _INSIDE = ("weights", "backbone", "state_dict_backbone", "net_state_dict", "model_state_dict", "state_dict", "model")
@@ -34,11 +34,11 @@ _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch.save b
 _UNCOUNTED = "num_batches_tracked"  # files of before PyTorch 0.4.1 and of numpy have none, and no inference needs it
 
 
-def load_pretrained(path: Path, *, network: str | None = None, input: Input | None = None) -> Model:
+def load_pretrained(path: Path, *, network: str | None = None, preprocessing: Preprocessing | None = None) -> FaceModel:
     """The model in a file of weights. `network` and `input` say what a file leaves open: which of two networks of the same
     shapes it is, and its colour order and normalisation. Raises ModelError."""
     try:
-        model = _model(_read(path), network, input)
+        model = _model(_read_weights(path), network, preprocessing)
     except (ModelError, RecordError) as error:
         raise ModelError(f"{path}: {error}") from None
     if network is not None and model.network != network:
@@ -46,15 +46,15 @@ def load_pretrained(path: Path, *, network: str | None = None, input: Input | No
     return replace(model, about={"weights": path.name, **model.about})
 
 
-def _model(content: Any, network: str | None, input: Input | None) -> Model:
+def _model(content: Any, network: str | None, preprocessing: Preprocessing | None) -> FaceModel:
     described = _described(content)
     if described is None:
-        return _foreign(_unwrapped(_state(content)), network, input)
-    if input is not None:
+        return _foreign(_unwrapped(_state(content)), network, preprocessing)
+    if preprocessing is not None:
         raise ModelError("it says itself what its input looks like; --mean, --std and --order are for others' files")
     _check_finite(described["weights"])
     try:
-        return described_model(described)
+        return model_from_dict(described)
     except (KeyError, TypeError, RuntimeError) as error:
         words = " ".join(str(error).split())[:300]
         raise ModelError(f"it is damaged, or of another version of dataprep ({words})") from None
@@ -73,42 +73,42 @@ def _described(content: Any) -> dict[str, Any] | None:
         return {
             "network": identity["params"]["network"],
             "embedding": identity["params"]["embedding"],
-            "input": asdict(Input(height=height, width=width)),
+            "input": asdict(Preprocessing(height=height, width=width)),
             "about": {},
             "weights": content["backbone"],
         }
     return None
 
 
-def _foreign(state: State, network: str | None, input: Input | None) -> Model:
+def _foreign(state: StateDict, network: str | None, preprocessing: Preprocessing | None) -> FaceModel:
     """The model of a state dict, by the names and shapes in it."""
     _check_finite(state)
-    dialect = find_dialect(state)
+    dialect = find_state_dict_format(state)
     if dialect is None:
         few = ", ".join(list(state)[:3])
         raise ModelError(
             f"its parameters ({few}, ...) have the names of no network that we have; `dataprep train --list-networks` "
             "shows those"
         )
-    state = dialect.ours(state)
+    state = dialect.convert(state)
     names = (network,) if network in dialect.networks else dialect.networks
-    name, embedding, size = _fit(state, names, dialect.source)
-    module = build(name, embedding, input_size=size)
+    name, embedding, size = _fit(state, names, dialect.citation)
+    module = create_model(name, embedding, input_size=size)
     module.load_state_dict({**module.state_dict(), **state})
-    expected = replace(input or dialect.input, height=size[0], width=size[1])
-    about = {"source": dialect.source}
-    return Model(module=module.eval(), input=expected, network=name, embedding=embedding, about=about)
+    expected = replace(preprocessing or dialect.preprocessing, height=size[0], width=size[1])
+    about = {"source": dialect.citation}
+    return FaceModel(module=module.eval(), preprocessing=expected, network=name, embedding=embedding, about=about)
 
 
-def _fit(state: State, names: Sequence[str], source: str) -> tuple[str, int, tuple[int, int]]:
+def _fit(state: StateDict, names: Sequence[str], source: str) -> tuple[str, int, tuple[int, int]]:
     """(network, embedding, (height, width)) whose parameters are those of `state`. Raises ModelError, naming the nearest."""
     found = _shapes(state)
     nearest: tuple[int, str, dict[str, tuple[int, ...]]] | None = None
     for name in names:
         entry = NETWORKS[name]
-        embedding = found[entry.last][0] if found.get(entry.last) else entry.embedding
-        for size in dict.fromkeys([(entry.input.height, entry.input.width), *_SIZES]):
-            expected = _shapes(outline(name, embedding, input_size=size).state_dict())
+        embedding = found[entry.embedding_parameter][0] if found.get(entry.embedding_parameter) else entry.embedding
+        for size in dict.fromkeys([(entry.preprocessing.height, entry.preprocessing.width), *_SIZES]):
+            expected = _shapes(create_meta_model(name, embedding, input_size=size).state_dict())
             if expected == found:
                 return name, embedding, size
             apart = len(expected.items() ^ found.items())
@@ -145,7 +145,7 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
             raise ModelError(f"{name} holds numbers that are not finite: the training that wrote it had diverged")
 
 
-def _state(content: Any) -> State:
+def _state(content: Any) -> StateDict:
     """The state dict in a file, bare or within a checkpoint. Raises ModelError."""
     if isinstance(content, Mapping):
         inner = next((content[key] for key in _INSIDE if isinstance(content.get(key), Mapping)), content)
@@ -155,7 +155,7 @@ def _state(content: Any) -> State:
     raise ModelError("it holds no state dict (parameters by name), bare or in a checkpoint")
 
 
-def _unwrapped(state: State) -> State:
+def _unwrapped(state: StateDict) -> StateDict:
     """Without the prefixes that modules around a network leave."""
     for prefix in _WRAPPERS:
         if state and all(name.startswith(prefix) for name in state):
@@ -163,7 +163,7 @@ def _unwrapped(state: State) -> State:
     return state
 
 
-def _read(path: Path) -> Any:
+def _read_weights(path: Path) -> Any:
     """What the file holds, tensors on the CPU. Raises ModelError and RecordError."""
     try:
         with open(path, "rb") as stream:
@@ -209,7 +209,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as opened:
             said = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return {**json.loads(said[KEY]), "weights": weights} if KEY in said else weights
+        return {**json.loads(said[METADATA_KEY]), "weights": weights} if METADATA_KEY in said else weights
     except (SafetensorError, ValueError) as error:
         raise ModelError(f"not a readable safetensors file ({error})") from None
 
@@ -219,7 +219,7 @@ def _text(name: Any) -> str:
 
 
 def _tensor(value: Any) -> Any:
-    if not isinstance(value, Array):
+    if not isinstance(value, PickledArray):
         return value
     array = value.array()
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))  # a copy: what is read is read-only

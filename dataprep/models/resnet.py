@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dataprep.models.heads import Backbone, make_head
+from dataprep.models.heads import Backbone, make_embedding_head
 
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, stride
 
@@ -38,7 +38,7 @@ class ResNet50(Backbone):
             layer += [_Bottleneck(4 * width, width, 1, caffe, squeeze) for _ in range(count - 1)]
             self.add_module(f"layer{stage}", nn.Sequential(*layer))
             channels = 4 * width
-        self.head = None if head is None else make_head(head, self.map_shape(size), embedding)
+        self.head = None if head is None else make_embedding_head(head, self.map_shape(size), embedding)
         self.feat_extract = None
         if head is None and embedding != channels:
             self.feat_extract = nn.Conv2d(channels, embedding, 1, bias=False)

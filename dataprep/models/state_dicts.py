@@ -12,29 +12,31 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dataprep.models.preprocessing import Input
+from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.registry import NETWORKS, VGGFACE2
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class StateDictFormat:
     """Recognised by all of `marks`; `ours` renames. `networks` are those that it has."""
 
-    source: str
-    marks: tuple[str, ...]
+    citation: str
+    required_keys: tuple[str, ...]
     networks: tuple[str, ...]
-    input: Input
-    ours: Callable[[State], State] = lambda state: state
+    preprocessing: Preprocessing
+    convert: Callable[[StateDict], StateDict] = lambda state: state
 
 
-def find_dialect(state: Mapping[str, Tensor]) -> Dialect | None:
+def find_state_dict_format(state: Mapping[str, Tensor]) -> StateDictFormat | None:
     """The dialect of a state dict, if it is one that we know."""
-    return next((dialect for dialect in DIALECTS if all(mark in state for mark in dialect.marks)), None)
+    return next(
+        (dialect for dialect in STATE_DICT_FORMATS if all(mark in state for mark in dialect.required_keys)), None
+    )
 
 
-def _face_pytorch_ir(state: State) -> State:
+def _face_pytorch_ir(state: StateDict) -> StateDict:
     """Face_Pytorch's CBAMResNet: input_layer.N, layer1.0.res_layer.N, layer1.0.shortcut_layer.N, output_layer.N."""
     residual = {"0": "bn1", "1": "conv1", "2": "bn2", "3": "prelu", "4": "conv2", "5": "bn3", "6": "se"}
     ends = {"input_layer.0": "conv1", "input_layer.1": "bn1", "input_layer.2": "prelu",
@@ -48,7 +50,7 @@ def _face_pytorch_ir(state: State) -> State:
     return {name(theirs): tensor for theirs, tensor in state.items()}
 
 
-def _face_pytorch_mobile(state: State) -> State:
+def _face_pytorch_mobile(state: StateDict) -> StateDict:
     """Face_Pytorch's MobileFaceNet: blocks.N.conv.0 to 7 for the three convolutions with their norms and activations."""
     parts = {"conv": "0", "bn": "1", "prelu": "2"}
     ends = {"conv1": "features.0", "dw_conv1": "features.1", "conv2": "features.17", "linear7": "features.18"}
@@ -69,12 +71,12 @@ def _face_pytorch_mobile(state: State) -> State:
     return named
 
 
-def _vggface2(state: State) -> State:
+def _vggface2(state: StateDict) -> StateDict:
     """cydonia999's conversion has our names, and a classifier that an embedding does without."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
-def _vggface2_caffe(state: State) -> State:
+def _vggface2_caffe(state: StateDict) -> StateDict:
     """Oxford's own conversion keeps Caffe's names: conv2_1_1x1_reduce, conv2_1_1x1_reduce_bn, ..."""
     parts = {"1x1_reduce": "conv1", "3x3": "conv2", "1x1_increase": "conv3", "1x1_down": "conv4", "1x1_up": "conv5",
              "1x1_proj": "downsample.0", "1x1_reduce_bn": "bn1", "3x3_bn": "bn2", "1x1_increase_bn": "bn3",
@@ -95,38 +97,40 @@ _IR = tuple(name for name in NETWORKS if name.startswith("ir"))
 _SE_IR = tuple(name for name in NETWORKS if name.startswith("se-ir"))
 _VGGFACE2 = ("vggface2-resnet50", "vggface2-senet50")
 # its loaders read with cv2.imread and never turn the channels
-_BGR = Input(order="BGR")
+_BGR = Preprocessing(order="BGR")
 
-DIALECTS = (
-    Dialect(
-        source="insightface's arcface_torch", marks=("layer1.0.prelu.weight",), networks=_IR + _SE_IR, input=Input()
+STATE_DICT_FORMATS = (
+    StateDictFormat(
+        citation="insightface's arcface_torch", required_keys=("layer1.0.prelu.weight",), networks=_IR + _SE_IR,
+        preprocessing=Preprocessing()
     ),
-    Dialect(
-        source="insightface's arcface_torch", marks=("conv_sep.layers.0.weight",), input=Input(),
+    StateDictFormat(
+        citation="insightface's arcface_torch", required_keys=("conv_sep.layers.0.weight",), preprocessing=Preprocessing(),
         networks=("mobilefacenet-0.45", "mobilefacenet-large"),
     ),
-    Dialect(
-        source="Face_Pytorch", marks=("layer1.0.res_layer.0.weight",), networks=_IR + _SE_IR, input=_BGR,
-        ours=_face_pytorch_ir,
+    StateDictFormat(
+        citation="Face_Pytorch", required_keys=("layer1.0.res_layer.0.weight",), networks=_IR + _SE_IR, preprocessing=_BGR,
+        convert=_face_pytorch_ir,
     ),
-    Dialect(
-        source="Face_Pytorch", marks=("dw_conv1.conv.weight", "linear7.conv.weight"), networks=("mobilefacenet",),
-        input=_BGR, ours=_face_pytorch_mobile,
+    StateDictFormat(
+        citation="Face_Pytorch", required_keys=("dw_conv1.conv.weight", "linear7.conv.weight"), networks=("mobilefacenet",),
+        preprocessing=_BGR, convert=_face_pytorch_mobile,
     ),
-    Dialect(
-        source="foamliu/MobileFaceNet", marks=("dw_conv.depthwise.weight", "gdconv.depthwise.weight"),
-        networks=("mobilefacenet-foamliu",), input=NETWORKS["mobilefacenet-foamliu"].input,
+    StateDictFormat(
+        citation="foamliu/MobileFaceNet", required_keys=("dw_conv.depthwise.weight", "gdconv.depthwise.weight"),
+        networks=("mobilefacenet-foamliu",), preprocessing=NETWORKS["mobilefacenet-foamliu"].preprocessing,
     ),
-    Dialect(
-        source="VGGFace2", marks=("conv1_7x7_s2.weight",), networks=_VGGFACE2, ours=_vggface2_caffe,
+    StateDictFormat(
+        citation="VGGFace2", required_keys=("conv1_7x7_s2.weight",), networks=_VGGFACE2, convert=_vggface2_caffe,
         # Oxford's pytorch_feature_extractor.py reads RGB, and turns the means
-        input=replace(VGGFACE2, order="RGB", mean=VGGFACE2.mean[::-1]),
+        preprocessing=replace(VGGFACE2, order="RGB", mean=VGGFACE2.mean[::-1]),
     ),
-    Dialect(
-        source="VGGFace2-pytorch", marks=("layer1.0.conv3.weight", "layer1.0.downsample.0.weight"),
-        networks=(*_VGGFACE2, "resnet50"), input=VGGFACE2, ours=_vggface2,
+    StateDictFormat(
+        citation="VGGFace2-pytorch", required_keys=("layer1.0.conv3.weight", "layer1.0.downsample.0.weight"),
+        networks=(*_VGGFACE2, "resnet50"), preprocessing=VGGFACE2, convert=_vggface2,
     ),
-    Dialect(
-        source="dataprep", marks=("features.0.0.weight", "project.weight"), networks=("mobilefacenet",), input=Input()
+    StateDictFormat(
+        citation="dataprep", required_keys=("features.0.0.weight", "project.weight"), networks=("mobilefacenet",),
+        preprocessing=Preprocessing()
     ),
 )  # fmt: skip

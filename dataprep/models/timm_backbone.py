@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError
-from dataprep.models.heads import make_head, output_shape
+from dataprep.models.heads import make_embedding_head, output_shape
 
-PREFIX = "timm:"
+TIMM_PREFIX = "timm:"
 
 
-class ZooNetwork(nn.Module):
+class TimmBackbone(nn.Module):
     """(n, 3, h, w) to (n, embedding). By default convolutional networks end in option E on their last map, and the others,
     transformers, in an FC and BN on what they have pooled ("pool")."""
 
@@ -23,7 +23,7 @@ class ZooNetwork(nn.Module):
         model = _create(name, size)
         maps = len(output_shape(_Map(model), size)) == 3 and getattr(model, "output_fmt", "NCHW") == "NCHW"
         self.body = _Map(model) if maps else model
-        self.head = make_head(head or ("e" if maps else "pool"), output_shape(self.body, size), embedding)
+        self.head = make_embedding_head(head or ("e" if maps else "pool"), output_shape(self.body, size), embedding)
 
     def forward(self, x: Tensor) -> Tensor:
         embedded: Tensor = self.head(self.body(x))
@@ -45,7 +45,7 @@ def _create(name: str, size: tuple[int, int]) -> Any:
         import timm
     except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
         raise ModelError(
-            f"{PREFIX}{name} needs timm: pip install 'face-dataprep[zoo]' ({str(error).splitlines()[0]})"
+            f"{TIMM_PREFIX}{name} needs timm: pip install 'face-dataprep[zoo]' ({str(error).splitlines()[0]})"
         ) from None
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:5]
@@ -57,4 +57,4 @@ def _create(name: str, size: tuple[int, int]) -> Any:
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **given)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise ModelError(f"{PREFIX}{name} cannot be built for {size[1]}x{size[0]}: {error}") from None
+        raise ModelError(f"{TIMM_PREFIX}{name} cannot be built for {size[1]}x{size[0]}: {error}") from None

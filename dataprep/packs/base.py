@@ -25,7 +25,7 @@ MAX_LABEL = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Face:
+class FaceRecord:
     """One aligned face: `name` is its path in lists, `identity` the person's name, `image` the file's bytes.
 
     `key` is the record's key if the face comes from a flat .rec, so that another flat .rec can keep it.
@@ -39,21 +39,21 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class PackFormat:
     """How a pack is laid out. `style` applies to .rec only. `max_part` limits the size of a part in bytes (None: one
     part); a record that must be split may exceed it slightly."""
 
-    format: str = "rec"
-    style: str = "insightface"
+    container: str = "rec"
+    record_layout: str = "insightface"
     max_part: int | None = None
 
     @property
     def layout(self) -> str:
-        return self.style if self.format == "rec" else self.format
+        return self.record_layout if self.container == "rec" else self.container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WriteResult:
     """What a writer produced: counts by kind, and the sha256 of each file."""
 
     counts: dict[str, int]
@@ -74,14 +74,14 @@ class PackReader(Protocol):
         """The label of every face, in order."""
         ...
 
-    def face(self, position: int) -> Face: ...
+    def face(self, position: int) -> FaceRecord: ...
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The contents of pack.json; empty for packs without one."""
         ...
 
 
-def tidied(path: str) -> str:
+def safe_path(path: str) -> str:
     """A listed path that cannot leave its folder; components that no file system accepts become their hash."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(part if is_safe(part) else f"unsafe-{_digest(part)}" for part in parts)
@@ -91,14 +91,14 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-class Tally:
+class LabelCounter:
     """Counts faces by label as they pass and checks the labels. Call `finish` after the last face."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
         self._counts: dict[int, int] = {}
 
-    def grouped(self, faces: Iterable[Face]) -> Iterator[Face]:
+    def check_grouped(self, faces: Iterable[FaceRecord]) -> Iterator[FaceRecord]:
         """Pass faces through. RecordError unless labels count up from 0 without gaps and equal labels are adjacent."""
         for face in faces:
             seen = len(self._counts)
@@ -109,7 +109,7 @@ class Tally:
             self._count(face)
             yield face
 
-    def any_order(self, faces: Iterable[Face]) -> Iterator[Face]:
+    def check_any_order(self, faces: Iterable[FaceRecord]) -> Iterator[FaceRecord]:
         """Pass faces through; only `finish` checks for gaps."""
         for face in faces:
             if face.label < 0:
@@ -117,7 +117,7 @@ class Tally:
             self._count(face)
             yield face
 
-    def finish(self, folder: Path, *, height: int, width: int) -> dict[str, int]:
+    def write_sidecars(self, folder: Path, *, height: int, width: int) -> dict[str, int]:
         """Write property and labels.tsv; return the counts. RecordError if a label below the last has no face."""
         classes = max(self._counts, default=-1) + 1
         if len(self._counts) != classes:
@@ -128,7 +128,7 @@ class Tally:
         (folder / "labels.tsv").write_text("".join(lines), "utf-8")
         return {"images": sum(self._counts.values()), "identities": classes}
 
-    def _count(self, face: Face) -> None:
+    def _count(self, face: FaceRecord) -> None:
         if face.label >= MAX_LABEL:
             raise RecordError(f"label {face.label}: a .rec stores labels as float32, exact only below {MAX_LABEL}")
         for name in (face.identity, face.name):
@@ -140,7 +140,7 @@ class Tally:
         self._counts[face.label] = self._counts.get(face.label, 0) + 1
 
 
-class Property(NamedTuple):
+class PackProperty(NamedTuple):
     """The contents of the file `property`; all None if there is no such file."""
 
     num_classes: int | None = None
@@ -148,25 +148,25 @@ class Property(NamedTuple):
     width: int | None = None
 
 
-def missing_labels(labels: npt.NDArray[np.int64], classes: int, shown: int = 5) -> tuple[int, list[int]]:
+def find_missing_labels(labels: npt.NDArray[np.int64], classes: int, shown: int = 5) -> tuple[int, list[int]]:
     """How many labels in 0..classes-1 are missing, and the first few. Allocates nothing of untrusted size `classes`."""
     present = np.unique(labels[(labels >= 0) & (labels < classes)])
     first = np.setdiff1d(np.arange(min(classes, len(present) + shown)), present)[:shown]
     return classes - len(present), first.tolist()
 
 
-def read_property(folder: Path) -> Property:
+def read_property(folder: Path) -> PackProperty:
     """The first line of `property`, if the file exists. Extra lines (rec2shufrec adds some) are ignored."""
     path = folder / "property"
     try:
         classes, height, width = (int(field) for field in path.read_text("ascii").splitlines()[0].split(","))
     except FileNotFoundError:
-        return Property()
+        return PackProperty()
     except (OSError, ValueError, IndexError):
         raise RecordError(f"{path}: expected one line `num_classes,height,width`") from None
     if min(classes, height, width) < 0:
         raise RecordError(f"{path}: expected one line `num_classes,height,width` without negative numbers")
-    return Property(classes, height, width)
+    return PackProperty(classes, height, width)
 
 
 def read_identities(folder: Path) -> list[str] | None:
@@ -185,11 +185,11 @@ def read_identities(folder: Path) -> list[str] | None:
             raise RecordError(
                 f"{path}, line {number + 1}: expected `{number} TAB identity TAB count`, found {line[:60]!r}"
             )
-        names.append(tidied(fields[1]) or f"{number:06d}")
+        names.append(safe_path(fields[1]) or f"{number:06d}")
     return names
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_pack_json(folder: Path) -> dict[str, Any]:
     """pack.json, or an empty dictionary if there is none."""
     path = folder / "pack.json"
     try:
@@ -203,14 +203,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_manifest(
-    folder: Path, written: Written, *, form: Form, height: int, width: int, about: Mapping[str, Any]
+def write_pack_json(
+    folder: Path, written: WriteResult, *, pack_format: PackFormat, height: int, width: int, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write pack.json. `about` adds facts beyond the files: template, recipe, sources, licence."""
     manifest = {
         "made_by": f"dataprep {__version__}",
-        "format": form.format,
-        "layout": form.layout,
+        "format": pack_format.container,
+        "layout": pack_format.layout,
         "counts": written.counts,
         "colour_order": "the images are ordinary files; decoded by this project as RGB",
         "height": height,

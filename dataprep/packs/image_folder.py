@@ -17,35 +17,43 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError
 from dataprep.names import is_safe
-from dataprep.packs.base import Face, Tally, Written, read_identities, read_manifest, read_property, tidied
+from dataprep.packs.base import (
+    FaceRecord,
+    LabelCounter,
+    WriteResult,
+    read_identities,
+    read_pack_json,
+    read_property,
+    safe_path,
+)
 from dataprep.storage import file_sha256
-from dataprep.tar import extension
+from dataprep.tar import image_extension
 
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def write_folder(
-    folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None
-) -> Written:
+    folder: Path, faces: Iterable[FaceRecord], *, height: int, width: int, max_part: int | None = None
+) -> WriteResult:
     """Write identity/name.ext for every face, faces.tsv, property and labels.tsv into `folder`.
 
     A name already in use gets a number. A name without a suffix gets that of its content. `max_part` is ignored.
     """
     del max_part
-    tally, names = Tally(), _Names()
+    tally, names = LabelCounter(), _Names()
     with open(folder / "faces.tsv", "w", encoding="utf-8") as listed:
-        for face in tally.any_order(faces):
+        for face in tally.check_any_order(faces):
             name = names.free(_file_name(face))
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(face.image)
             listed.write(f"{name}\t{face.label}\t{hashlib.sha256(face.image).hexdigest()}\n")
-    counts = tally.finish(folder, height=height, width=width)
-    return Written(counts=counts, files={"faces.tsv": file_sha256(folder / "faces.tsv")})
+    counts = tally.write_sidecars(folder, height=height, width=width)
+    return WriteResult(counts=counts, files={"faces.tsv": file_sha256(folder / "faces.tsv")})
 
 
-def _file_name(face: Face) -> str:
-    name = tidied(face.name) or "face"
-    return name if Path(name).suffix.lower() in _IMAGES else f"{name}.{extension(face.image)}"
+def _file_name(face: FaceRecord) -> str:
+    name = safe_path(face.name) or "face"
+    return name if Path(name).suffix.lower() in _IMAGES else f"{name}.{image_extension(face.image)}"
 
 
 class _Names:
@@ -72,7 +80,7 @@ class FolderPack:
         self.path = path
         _, self.height, self.width = read_property(path)
         listed = path / "faces.tsv"
-        self._faces = _listed(listed) if listed.is_file() else _found(path)
+        self._faces = _read_faces_tsv(listed) if listed.is_file() else _scan_folder(path)
         self._identities = read_identities(path) or []
 
     def __len__(self) -> int:
@@ -81,7 +89,7 @@ class FolderPack:
     def labels(self) -> npt.NDArray[np.int64]:
         return np.array([label for _, label, _ in self._faces], np.int64)
 
-    def face(self, position: int) -> Face:
+    def face(self, position: int) -> FaceRecord:
         """The face at `position`, checked against its hash in faces.tsv if there is one. Raises RecordError."""
         name, label, sha256 = self._faces[position]
         try:
@@ -93,13 +101,13 @@ class FolderPack:
         if sha256 and hashlib.sha256(image).hexdigest() != sha256:
             raise RecordError(f"{self.path / name}: its sha256 differs from the one in faces.tsv")
         identity = self._identities[label] if label < len(self._identities) else name.partition("/")[0]
-        return Face(name=name, label=label, identity=identity, image=image)
+        return FaceRecord(name=name, label=label, identity=identity, image=image)
 
-    def manifest(self) -> dict[str, Any]:
-        return read_manifest(self.path)
+    def metadata(self) -> dict[str, Any]:
+        return read_pack_json(self.path)
 
 
-def _listed(path: Path) -> list[tuple[str, int, str]]:
+def _read_faces_tsv(path: Path) -> list[tuple[str, int, str]]:
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -118,7 +126,7 @@ def _listed(path: Path) -> list[tuple[str, int, str]]:
     return found
 
 
-def _found(root: Path) -> list[tuple[str, int, str]]:
+def _scan_folder(root: Path) -> list[tuple[str, int, str]]:
     people = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     faces = []
     label = 0

@@ -19,7 +19,7 @@ Dialect = Literal["insightface", "mxnet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ListEntry:
     """A line of a .lst. `key` is mxnet's index, or the line number. `box` is left, top, right, bottom in pixels.
     `landmarks` are five (x, y): left eye, right eye, nose, left and right mouth corner."""
 
@@ -31,30 +31,30 @@ class Entry:
     landmarks: tuple[tuple[float, float], ...] | None = None
 
 
-def insightface_line(name: str, label: int) -> str:
+def format_insightface_line(name: str, label: int) -> str:
     """`1 TAB path TAB label`: an aligned image."""
     return f"1\t{_checked(name)}\t{label}\n"
 
 
-def mxnet_line(key: int, label: int, name: str) -> str:
+def format_mxnet_line(key: int, label: int, name: str) -> str:
     """`index TAB label TAB path`, the label as im2rec prints it."""
     return f"{key}\t{label:f}\t{_checked(name)}\n"
 
 
-def read_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> tuple[Dialect, list[Entry]]:
+def read_lst(path: str | os.PathLike[str], dialect: Dialect | None = None) -> tuple[Dialect, list[ListEntry]]:
     """The dialect and the entries of a .lst. Without `dialect`, it is recognised from all lines together.
 
     Raises RecordError naming a line that fits no dialect, does not fit `dialect`, or has non-finite coordinates.
     """
-    chosen = recognise_list(path, dialect)
-    entries = list(iterate_list(path, chosen))
+    chosen = detect_lst_dialect(path, dialect)
+    entries = list(iterate_lst(path, chosen))
     for entry in entries:
         if not all(map(math.isfinite, (*(entry.box or ()), *(v for point in entry.landmarks or () for v in point)))):
             raise RecordError(f"{path}, line {entry.key}: a coordinate is not finite")
     return chosen, entries
 
 
-def recognise_list(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Dialect:
+def detect_lst_dialect(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Dialect:
     """The dialect that every line fits; must equal `dialect` if given. Streams the file. Raises RecordError."""
     found = _recognise(_rows(path), path)
     if dialect and dialect not in found:
@@ -68,8 +68,8 @@ def recognise_list(path: str | os.PathLike[str], dialect: Dialect | None = None)
     return dialect or found[0]
 
 
-def iterate_list(path: str | os.PathLike[str], dialect: Dialect) -> Iterator[Entry]:
-    """Stream the entries of a list in the dialect from `recognise_list`; coordinates are not checked."""
+def iterate_lst(path: str | os.PathLike[str], dialect: Dialect) -> Iterator[ListEntry]:
+    """Stream the entries of a list in the dialect from `detect_lst_dialect`; coordinates are not checked."""
     read = _insightface_entry if dialect == "insightface" else _mxnet_entry
     for number, fields in _rows(path):
         yield read(fields, number)
@@ -123,10 +123,10 @@ def _fits(fields: list[str], dialect: Dialect) -> bool:
     )
 
 
-def _insightface_entry(fields: list[str], number: int) -> Entry:
+def _insightface_entry(fields: list[str], number: int) -> ListEntry:
     numbers = [float(field) for field in fields[3:]]
     points = numbers[4:]
-    return Entry(
+    return ListEntry(
         key=number,
         path=fields[1],
         labels=(float(int(fields[2])),),
@@ -137,8 +137,8 @@ def _insightface_entry(fields: list[str], number: int) -> Entry:
     )
 
 
-def _mxnet_entry(fields: list[str], number: int) -> Entry:
-    return Entry(key=int(fields[0]), path=fields[-1], labels=tuple(float(field) for field in fields[1:-1]))
+def _mxnet_entry(fields: list[str], number: int) -> ListEntry:
+    return ListEntry(key=int(fields[0]), path=fields[-1], labels=tuple(float(field) for field in fields[1:-1]))
 
 
 def _is_whole(text: str) -> bool:

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from dataprep.errors import RecordError
-from dataprep.packs.pair_sampling import Pairs, consecutive_folds
+from dataprep.packs.pair_sampling import PairList, consecutive_folds
 
 _SAME = {"1": True, "+1": True, "true": True, "same": True, "0": False, "-1": False, "false": False, "different": False}
 _HEADER = re.compile(r"\s*(\d{1,9})(?:\s+(\d{1,9}))?\s*")
 
 
-def read_pairs(path: Path) -> Pairs:
+def read_pairs(path: Path) -> PairList:
     """The pairs of a text file in any of the three forms, recognised by how the file begins.
 
     Lists without folds get ten consecutive ones. Raises RecordError with the number of a bad line.
@@ -45,13 +45,13 @@ def read_pairs(path: Path) -> Pairs:
         raise error.within(path) from None
 
 
-def format_list(pairs: Pairs) -> str:
+def format_pair_list(pairs: PairList) -> str:
     """`left right 1` and `left right -1` lines, as Face_Pytorch reads them."""
-    named = zip(pairs.left, pairs.right, pairs.same.tolist(), strict=True)
+    named = zip(pairs.left, pairs.right, pairs.issame.tolist(), strict=True)
     return "".join(f"{left} {right} {1 if same else -1}\n" for left, right, same in named)
 
 
-def _pairs_txt(lines: Sequence[tuple[int, str]], header: re.Match[str]) -> Pairs:
+def _pairs_txt(lines: Sequence[tuple[int, str]], header: re.Match[str]) -> PairList:
     if header[2] is None:
         raise RecordError(
             "the list has one fold (LFW's view 1, for development); the ten-fold protocols need view 2, which begins "
@@ -74,7 +74,9 @@ def _pairs_txt(lines: Sequence[tuple[int, str]], header: re.Match[str]) -> Pairs
         left.append(_photo(fields[0], fields[1], number))
         right.append(_photo(fields[0] if positive else fields[2], fields[-1], number))
         same.append(positive)
-    return Pairs(left=tuple(left), right=tuple(right), same=np.array(same), fold=np.repeat(np.arange(folds), 2 * each))
+    return PairList(
+        left=tuple(left), right=tuple(right), issame=np.array(same), fold=np.repeat(np.arange(folds), 2 * each)
+    )
 
 
 def _photo(name: str, index: str, number: int) -> str:
@@ -83,22 +85,22 @@ def _photo(name: str, index: str, number: int) -> str:
     return f"{name}/{name}_{int(index):04d}"
 
 
-def _lines(lines: Sequence[tuple[int, str]]) -> Pairs:
+def _lines(lines: Sequence[tuple[int, str]]) -> PairList:
     rows = []
     for number, line in lines:
         fields = line.strip().split("\t") if "\t" in line else line.split()
         if len(fields) != 3:
             raise RecordError(f"line {number}: expected `left right label`, found {line[:80]!r}")
         rows.append((fields[0], fields[1], _same(fields[2], number)))
-    return Pairs(
+    return PairList(
         left=tuple(row[0] for row in rows),
         right=tuple(row[1] for row in rows),
-        same=np.array([row[2] for row in rows]),
+        issame=np.array([row[2] for row in rows]),
         fold=consecutive_folds(len(rows)),
     )
 
 
-def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
+def _table(lines: Sequence[tuple[int, str]]) -> PairList:
     """left,right,same[,fold]; a header line may give the columns another order."""
     columns = ["left", "right", "same", "fold"]
     first = [field.strip().lower() for field in _fields(*lines[0])]
@@ -122,7 +124,7 @@ def _table(lines: Sequence[tuple[int, str]]) -> Pairs:
         raise RecordError(f"only {given} of {len(fold)} lines name a fold; all or none must")
     order = {name: i for i, name in enumerate(sorted(set(fold), key=lambda name: (len(name), name)))}
     folds = np.array([order[name] for name in fold], np.int64) if given else consecutive_folds(len(left))
-    return Pairs(left=tuple(left), right=tuple(right), same=np.array(same, bool), fold=folds)
+    return PairList(left=tuple(left), right=tuple(right), issame=np.array(same, bool), fold=folds)
 
 
 def _fields(number: int, line: str) -> list[str]:

@@ -12,12 +12,12 @@ from dataprep.errors import RecordError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
+class PairList:
     """Pairs of photos by name; `same[i]` says whether they show one person; `fold[i]` which tenth pair i is in."""
 
     left: tuple[str, ...]
     right: tuple[str, ...]
-    same: npt.NDArray[np.bool_]
+    issame: npt.NDArray[np.bool_]
     fold: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -29,7 +29,7 @@ FEWEST = 4  # people with two photos each: two folds of two people, the least th
 
 def make_pairs(
     photos: Mapping[str, Sequence[str]], *, folds: int = 10, seed: int = 0, at_most: int | None = None
-) -> Pairs:
+) -> PairList:
     """Positive pairs, and as many negative ones, in at most `folds` folds that share no identity.
 
     `photos` maps an identity to its photos. A fold needs two identities, one of them with two photos: where there are
@@ -65,15 +65,15 @@ def make_pairs(
                 same.append(kind)
                 fold.append(number if count > 1 else turn % 2)
     order = np.argsort(fold, kind="stable")
-    return Pairs(
+    return PairList(
         left=tuple(left[i] for i in order),
         right=tuple(right[i] for i in order),
-        same=np.array(same)[order],
+        issame=np.array(same)[order],
         fold=np.array(fold)[order],
     )
 
 
-def level(pairs: Pairs, *, at_most: int | None = None, seed: int = 0) -> Pairs:
+def level_folds(pairs: PairList, *, at_most: int | None = None, seed: int = 0) -> PairList:
     """The same pairs cut so that all folds are equally long, as readers of a .bin assume; a seeded choice."""
     generator = np.random.default_rng(seed)
     folds = np.bincount(pairs.fold)
@@ -82,14 +82,14 @@ def level(pairs: Pairs, *, at_most: int | None = None, seed: int = 0) -> Pairs:
         shortest = max(1, min(shortest, at_most // (2 * len(folds))))
     keep: list[int] = []
     for number in np.unique(pairs.fold):
-        positives = np.flatnonzero((pairs.fold == number) & pairs.same)
-        negatives = np.flatnonzero((pairs.fold == number) & ~pairs.same)
+        positives = np.flatnonzero((pairs.fold == number) & pairs.issame)
+        negatives = np.flatnonzero((pairs.fold == number) & ~pairs.issame)
         chosen = [np.sort(generator.permutation(kind)[:shortest]) for kind in (positives, negatives)]
         keep += np.stack(chosen, axis=1).ravel().tolist()
-    return Pairs(
+    return PairList(
         left=tuple(pairs.left[i] for i in keep),
         right=tuple(pairs.right[i] for i in keep),
-        same=pairs.same[keep],
+        issame=pairs.issame[keep],
         fold=pairs.fold[keep],
     )
 

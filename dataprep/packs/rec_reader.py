@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.packs.base import MAX_LABEL, Face, read_identities, read_manifest, read_property, tidied
-from dataprep.packs.lst_files import read_list
-from dataprep.packs.record_index import Index, read_index
-from dataprep.packs.recordio import MAGIC, ImageRecord, RecordReader, extent, unpack_image
+from dataprep.packs.base import MAX_LABEL, FaceRecord, read_identities, read_pack_json, read_property, safe_path
+from dataprep.packs.lst_files import read_lst
+from dataprep.packs.record_index import RecordIndex, read_index
+from dataprep.packs.recordio import MAGIC, ImageRecord, RecordReader, locate_record_parts, unpack_image
 from dataprep.storage import is_url, local_copy
-from dataprep.tar import extension
+from dataprep.tar import image_extension
 
 _LARGEST = 2.0**40  # bound on any count stored in a label
 
 
-class Pack:
+class RecordPack:
     """A training pack, for reading: images by position, 0 to len - 1.
 
     `path` is the folder of a pack, a .rec file, or the URL of either. Raises RecordError if the files do not fit
@@ -32,13 +32,13 @@ class Pack:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, self.stem, files = locate(path)
+        self.path, self.stem, files = locate_pack(path)
         self.records = _Parts(files)
         self.index = self._read_index(files)
         self._check_coverage()
         self.layout, self.positions = self._find_images()
         self.declared_classes, self.height, self.width = read_property(self.path)
-        counted = self.manifest().get("counts")
+        counted = self.metadata().get("counts")
         if isinstance(counted, dict) and counted.get("images", len(self)) != len(self):
             raise RecordError(
                 f"{self.path}: pack.json counts {counted['images']} images, the .idx {len(self)}",
@@ -61,13 +61,13 @@ class Pack:
         offset = int(self.index.offsets[self.positions[position]])
         return self._unpacked(offset)
 
-    def face(self, position: int) -> Face:
+    def face(self, position: int) -> FaceRecord:
         record = self.record(position)
         label = _whole(record.labels[0], f"{self.path}: image {position}")
         key = int(self.index.keys[self.positions[position]])
         name = self.name(position, label)
-        return Face(
-            name=name if self.names else f"{name}.{extension(record.image)}",
+        return FaceRecord(
+            name=name if self.names else f"{name}.{image_extension(record.image)}",
             label=label,
             identity=self.identity(label),
             image=record.image,
@@ -132,7 +132,7 @@ class Pack:
         if not path.is_file():
             return None
         try:
-            dialect, entries = read_list(path)
+            dialect, entries = read_lst(path)
         except RecordError:
             return None  # `verify` reports the error; the faces are named by number
         by_key = {entry.key: entry for entry in entries}
@@ -142,11 +142,11 @@ class Pack:
         for entry, label in zip(listed, self.labels().tolist(), strict=True):
             if entry is None or entry.labels[0] != label:
                 return None  # it lists other images
-        return [tidied(entry.path) for entry in listed if entry]
+        return [safe_path(entry.path) for entry in listed if entry]
 
-    def manifest(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The contents of pack.json; empty for packs without one."""
-        return read_manifest(self.path)
+        return read_pack_json(self.path)
 
     @cached_property
     def _identities(self) -> dict[int, str]:
@@ -160,7 +160,7 @@ class Pack:
                 return {}  # the folders are not the identities
         return found if len(set(found.values())) == len(found) else {}
 
-    def _read_index(self, files: Sequence[Path]) -> Index:
+    def _read_index(self, files: Sequence[Path]) -> RecordIndex:
         path = self.path / f"{self.stem}.idx"
         if path.is_file() or len(files) > 1:
             return read_index(path, size=self.records.size)
@@ -170,7 +170,7 @@ class Pack:
             raise RecordError(
                 f"{path} is missing, and the records' ids cannot replace it", hint="`dataprep repair` makes a new one"
             )
-        return Index(*np.array(found, np.int64).reshape(-1, 2).T)
+        return RecordIndex(*np.array(found, np.int64).reshape(-1, 2).T)
 
     def _check_coverage(self) -> None:
         """An index that leaves out the beginning or end of a file would silently lose faces."""
@@ -188,7 +188,7 @@ class Pack:
 
     def _end(self, reader: RecordReader, offset: int) -> int:
         try:
-            return extent(reader.data, offset)[1]
+            return locate_record_parts(reader.data, offset)[1]
         except RecordError as error:
             raise RecordError(
                 f"{reader.path}, byte {offset}: {error}", hint="`dataprep repair` saves the readable records"
@@ -201,7 +201,7 @@ class Pack:
         if place is None or head is None or len(head.labels) < 2 or head.image:
             return "flat", np.arange(len(self.index.keys))  # im2rec: key 0, if present, is an ordinary image
         try:
-            return "insightface", image_positions(self.index.keys, place, (head.labels[0], head.labels[1]))
+            return "insightface", find_image_positions(self.index.keys, place, (head.labels[0], head.labels[1]))
         except RecordError as error:
             raise RecordError(
                 f"{self.path}: {error}", hint="`dataprep repair` makes a new pack from the readable records"
@@ -221,7 +221,7 @@ def _whole(number: float, where: str) -> int:
     return int(number)
 
 
-def image_positions(keys: npt.NDArray[np.int64], place: int, floats: tuple[float, float]) -> npt.NDArray[np.int64]:
+def find_image_positions(keys: npt.NDArray[np.int64], place: int, floats: tuple[float, float]) -> npt.NDArray[np.int64]:
     """The index positions of the images in insightface's layout, given record 0 at position `place` and its two floats.
 
     The floats are rounded above 2**24. There the index decides: record 0 comes right after the images.
@@ -253,9 +253,9 @@ class _Parts:
 
     def at(self, offset: int) -> bytes:
         if len(self.readers) == 1:
-            return self.readers[0].at(offset)
+            return self.readers[0].read_at(offset)
         number = self._number(offset)
-        return self.readers[number].at(offset - (self._ends[number - 1] if number else 0))
+        return self.readers[number].read_at(offset - (self._ends[number - 1] if number else 0))
 
     def place(self, offset: int) -> tuple[Path, int]:
         number = self._number(offset)
@@ -289,7 +289,7 @@ def _first_labels(reader: RecordReader, offsets: npt.NDArray[np.int64]) -> npt.N
     return labels
 
 
-def locate(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
+def locate_pack(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
     """The folder, the stem (`train`) and the .rec files of a pack."""
     if is_url(path):
         folder, slash, name = os.fspath(path).rstrip("/").rpartition("/")

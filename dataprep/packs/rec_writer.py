@@ -19,53 +19,55 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.packs.base import Face, Tally, Written
-from dataprep.packs.lst_files import insightface_line, mxnet_line
-from dataprep.packs.record_index import Index, format_index
-from dataprep.packs.recordio import RecordWriter, image_head, scalar_head
+from dataprep.packs.base import FaceRecord, LabelCounter, WriteResult
+from dataprep.packs.lst_files import format_insightface_line, format_mxnet_line
+from dataprep.packs.record_index import RecordIndex, format_index
+from dataprep.packs.recordio import RecordWriter, encode_image_header, encode_scalar_header
 from dataprep.storage import HashedFile
 
-STYLES = ("insightface", "flat")
+RECORD_LAYOUTS = ("insightface", "flat")
 
 
 def write_insightface(
-    folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None
-) -> Written:
+    folder: Path, faces: Iterable[FaceRecord], *, height: int, width: int, max_part: int | None = None
+) -> WriteResult:
     """Write train.rec, train.idx, train.lst, property and labels.tsv into `folder`.
 
     `faces` must be grouped by label, with labels counting up from 0. Anything else raises RecordError: readers of such
     a file would split one person into several. Above 2**24 images, the float32 values of record 0 and of the identities
     are rounded; exact counts are in the index and in pack.json.
     """
-    tally = Tally()
+    tally = LabelCounter()
     firsts = array.array("q")
     key = 0
     with _Parts(folder, max_part) as parts, open(folder / "train.lst", "w", encoding="utf-8") as lst:
-        for face in tally.grouped(faces):
+        for face in tally.check_grouped(faces):
             key += 1
             if face.label == len(firsts):
                 firsts.append(key)
-            parts.write(key, face.image, image_head((face.label, 1), key))
-            lst.write(insightface_line(face.name, face.label))
+            parts.write(key, face.image, encode_image_header((face.label, 1), key))
+            lst.write(format_insightface_line(face.name, face.label))
         edges = [*firsts, key + 1]
-        parts.write(0, b"", image_head((key + 1, key + 1 + len(firsts)), 0))
+        parts.write(0, b"", encode_image_header((key + 1, key + 1 + len(firsts)), 0))
         for number in range(len(firsts)):
             identity = key + 1 + number
-            parts.write(identity, b"", image_head((edges[number], edges[number + 1]), identity))
+            parts.write(identity, b"", encode_image_header((edges[number], edges[number + 1]), identity))
         files = parts.finish()
-    return Written(counts=tally.finish(folder, height=height, width=width), files=files)
+    return WriteResult(counts=tally.write_sidecars(folder, height=height, width=width), files=files)
 
 
-def write_flat(folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None) -> Written:
+def write_flat(
+    folder: Path, faces: Iterable[FaceRecord], *, height: int, width: int, max_part: int | None = None
+) -> WriteResult:
     """Write the same files in the flat layout. `faces` may come in any order; train.lst is in im2rec's dialect."""
-    tally = Tally()
+    tally = LabelCounter()
     with _Parts(folder, max_part) as parts, open(folder / "train.lst", "w", encoding="utf-8") as lst:
-        for number, face in enumerate(tally.any_order(faces)):
+        for number, face in enumerate(tally.check_any_order(faces)):
             key = number if face.key is None else face.key
-            parts.write(key, face.image, scalar_head(face.label, key))
-            lst.write(mxnet_line(key, face.label, face.name))
+            parts.write(key, face.image, encode_scalar_header(face.label, key))
+            lst.write(format_mxnet_line(key, face.label, face.name))
         files = parts.finish()
-    return Written(counts=tally.finish(folder, height=height, width=width), files=files)
+    return WriteResult(counts=tally.write_sidecars(folder, height=height, width=width), files=files)
 
 
 class _Parts:
@@ -74,7 +76,7 @@ class _Parts:
     def __init__(self, folder: Path, limit: int | None) -> None:
         self._folder, self._limit = folder, limit
         self._files: dict[str, str] = {}
-        self._indices: list[Index] = []
+        self._indices: list[RecordIndex] = []
         self._begun = 0  # bytes in the parts before this one
         self._open()
 
@@ -89,7 +91,7 @@ class _Parts:
         """Close the parts and write their index; return the sha256 of each .rec."""
         self._close()
         keys, offsets = (np.concatenate(found) for found in zip(*self._indices, strict=True))
-        (self._folder / "train.idx").write_bytes(format_index(Index(keys, offsets)))
+        (self._folder / "train.idx").write_bytes(format_index(RecordIndex(keys, offsets)))
         return self._files
 
     def _open(self) -> None:
@@ -102,7 +104,7 @@ class _Parts:
         self._files[self._name] = self._stream.close()
         if self._limit:
             (self._folder / self._name).with_suffix(".idx").write_bytes(format_index(index))
-        self._indices.append(Index(index.keys, index.offsets + self._begun))
+        self._indices.append(RecordIndex(index.keys, index.offsets + self._begun))
         self._begun += self._writer.position
 
     def __enter__(self) -> _Parts:

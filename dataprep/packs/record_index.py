@@ -17,7 +17,7 @@ from dataprep.storage import local_copy
 _LINE = re.compile(rb"(\d{1,19})\t(\d{1,20})")
 
 
-class Index(NamedTuple):
+class RecordIndex(NamedTuple):
     """Keys and the offsets of their records, both (n,) int64, in the order of the file."""
 
     keys: npt.NDArray[np.int64]
@@ -33,14 +33,14 @@ class Index(NamedTuple):
         return int(found[0]) if len(found) else None
 
 
-def format_index(index: Index) -> bytes:
+def format_index(index: RecordIndex) -> bytes:
     numbers = np.stack(index, axis=1).ravel().tolist()
     return (
         "%d\t%d\n" * len(index.keys) % tuple(numbers)
     ).encode()  # one format for all lines: twice as fast as one each
 
 
-def read_index(path: str | os.PathLike[str], *, size: int) -> Index:
+def read_index(path: str | os.PathLike[str], *, size: int) -> RecordIndex:
     """The index of a .rec of `size` bytes.
 
     Raises RecordError naming a line that is not `key TAB offset`, repeats a key, or has an offset outside the .rec
@@ -64,7 +64,7 @@ def read_index(path: str | os.PathLike[str], *, size: int) -> Index:
     if len(twice):
         line = int(twice.min())
         raise RecordError(f"{path}, line {line + 1}: key {keys[line]} occurs twice")
-    return Index(keys.astype(np.int64), offsets.astype(np.int64))
+    return RecordIndex(keys.astype(np.int64), offsets.astype(np.int64))
 
 
 def _numbers(data: bytes, path: str | os.PathLike[str]) -> npt.NDArray[np.uint64]:

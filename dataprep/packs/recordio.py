@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.packs.record_index import Index
+from dataprep.packs.record_index import RecordIndex
 from dataprep.storage import local_copy
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-HEAD = struct.Struct("<II")
+RECORD_HEADER = struct.Struct("<II")
 MAX_PAYLOAD = (1 << 29) - 1
 
 _IMAGE_HEAD = struct.Struct("<IfQQ")  # flag, label, id, id2: no holes, 24 bytes
@@ -37,7 +37,7 @@ _MOST_VISITS = 4
 Buffer = bytes | mmap.mmap | memoryview
 
 
-class CutRecordError(RecordError):
+class TruncatedRecordError(RecordError):
     """The bytes end before the record does."""
 
 
@@ -54,19 +54,19 @@ class ImageRecord(NamedTuple):
     flag: int = 0
 
 
-def frame(payload: bytes) -> bytes:
+def encode_record(payload: bytes) -> bytes:
     """A payload as RecordIO stores it. Raises RecordError for 2**29 bytes or more."""
     size = len(payload)
     if size > MAX_PAYLOAD:
         raise RecordError(f"a record holds at most {MAX_PAYLOAD} bytes; this one has {size}")
     cuts = _aligned_magics(payload)
     if not cuts:
-        return HEAD.pack(MAGIC, size) + payload + _PADDING[size % 4]
+        return RECORD_HEADER.pack(MAGIC, size) + payload + _PADDING[size % 4]
     pieces, start = [], 0
     for cut in cuts:
-        pieces += [HEAD.pack(MAGIC, (2 if start else 1) << 29 | cut - start), payload[start:cut]]
+        pieces += [RECORD_HEADER.pack(MAGIC, (2 if start else 1) << 29 | cut - start), payload[start:cut]]
         start = cut + 4
-    pieces += [HEAD.pack(MAGIC, 3 << 29 | size - start), payload[start:], _PADDING[(size - start) % 4]]
+    pieces += [RECORD_HEADER.pack(MAGIC, 3 << 29 | size - start), payload[start:], _PADDING[(size - start) % 4]]
     return b"".join(pieces)
 
 
@@ -75,21 +75,23 @@ def _aligned_magics(payload: bytes) -> list[int]:
     return (np.flatnonzero(words == MAGIC) * 4).tolist()
 
 
-def unframe(data: Buffer, offset: int = 0) -> tuple[bytes, int]:
+def decode_record(data: Buffer, offset: int = 0) -> tuple[bytes, int]:
     """The payload of the record that begins at `offset`, and the offset after it.
 
     Raises RecordError if there is no record, only part of one, or one that no writer can have made.
     """
-    parts, after = extent(data, offset)
+    parts, after = locate_record_parts(data, offset)
     return MAGIC_BYTES.join(bytes(data[start:end]) for start, end in parts), after
 
 
-def extent(data: Buffer, offset: int, visits: dict[int, int] | None = None) -> tuple[list[tuple[int, int]], int]:
+def locate_record_parts(
+    data: Buffer, offset: int, visits: dict[int, int] | None = None
+) -> tuple[list[tuple[int, int]], int]:
     """Where the payload of the record at `offset` lies, part by part, and the offset after the record.
 
     `visits` counts how often each part was walked. Callers that try many offsets pass the same dictionary each time;
     a hostile file, in which many starts lead to the same parts, then costs only a few walks. Raises RecordError like
-    `unframe`.
+    `decode_record`.
     """
     start, end, cflag, after = _part(data, offset)
     if cflag == 0:
@@ -115,19 +117,19 @@ def extent(data: Buffer, offset: int, visits: dict[int, int] | None = None) -> t
 def _part(data: Buffer, offset: int) -> tuple[int, int, int, int]:
     """Start and end of a part's payload, its cflag, and the offset after it."""
     if not 0 <= offset <= len(data) - 8:
-        raise CutRecordError(f"the file ends ({len(data)} bytes) where a record should begin")
-    magic, word = HEAD.unpack_from(data, offset)
+        raise TruncatedRecordError(f"the file ends ({len(data)} bytes) where a record should begin")
+    magic, word = RECORD_HEADER.unpack_from(data, offset)
     if magic != MAGIC:
         raise RecordError(f"no record begins here (found {magic:#010x}, expected {MAGIC:#010x})")
     size = word & MAX_PAYLOAD
     end = offset + 8 + size
     if end > len(data):
-        raise CutRecordError(f"a record of {size} bytes, but the file ends after {len(data)} bytes")
+        raise TruncatedRecordError(f"a record of {size} bytes, but the file ends after {len(data)} bytes")
     # the last record of a file may lack its padding, which is harmless
     return offset + 8, end, word >> 29, min(len(data), end + (-size % 4))
 
 
-def image_head(labels: Sequence[float], id: int, *, id2: int = 0) -> bytes:
+def encode_image_header(labels: Sequence[float], id: int, *, id2: int = 0) -> bytes:
     """The bytes before the image: the header with the number of labels, even if 1, and then the labels."""
     return _labelled_head(len(labels)).pack(len(labels), 0.0, id, id2, *labels)
 
@@ -137,7 +139,7 @@ def _labelled_head(labels: int) -> struct.Struct:
     return struct.Struct(f"<IfQQ{labels}f")
 
 
-def scalar_head(label: float, id: int, *, id2: int = 0) -> bytes:
+def encode_scalar_header(label: float, id: int, *, id2: int = 0) -> bytes:
     """The bytes before the image: the header, which holds the only label (flag 0)."""
     return _IMAGE_HEAD.pack(0, label, id, id2)
 
@@ -154,7 +156,7 @@ def unpack_image(payload: bytes) -> ImageRecord:
     return ImageRecord(labels, id, payload[start:], id2, flag)
 
 
-class Sink(Protocol):
+class ByteSink(Protocol):
     """The target of a writer: a file, an fsspec stream, a pipe. It must not keep a reference to the bytes."""
 
     def write(self, data: memoryview, /) -> int: ...
@@ -166,7 +168,7 @@ class RecordWriter:
     A whole chunk is searched for magics: if it holds exactly one per record, no record has to be split.
     """
 
-    def __init__(self, stream: Sink, *, chunk: int = _CHUNK) -> None:
+    def __init__(self, stream: ByteSink, *, chunk: int = _CHUNK) -> None:
         self._stream, self._size = stream, chunk
         self._buffer = memoryview(bytearray(chunk))
         self._used = 0  # bytes of the chunk
@@ -189,11 +191,11 @@ class RecordWriter:
             self._flush()
             start, after = 0, 8 + size + 3 & -4
             if after > self._size:
-                self._put(memoryview(frame(head + payload)), np.zeros(1, np.int64))
+                self._put(memoryview(encode_record(head + payload)), np.zeros(1, np.int64))
                 self._keys.append(key)
                 return
         buffer = self._buffer
-        HEAD.pack_into(buffer, start, MAGIC, size)
+        RECORD_HEADER.pack_into(buffer, start, MAGIC, size)
         body = start + 8
         if head:
             buffer[body : body + len(head)] = head
@@ -206,11 +208,11 @@ class RecordWriter:
         self._starts.append(start)
         self._keys.append(key)
 
-    def finish(self) -> Index:
+    def finish(self) -> RecordIndex:
         """Write out the rest; return the index of all records."""
         self._flush()
         offsets = np.concatenate(self._offsets) if self._offsets else np.empty(0, np.int64)
-        return Index(np.array(self._keys, np.int64), offsets)
+        return RecordIndex(np.array(self._keys, np.int64), offsets)
 
     def _flush(self) -> None:
         chunk = self._buffer[: self._used]
@@ -231,8 +233,8 @@ class RecordWriter:
 
 def _reframed(record: memoryview) -> bytes:
     """A record of a chunk, split where necessary."""
-    _, size = HEAD.unpack_from(record)
-    return frame(bytes(record[8 : 8 + size]))
+    _, size = RECORD_HEADER.unpack_from(record)
+    return encode_record(bytes(record[8 : 8 + size]))
 
 
 class RecordReader:
@@ -250,16 +252,16 @@ class RecordReader:
         """The size of the file in bytes."""
         return len(self._data)
 
-    def at(self, offset: int) -> bytes:
+    def read_at(self, offset: int) -> bytes:
         """The payload of the record at `offset`. Raises RecordError that names file and offset."""
         data = self._data
         if 0 <= offset <= len(data) - 8:
-            magic, size = HEAD.unpack_from(data, offset)
+            magic, size = RECORD_HEADER.unpack_from(data, offset)
             end = offset + 8 + size
             if magic == MAGIC and size <= MAX_PAYLOAD and end <= len(data):  # the common case: a whole record
                 return data[offset + 8 : end]
         try:
-            return unframe(data, offset)[0]
+            return decode_record(data, offset)[0]
         except RecordError as error:
             raise error.within(f"{self.path}, byte {offset}") from None
 
@@ -268,7 +270,7 @@ class RecordReader:
         offset = 0
         while offset < len(self._data):
             try:
-                payload, after = unframe(self._data, offset)
+                payload, after = decode_record(self._data, offset)
             except RecordError as error:
                 raise error.within(f"{self.path}, byte {offset}") from None
             yield offset, payload
@@ -308,8 +310,8 @@ def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[in
         held, ended, offset = held + more, not more, 0
         while offset < len(held):
             try:
-                payload, after = unframe(held, offset)
-            except CutRecordError as error:
+                payload, after = decode_record(held, offset)
+            except TruncatedRecordError as error:
                 if not ended:
                     break  # cut off by the end of the block only
                 raise error.within(f"byte {start + offset}") from None

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dataprep.errors import RecordError
-from dataprep.packs.recordio import HEAD, MAGIC, MAGIC_BYTES, MAX_PAYLOAD, extent
+from dataprep.packs.recordio import MAGIC, MAGIC_BYTES, MAX_PAYLOAD, RECORD_HEADER, locate_record_parts
 
 
-class Found(NamedTuple):
+class RecoveredRecord(NamedTuple):
     """An intact record at byte `offset`; `parts` are the byte ranges of its payload."""
 
     offset: int
@@ -20,15 +20,15 @@ class Found(NamedTuple):
         return MAGIC_BYTES.join(data[start:end] for start, end in self.parts)
 
 
-class Gap(NamedTuple):
+class DamagedRange(NamedTuple):
     """Bytes `offset` to `end` hold no readable record; `why` is the reason."""
 
     offset: int
     end: int
-    why: str
+    reason: str
 
 
-def salvage(data: bytes | mmap.mmap) -> Iterator[Found | Gap]:
+def recover_records(data: bytes | mmap.mmap) -> Iterator[RecoveredRecord | DamagedRange]:
     """All readable records in `data`, and the damaged stretches between them as gaps; together they cover every byte.
 
     After damage, reading resumes at the next record head whose record ends at another head or at the end of the file.
@@ -37,23 +37,23 @@ def salvage(data: bytes | mmap.mmap) -> Iterator[Found | Gap]:
     offset, visits = 0, dict[int, int]()
     while offset < len(data):
         try:
-            parts, after = extent(data, offset, visits)
+            parts, after = locate_record_parts(data, offset, visits)
         except RecordError as error:
             after = _next_head(data, offset + 1)
-            yield Gap(offset, after, str(error))
+            yield DamagedRange(offset, after, str(error))
             offset = after
             continue
         if _is_head_or_end(data, after):
-            yield Found(offset, parts)
+            yield RecoveredRecord(offset, parts)
             offset = after
             continue
         # the frame is intact, but no record follows: either its length is wrong, or the bytes after it are damaged
         head = _next_head(data, offset + 1)
         if head < after:
-            yield Gap(offset, head, "a length that reaches into the next record")
+            yield DamagedRange(offset, head, "a length that reaches into the next record")
         else:
-            yield Found(offset, parts)
-            yield Gap(after, head, "no record begins here")
+            yield RecoveredRecord(offset, parts)
+            yield DamagedRange(after, head, "no record begins here")
         offset = head
 
 
@@ -71,7 +71,7 @@ def _is_plausible(data: bytes | mmap.mmap, offset: int) -> bool:
     """Whether a record's first part begins here and ends at the start of another part or the end of the file."""
     if offset + 8 > len(data):
         return False
-    word = HEAD.unpack_from(data, offset)[1]
+    word = RECORD_HEADER.unpack_from(data, offset)[1]
     size = word & MAX_PAYLOAD
     return word >> 29 in (0, 1) and _is_head_or_end(data, offset + 8 + size + (-size % 4))
 
@@ -79,4 +79,4 @@ def _is_plausible(data: bytes | mmap.mmap, offset: int) -> bool:
 def _is_head_or_end(data: bytes | mmap.mmap, offset: int) -> bool:
     if offset >= len(data):
         return offset - len(data) < 4  # the last record's padding may be missing
-    return offset + 8 <= len(data) and HEAD.unpack_from(data, offset)[0] == MAGIC
+    return offset + 8 <= len(data) and RECORD_HEADER.unpack_from(data, offset)[0] == MAGIC

@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.safe_pickle import Array, load_plain
+from dataprep.safe_pickle import PickledArray, load_plain
 from dataprep.storage import Folder
 
 
-def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
+def write_bin(path: Path, images: Sequence[bytes], issame: Sequence[bool]) -> None:
     """insightface's verification file: a pickle of (images, issame), pair i being images 2i and 2i + 1."""
-    if len(images) != 2 * len(same):
-        raise RecordError(f"{len(same)} pairs need {2 * len(same)} images; {len(images)} were given")
+    if len(images) != 2 * len(issame):
+        raise RecordError(f"{len(issame)} pairs need {2 * len(issame)} images; {len(images)} were given")
     with Folder(path.parent).writing(path.name) as stream:
-        pickle.dump((list(images), [bool(s) for s in same]), stream, protocol=4)
+        pickle.dump((list(images), [bool(s) for s in issame]), stream, protocol=4)
 
 
 def read_bin(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
@@ -41,10 +41,10 @@ def read_bin(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     return found, truth
 
 
-def bin_elements(path: str | Path) -> dict[str, int]:
+def count_bin_elements(path: str | Path) -> dict[str, int]:
     """How many of a .bin's images are kept as `bytes` and how many as `ndarray`: both kinds are about."""
     images, _ = _open_bin(path)
-    return dict(Counter("ndarray" if isinstance(image, Array) else "bytes" for image in images))
+    return dict(Counter("ndarray" if isinstance(image, PickledArray) else "bytes" for image in images))
 
 
 def _open_bin(path: str | Path) -> tuple[list[Any], Any]:
@@ -60,7 +60,7 @@ def _open_bin(path: str | Path) -> tuple[list[Any], Any]:
 
 
 def _image(element: Any, copies: dict[int, bytes]) -> bytes:
-    data = element.data if isinstance(element, Array) else element
+    data = element.data if isinstance(element, PickledArray) else element
     if isinstance(data, bytes):
         return data
     if isinstance(data, bytearray):
@@ -70,8 +70,8 @@ def _image(element: Any, copies: dict[int, bytes]) -> bytes:
     raise RecordError(f"an image in it is a {type(element).__name__}; images are bytes or arrays of bytes")
 
 
-def _truth(same: Any) -> npt.NDArray[np.bool_]:
-    values = same.values().tolist() if isinstance(same, Array) else same
+def _truth(issame: Any) -> npt.NDArray[np.bool_]:
+    values = issame.values().tolist() if isinstance(issame, PickledArray) else issame
     if not isinstance(values, list | tuple) or not all(isinstance(s, bool | int) and s in (0, 1) for s in values):
         raise RecordError("issame is not a list of truth values")
     return np.array(values, bool)
@@ -85,6 +85,6 @@ def is_bin(path: Path) -> bool:
         return stream.read(1) in (b"\x80", b"(")
 
 
-def image_names(count: int) -> list[str]:
+def bin_image_names(count: int) -> list[str]:
     """The names of a .bin's images: 00001, 00002, ..., as in Face_Pytorch's load_image_from_bin."""
     return [f"{number:05d}" for number in range(1, count + 1)]

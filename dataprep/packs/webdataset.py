@@ -18,9 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.packs.base import Face, Tally, Written, read_identities, read_manifest, read_property, tidied
+from dataprep.packs.base import (
+    FaceRecord,
+    LabelCounter,
+    WriteResult,
+    read_identities,
+    read_pack_json,
+    read_property,
+    safe_path,
+)
 from dataprep.storage import HashedFile
-from dataprep.tar import END, extension, member
+from dataprep.tar import TAR_END, image_extension, make_member
 
 _SHARD = 256 << 20
 _BLOCK = 512
@@ -29,44 +37,44 @@ _LONGEST_JSON = 1 << 16
 
 
 def write_webdataset(
-    folder: Path, faces: Iterable[Face], *, height: int, width: int, max_part: int | None = None
-) -> Written:
+    folder: Path, faces: Iterable[FaceRecord], *, height: int, width: int, max_part: int | None = None
+) -> WriteResult:
     """Write train-NNNNNN.tar of at most `max_part` bytes (default 256 MiB), property and labels.tsv into `folder`.
 
     Faces may come in any order, as long as every label up to the largest has a face.
     """
     limit = max_part or _SHARD
-    tally = Tally()
+    tally = LabelCounter()
     files: dict[str, str] = {}
     stream: HashedFile | None = None
     name, used = "", 0
     try:
-        for number, face in enumerate(tally.any_order(faces)):
+        for number, face in enumerate(tally.check_any_order(faces)):
             sample = _members(f"{number:09d}", face)
-            if stream is None or used + len(sample) + len(END) > limit:
+            if stream is None or used + len(sample) + len(TAR_END) > limit:
                 if stream:
-                    stream.write(END)
+                    stream.write(TAR_END)
                     files[name] = stream.close()
                 name, used = f"train-{len(files):06d}.tar", 0
                 stream = HashedFile(folder / name)
             stream.write(sample)
             used += len(sample)
         if stream:
-            stream.write(END)
+            stream.write(TAR_END)
             files[name] = stream.close()
     finally:
         if stream:
             stream.abandon()
-    return Written(counts=tally.finish(folder, height=height, width=width), files=files)
+    return WriteResult(counts=tally.write_sidecars(folder, height=height, width=width), files=files)
 
 
-def _members(key: str, face: Face) -> bytes:
+def _members(key: str, face: FaceRecord) -> bytes:
     about = json.dumps({"name": face.name, "identity": face.identity, "label": face.label}, ensure_ascii=False)
-    files = {"cls": str(face.label).encode(), extension(face.image): face.image, "json": about.encode()}
-    return b"".join(member(f"{key}.{suffix}", data)[0] for suffix, data in files.items())
+    files = {"cls": str(face.label).encode(), image_extension(face.image): face.image, "json": about.encode()}
+    return b"".join(make_member(f"{key}.{suffix}", data)[0] for suffix, data in files.items())
 
 
-class TarPack:
+class WebDatasetPack:
     """WebDataset shards of faces, for reading: ours, and others whose samples have an image and a .cls."""
 
     layout = "webdataset"
@@ -76,7 +84,7 @@ class TarPack:
         _, self.height, self.width = read_property(path)
         self._identities = read_identities(path) or []
         self._shards = [_Shard(shard) for shard in sorted(path.glob("*.tar"))]
-        listed = self.manifest().get("files")
+        listed = self.metadata().get("files")
         missing = [name for name in listed if not (path / name).is_file()] if isinstance(listed, dict) else []
         if missing:
             raise RecordError(f"{path}: pack.json lists {missing[0]}, which is missing")
@@ -88,20 +96,20 @@ class TarPack:
     def labels(self) -> npt.NDArray[np.int64]:
         return np.array([sample.label for _, sample in self._samples], np.int64)
 
-    def face(self, position: int) -> Face:
+    def face(self, position: int) -> FaceRecord:
         shard, sample = self._samples[position]
         image = shard.read(sample.image)
         about = _about(shard.read(sample.about)) if sample.about else {}
         known = self._identities[sample.label] if sample.label < len(self._identities) else f"{sample.label:06d}"
-        identity = tidied(about.get("identity", "")) or known
-        name = tidied(about.get("name", "")) or f"{identity}/{sample.key}.{extension(image)}"
-        return Face(name=name, label=sample.label, identity=identity, image=image)
+        identity = safe_path(about.get("identity", "")) or known
+        name = safe_path(about.get("name", "")) or f"{identity}/{sample.key}.{image_extension(image)}"
+        return FaceRecord(name=name, label=sample.label, identity=identity, image=image)
 
-    def manifest(self) -> dict[str, Any]:
-        return read_manifest(self.path)
+    def metadata(self) -> dict[str, Any]:
+        return read_pack_json(self.path)
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """Where a file lies in a tar."""
 
     offset: int
@@ -111,8 +119,8 @@ class Member(NamedTuple):
 class _Sample(NamedTuple):
     key: str
     label: int
-    image: Member
-    about: Member | None
+    image: TarMember
+    about: TarMember | None
 
 
 class _Shard:
@@ -136,7 +144,7 @@ class _Shard:
         self.__dict__.update(state)
         self._data = self._mapped()
 
-    def read(self, member: Member) -> bytes:
+    def read(self, member: TarMember) -> bytes:
         return self._data[member.offset : member.offset + member.size]
 
     def samples(self) -> Iterator[_Sample]:
@@ -144,7 +152,7 @@ class _Shard:
         for stem, members in itertools.groupby(self._members(), key=lambda member: member[0]):
             yield self._sample(stem, {suffix: place for _, suffix, place in members})
 
-    def _sample(self, key: str, members: dict[str, Member]) -> _Sample:
+    def _sample(self, key: str, members: dict[str, TarMember]) -> _Sample:
         image = next((members[suffix] for suffix in _IMAGES if suffix in members), None)
         label = members.get("cls")
         if image is None or label is None:
@@ -155,7 +163,7 @@ class _Shard:
         about = members.get("json")
         return _Sample(key, int(text), image, about if about and about.size <= _LONGEST_JSON else None)
 
-    def _members(self) -> Iterator[tuple[str, str, Member]]:
+    def _members(self) -> Iterator[tuple[str, str, TarMember]]:
         """(key, suffix, place) of the files. tarfile itself would take a damaged header for the end of the archive."""
         offset, name = 0, None
         while (block := self._data[offset : offset + _BLOCK]) != b"\0" * _BLOCK:
@@ -165,7 +173,7 @@ class _Shard:
                 raise RecordError(
                     f"{self.path}, byte {offset}: not a tar header ({error}); the file is damaged or cut off"
                 ) from None
-            place = Member(offset + _BLOCK, info.size)
+            place = TarMember(offset + _BLOCK, info.size)
             offset = place.offset + info.size + (-info.size % _BLOCK)
             if info.size < 0 or offset > len(self._data):
                 raise RecordError(f"{self.path}: {info.name!r} has {info.size} bytes, but the file ends before that")

@@ -13,7 +13,7 @@ _NEEDED = ("torch", "facenet-pytorch", "opencv-python", "pillow", "aiohttp", "nu
 _OPTIONAL = ("mxnet", "onnxruntime")
 
 
-def examine() -> Iterator[str]:
+def describe_installation() -> Iterator[str]:
     """Yield lines of the report."""
     yield f"dataprep {__version__}, {len(os.sched_getaffinity(0))} cores"
     for name in (*_NEEDED, *_OPTIONAL):
@@ -30,11 +30,11 @@ def _detector() -> Iterator[str]:
     from dataprep.detection.base import Target
     from dataprep.detection.mtcnn import make_detector, resolve_backend
     from dataprep.detection.weights import weights_digest
-    from dataprep.synth.photos import draw
+    from dataprep.synth.photos import draw_photo
 
     torch.set_num_threads(1)
     yield f"detector: MTCNN, weights {weights_digest()}; in use: {resolve_backend()}"
-    drawn = [draw(identity, 0) for identity in range(10)]
+    drawn = [draw_photo(identity, 0) for identity in range(10)]
     photos = [one.pixels for one in drawn]
     meant = [Target(rule="overlap", published=one.box) for one in drawn]
     for backend in dict.fromkeys((resolve_backend(), "torch", *(["cuda"] if torch.cuda.is_available() else []))):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Protocol
 
-from dataprep.pipeline.worker import Result, Task, prepare_worker, work
+from dataprep.pipeline.worker import Task, TaskResult, prepare_worker, run_task
 
 _POLL = 0.1  # seconds between checks for ready tasks
 
@@ -21,11 +21,11 @@ _POLL = 0.1  # seconds between checks for ready tasks
 class Executor(Protocol):
     """Runs `work` on tasks. A None among the tasks means that no task is ready yet."""
 
-    def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[TaskResult | None]:
         """Yield results in order of completion, and None from time to time so that the caller can do other work."""
         ...
 
-    def alone(self, task: Task) -> Result:
+    def run_isolated(self, task: Task) -> TaskResult:
         """Run one task with no other task running, so that only it can have killed the worker."""
         ...
 
@@ -33,14 +33,14 @@ class Executor(Protocol):
 class SerialExecutor:
     """Runs all tasks in this process, for debugging and tests."""
 
-    def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[TaskResult | None]:
         for task in tasks:
             if task is None:
                 time.sleep(_POLL)
-            yield work(task) if task else None
+            yield run_task(task) if task else None
 
-    def alone(self, task: Task) -> Result:
-        return work(task)
+    def run_isolated(self, task: Task) -> TaskResult:
+        return run_task(task)
 
 
 class LokyExecutor:
@@ -49,8 +49,8 @@ class LokyExecutor:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
 
-    def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
-        out: dict[Future[Result], Task] = {}
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[TaskResult | None]:
+        out: dict[Future[TaskResult], Task] = {}
         coming = iter(tasks)
         exhausted = False
         while True:
@@ -75,18 +75,18 @@ class LokyExecutor:
             if not done:
                 yield None
 
-    def alone(self, task: Task) -> Result:
+    def run_isolated(self, task: Task) -> TaskResult:
         future = self._submit(task)
         return _result(future, task)
 
-    def _submit(self, task: Task) -> Future[Result]:
+    def _submit(self, task: Task) -> Future[TaskResult]:
         from joblib.externals.loky import get_reusable_executor
 
         with _interrupts_held():
             pool = get_reusable_executor(
                 max_workers=self._jobs, timeout=300, initializer=prepare_worker, kill_workers=False
             )
-            future: Future[Result] = pool.submit(work, task)
+            future: Future[TaskResult] = pool.submit(run_task, task)
         return future
 
 
@@ -117,11 +117,11 @@ def stop_workers() -> None:
     get_reusable_executor(max_workers=1).shutdown(wait=True, kill_workers=True)
 
 
-def _result(future: Future[Result], task: Task) -> Result:
+def _result(future: Future[TaskResult], task: Task) -> TaskResult:
     try:
         return future.result()
     except Exception:  # such as BrokenProcessPool: a worker was killed or ran out of memory
-        return Result(task=task, died=True)
+        return TaskResult(task=task, died=True)
 
 
 def make_executor(jobs: int) -> Executor:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from dataprep.errors import UsageError, WorkspaceError
-from dataprep.imaging.codec import Pixels, decode, encode_jpeg, encode_png
-from dataprep.packs.lst_files import insightface_line
-from dataprep.pipeline.pipeline import WHOLE, Chain, State
-from dataprep.stages.base import local_photo
-from dataprep.stages.order import verb
+from dataprep.imaging.codec import Pixels, decode_image, encode_jpeg, encode_png
+from dataprep.packs.lst_files import format_insightface_line
+from dataprep.pipeline.pipeline import MERGE_SHARD, Pipeline, PipelineState
+from dataprep.stages.base import read_local_photo
+from dataprep.stages.order import stage_verb
 from dataprep.storage import Folder
-from dataprep.tar import member_name
+from dataprep.tar import make_member_name
 from dataprep.types import Sample
 from dataprep.workspace.workspace import Workspace
 
-WHAT = ("faces", "photos")
+EXPORT_CONTENTS = ("faces", "photos")
 
 
 def export_folder(workspace: str, target: Path, what: str) -> int:
@@ -27,12 +27,12 @@ def export_folder(workspace: str, target: Path, what: str) -> int:
 
     Existing files of the same size are skipped, so an interrupted export can be resumed.
     """
-    if what not in WHAT:
-        raise UsageError(f"{what!r} cannot be exported; choose one of {', '.join(WHAT)}")
+    if what not in EXPORT_CONTENTS:
+        raise UsageError(f"{what!r} cannot be exported; choose one of {', '.join(EXPORT_CONTENTS)}")
     stage = "align" if what == "faces" else "validate"
     written = 0
-    for row, data in images_of(workspace, stage):
-        _put(target, member_name(row["key"], data), data)
+    for row, data in iterate_images(workspace, stage):
+        _put(target, make_member_name(row["key"], data), data)
         written += 1
     return written
 
@@ -40,8 +40,8 @@ def export_folder(workspace: str, target: Path, what: str) -> int:
 def export_crops(workspace: str, target: Path) -> int:
     """Write the clamped boxes cut from upright photos as identity/name.jpg. A sample without a box is written whole."""
     written = 0
-    for row, data in images_of(workspace, "crop"):
-        pixels, _ = decode(data)
+    for row, data in iterate_images(workspace, "crop"):
+        pixels, _ = decode_image(data)
         if row["box"]:
             left, top, right, bottom = row["box"]
             pixels = pixels[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))]
@@ -52,48 +52,50 @@ def export_crops(workspace: str, target: Path) -> int:
 
 def export_lst(workspace: str, target: Path) -> int:
     """Write the training faces as a .lst in insightface's dialect, with the paths used by `export_folder`."""
-    chain, state = _opened(workspace, "lst")
-    link = chain.link("lst")
-    marker = state.marker(link, WHOLE)
+    chain, state = _open_state(workspace, "lst")
+    link = chain.node("lst")
+    marker = state.marker(link, MERGE_SHARD)
     assert marker is not None
-    suffix = chain.link("align").stage.params.format
-    rows = [r for r in link.directory.rows(marker) if r["verdict"] == "ok" and r["split"] == "train"]
-    text = "".join(insightface_line(f"{row['key']}.{suffix}", row["label"]) for row in rows)
+    suffix = chain.node("align").stage.params.format
+    rows = [r for r in link.store.rows(marker) if r["verdict"] == "ok" and r["split"] == "train"]
+    text = "".join(format_insightface_line(f"{row['key']}.{suffix}", row["label"]) for row in rows)
     Folder(target.parent).put(target.name, text.encode())
     return len(rows)
 
 
-def images_of(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+def iterate_images(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
     """Yield the ok rows of a stage with the stage's image, or with the original photo if it has none."""
-    chain, state = _opened(workspace, stage)
-    link, download = chain.link(stage), chain.link("download")
+    chain, state = _open_state(workspace, stage)
+    link, download = chain.node(stage), chain.node("download")
     for shard in state.shards.values():
         marker = state.marker(link, shard.id)
         assert marker is not None
-        rows = [row for row in link.directory.rows(marker) if row["verdict"] == "ok"]
+        rows = [row for row in link.store.rows(marker) if row["verdict"] == "ok"]
         if marker.data:
-            reader = link.directory.payloads(marker)
+            reader = link.store.payloads(marker)
             yield from ((row, reader.read(row["offset"], row["size"])) for row in rows)
             reader.close()
         elif shard.remote:
             fetched = state.marker(download, shard.id)
             assert fetched is not None
-            places = {row["key"]: row for row in download.directory.rows(fetched)}
-            reader = download.directory.payloads(fetched)
+            places = {row["key"]: row for row in download.store.rows(fetched)}
+            reader = download.store.payloads(fetched)
             for row in rows:
                 yield row, reader.read(places[row["key"]]["offset"], places[row["key"]]["size"])
             reader.close()
         else:
             samples: dict[str, Sample] = {sample.key: sample for sample in state.plan.samples(shard)}
-            yield from ((row, local_photo(samples[row["key"]])) for row in rows)
+            yield from ((row, read_local_photo(samples[row["key"]])) for row in rows)
 
 
-def _opened(workspace: str, stage: str) -> tuple[Chain, State]:
+def _open_state(workspace: str, stage: str) -> tuple[Pipeline, PipelineState]:
     opened = Workspace(workspace)
-    chain = Chain(opened, opened.recipe(), upto=stage)
-    state = State(chain, opened.plan())
-    if not state.shards or state.pending(chain.link(stage)):
-        raise WorkspaceError(f"{stage} is not complete in {workspace}", hint=f"run `dataprep {verb(stage)}` first")
+    chain = Pipeline(opened, opened.recipe(), upto=stage)
+    state = PipelineState(chain, opened.plan())
+    if not state.shards or state.pending(chain.node(stage)):
+        raise WorkspaceError(
+            f"{stage} is not complete in {workspace}", hint=f"run `dataprep {stage_verb(stage)}` first"
+        )
     return chain, state
 
 
@@ -107,10 +109,10 @@ def _put(target: Path, name: str, data: bytes) -> None:
 def draw_contact_sheet(workspace: str, path: Path, *, people: int = 8, faces: int = 12) -> Path:
     """Write a PNG with the first faces of the first identities; returns its path."""
     rows: dict[str, list[Pixels]] = {}
-    for row, data in images_of(workspace, "align"):
+    for row, data in iterate_images(workspace, "align"):
         mine = rows.setdefault(row["identity"], [])
         if len(mine) < faces:
-            mine.append(decode(data)[0])
+            mine.append(decode_image(data)[0])
         elif len(rows) > people:
             break
     shown = list(rows.values())[:people]

@@ -8,40 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import UsageError, WorkspaceError
-from dataprep.pipeline.pipeline import WHOLE, Chain, State
+from dataprep.pipeline.pipeline import MERGE_SHARD, Pipeline, PipelineState
 from dataprep.reasons import Reason
 from dataprep.stages.base import MergeStage
-from dataprep.storage import locked
-from dataprep.workspace.ledger import add_counts, read_table
+from dataprep.storage import lock_directory
+from dataprep.workspace.ledger import read_table, sum_counts
 from dataprep.workspace.workspace import Workspace
 
 _HOST = r"^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]+)"
 _TOGETHER = 100  # shards counted before their totals are merged
 
 
-def status(workspace: str) -> dict[str, Any]:
+def workspace_status(workspace: str) -> dict[str, Any]:
     """Return the state of a workspace: its sources, and for each stage its counts and pending shards with reasons."""
     opened = Workspace(workspace)
     plan = opened.plan()
-    chain = Chain(opened, opened.recipe())
-    state = State(chain, plan)
+    chain = Pipeline(opened, opened.recipe())
+    state = PipelineState(chain, plan)
     stages = []
     for link in chain.links:
         pending = state.pending(link) if state.shards else []
-        markers = [m for m in (state.marker(link, shard) for shard in [*state.shards, WHOLE]) if m is not None]
+        markers = [m for m in (state.marker(link, shard) for shard in [*state.shards, MERGE_SHARD]) if m is not None]
         why: dict[str, int] = {}
         for entry in pending:
-            why[entry.why] = why.get(entry.why, 0) + 1
+            why[entry.reason] = why.get(entry.reason, 0) + 1
         applicable = 1 if isinstance(link.stage, MergeStage) else len(state.shards)
         stages.append(
             {
                 "stage": link.name,
-                "directory": link.directory.folder.path.name,
+                "directory": link.store.folder.path.name,
                 "params": link.stage.params.as_dict(),
                 "shards": applicable,
                 "pending": len(pending),
                 "why": why,
-                "account": add_counts(marker.account for marker in markers),
+                "account": sum_counts(marker.account for marker in markers),
                 "bytes": sum(marker.data_bytes for marker in markers),
                 "extra": dict(markers[-1].extra) if markers and applicable == 1 else {},
             }
@@ -55,13 +55,13 @@ def status(workspace: str) -> dict[str, Any]:
     }
 
 
-def hosts_that_failed(workspace: str, most: int) -> list[dict[str, Any]]:
+def list_failed_hosts(workspace: str, limit: int) -> list[dict[str, Any]]:
     """Return the hosts with the most failed or dropped downloads: {"host", "ok", "lost": {reason: n}}."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     opened = Workspace(workspace)
-    directory = Chain(opened, opened.recipe()).link("download").directory
+    directory = Pipeline(opened, opened.recipe()).node("download").store
     tables = []
     for marker in directory.markers().values():
         table = read_table(directory.rows_path(marker), ["url", "reason"])
@@ -74,7 +74,7 @@ def hosts_that_failed(workspace: str, most: int) -> list[dict[str, Any]]:
         return []
     photos = _summed(tables, ["host", "reason"])
     lost = _summed([photos.filter(pc.and_(pc.is_valid(photos["reason"]), pc.is_valid(photos["host"])))], ["host"])
-    worst = lost.sort_by([("photos", "descending"), ("host", "ascending")])["host"][:most]
+    worst = lost.sort_by([("photos", "descending"), ("host", "ascending")])["host"][:limit]
     found: dict[str, dict[str, Any]] = {host: {"host": host, "ok": 0, "lost": {}} for host in worst.to_pylist()}
     for row in photos.filter(pc.is_in(photos["host"], worst.combine_chunks())).to_pylist():
         if row["reason"] is None:
@@ -91,7 +91,7 @@ def _summed(tables: Sequence[Any], by: list[str]) -> Any:
     return summed.rename_columns(["photos" if name == "photos_sum" else name for name in summed.column_names])
 
 
-def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+def request_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()) -> dict[str, dict[str, int]]:
     """Request a retry of the samples lost for these reasons, in these shards or in all. Returns counts by stage and
     reason.
 
@@ -103,7 +103,7 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
     except ValueError as error:
         raise UsageError(str(error)) from None
     opened = Workspace(workspace)
-    chain = Chain(opened, opened.recipe())
+    chain = Pipeline(opened, opened.recipe())
     among = frozenset(shards)
     unknown = among - {shard.id for shard in opened.plan().shards}
     if unknown:
@@ -112,7 +112,7 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
     changed: dict[str, list[str]] = {}
     for link in chain.links:
         asked: dict[str, list[str]] = {}
-        for marker in link.directory.markers().values():
+        for marker in link.store.markers().values():
             lost: Mapping[str, int] = marker.account["dropped"] | marker.account["failed"]
             here = {code: lost[code] for code in wanted if code in lost}
             if not here or (among and marker.shard not in among):
@@ -123,8 +123,8 @@ def ask_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] = ()
             total = found.setdefault(link.name, {})
             for code, count in here.items():
                 total[code] = total.get(code, 0) + count
-        link.directory.ask_retries(asked)
-    chain.link("validate").directory.ask_retries(changed)
+        link.store.request_retries(asked)
+    chain.node("validate").store.request_retries(changed)
     if not found:
         where = f" in {', '.join(sorted(among))}" if among else ""
         raise WorkspaceError(f"no sample in {workspace} was lost for {', '.join(wanted)}{where}")
@@ -137,18 +137,18 @@ def collect_garbage(workspace: str, *, remove: bool, other_parameters: bool) -> 
     The stages' locks are taken first, so files being written by a run are not touched.
     """
     opened = Workspace(workspace)
-    chain = Chain(opened, opened.recipe())
-    current = {link.directory.folder.path.name for link in chain.links}
+    chain = Pipeline(opened, opened.recipe())
+    current = {link.store.folder.path.name for link in chain.links}
     found: list[tuple[Path, int]] = []
     for name in opened.stage_names():
         folder = opened.path / "stages" / name
         stage = name.partition("@")[0]
-        with locked(folder, stage):
+        with lock_directory(folder, stage):
             if name not in current and other_parameters:
                 garbage = [folder]
             else:
-                directory = opened.stage_dir(stage, name.partition("@")[2], columns={}, counted=())
-                garbage = directory.garbage()
+                directory = opened.open_stage(stage, name.partition("@")[2], columns={}, counted=())
+                garbage = directory.list_unreferenced()
             for path in garbage:
                 found.append((path, _size(path)))
                 if remove:

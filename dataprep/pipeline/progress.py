@@ -20,13 +20,13 @@ _LINE_EVERY = 5.0  # seconds between plain lines
 
 
 @dataclass(slots=True)
-class Gauge:
+class StageProgress:
     """Progress of one stage, in samples."""
 
     stage: str
     total: int
     done: int = 0
-    fresh: int = 0  # done in this run, the basis of the rate
+    processed: int = 0  # done in this run, the basis of the rate
     bytes: int = 0  # received over the network
     ended: bool = False
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -36,22 +36,22 @@ class Gauge:
         if self.started is None and count:
             self.started = time.monotonic()
         self.done += count
-        self.fresh += count
+        self.processed += count
 
     @property
     def rate(self) -> float:
         """Samples per second since the first one."""
         spent = self._spent
-        return self.fresh / spent if spent > 0.5 else 0.0
+        return self.processed / spent if spent > 0.5 else 0.0
 
     @property
-    def speed(self) -> str:
+    def format_bandwidth(self) -> str:
         """Network throughput, as text; empty for a stage that uses no network."""
         spent = self._spent
         return f", {self.bytes / spent / 1e6:.1f} MB/s" if self.bytes and spent > 0.5 else ""
 
     @property
-    def losses(self) -> str:
+    def format_losses(self) -> str:
         """Counts of ok, dropped and failed samples by reason; empty if all are ok."""
         parts = []
         for verdict in ("dropped", "failed"):
@@ -65,7 +65,7 @@ class Gauge:
         return time.monotonic() - self.started if self.started else 0.0
 
     @property
-    def eta(self) -> str:
+    def format_eta(self) -> str:
         if self.done >= self.total:
             return "done"
         if not self.rate:
@@ -73,20 +73,23 @@ class Gauge:
         left = int((self.total - self.done) / self.rate)
         return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
 
-    def line(self) -> str:
-        return f"{self.stage} {self.done}/{self.total} ({self.rate:.0f}/s{self.speed}, ETA {self.eta}{self.losses})"
+    def format_line(self) -> str:
+        return (
+            f"{self.stage} {self.done}/{self.total} ({self.rate:.0f}/s{self.format_bandwidth}, ETA "
+            f"{self.format_eta}{self.format_losses})"
+        )
 
 
 def _verdict(code: str) -> str:
     return Reason.from_code(code).verdict
 
 
-class Display(Protocol):
+class ProgressDisplay(Protocol):
     """Shows gauges. `refresh` is called often; `note` prints a permanent line."""
 
-    def refresh(self, gauges: Mapping[str, Gauge]) -> None: ...
+    def refresh(self, gauges: Mapping[str, StageProgress]) -> None: ...
     def note(self, text: str) -> None: ...
-    def close(self, gauges: Mapping[str, Gauge]) -> None: ...
+    def close(self, gauges: Mapping[str, StageProgress]) -> None: ...
 
 
 class PlainDisplay:
@@ -97,7 +100,7 @@ class PlainDisplay:
         self._next = time.monotonic() + 1.0
         self._last = ""
 
-    def refresh(self, gauges: Mapping[str, Gauge]) -> None:
+    def refresh(self, gauges: Mapping[str, StageProgress]) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_EVERY
             self._show(gauges)
@@ -105,11 +108,11 @@ class PlainDisplay:
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
-    def close(self, gauges: Mapping[str, Gauge]) -> None:
+    def close(self, gauges: Mapping[str, StageProgress]) -> None:
         self._show(gauges)
 
-    def _show(self, gauges: Mapping[str, Gauge]) -> None:
-        text = " | ".join(gauge.line() for gauge in gauges.values() if gauge.fresh or not gauge.ended)
+    def _show(self, gauges: Mapping[str, StageProgress]) -> None:
+        text = " | ".join(gauge.format_line() for gauge in gauges.values() if gauge.processed or not gauge.ended)
         if text and text != self._last:
             self._last = text
             self.note(text)
@@ -135,10 +138,10 @@ class BarDisplay:
         self._tasks: dict[str, Any] = {}
         self._progress.start()
 
-    def refresh(self, gauges: Mapping[str, Gauge]) -> None:
+    def refresh(self, gauges: Mapping[str, StageProgress]) -> None:
         for name, gauge in gauges.items():
             fields: dict[str, Any] = {
-                "rate": gauge.rate, "speed": gauge.speed, "eta": gauge.eta, "lost": gauge.losses
+                "rate": gauge.rate, "speed": gauge.format_bandwidth, "eta": gauge.format_eta, "lost": gauge.format_losses
             }  # fmt: skip
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(name, total=gauge.total, **fields)
@@ -147,12 +150,12 @@ class BarDisplay:
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
 
-    def close(self, gauges: Mapping[str, Gauge]) -> None:
+    def close(self, gauges: Mapping[str, StageProgress]) -> None:
         self.refresh(gauges)
         self._progress.stop()
 
 
-def make_display() -> Display:
+def make_display() -> ProgressDisplay:
     return BarDisplay() if sys.stderr.isatty() else PlainDisplay(sys.stderr)
 
 
@@ -165,7 +168,7 @@ class RunLog:
         self.board_path = folder / f".{self.name}.board"
         self._stream = open(folder / f"{self.name}.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
-    def event(self, kind: str, **values: Any) -> None:
+    def write_event(self, kind: str, **values: Any) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **values}
         self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._stream.flush()

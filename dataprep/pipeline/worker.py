@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import DataprepError, ImagingError, WorkspaceError
-from dataprep.pipeline.pipeline import Chain, Link
+from dataprep.pipeline.pipeline import Pipeline, StageNode
 from dataprep.reasons import Reason
-from dataprep.stages.base import Item, MapStage, Photo, local_photo
-from dataprep.stages.download import Download
+from dataprep.stages.base import Item, MapStage, Photo, read_local_photo
+from dataprep.stages.download import DownloadStage
 from dataprep.types import Row, Sample
-from dataprep.workspace.ledger import row_of
+from dataprep.workspace.ledger import row_from_ledger
 from dataprep.workspace.payload import PayloadReader
 from dataprep.workspace.workspace import Workspace
 
@@ -37,7 +37,7 @@ class Task:
     stages: tuple[str, ...]
     shard: str
     upstream: str
-    board: str
+    board_path: str
     slot: int
     slots: int
     skip: frozenset[str] = frozenset()
@@ -45,7 +45,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class TaskResult:
     """The result of a task. `error` is empty if the shard was committed; `died` means that the worker process died."""
 
     task: Task
@@ -53,17 +53,17 @@ class Result:
     died: bool = False
 
 
-def work(task: Task) -> Result:
+def run_task(task: Task) -> TaskResult:
     """Run a task in this process. Never raises: an error of the shard as a whole is in the result."""
     try:
         _process(task)
     except (DataprepError, OSError) as error:
-        return Result(task=task, error=str(error))
+        return TaskResult(task=task, error=str(error))
     except MemoryError:
-        return Result(task=task, died=True)
+        return TaskResult(task=task, died=True)
     except Exception:
-        return Result(task=task, error=traceback.format_exc())
-    return Result(task=task)
+        return TaskResult(task=task, error=traceback.format_exc())
+    return TaskResult(task=task)
 
 
 def prepare_worker() -> None:
@@ -81,17 +81,17 @@ _prepared: dict[str, MapStage[Any]] = {}  # by fingerprint; a worker loads a mod
 def _process(task: Task) -> None:
     began = time.monotonic()
     workspace = Workspace(task.workspace)
-    chain = Chain(workspace, task.recipe, upto=task.stages[-1])
-    links = [chain.link(name) for name in task.stages]
+    chain = Pipeline(workspace, task.recipe, upto=task.stages[-1])
+    links = [chain.node(name) for name in task.stages]
     stages = [_ready(link) for link in links]
-    board = Board(Path(task.board), task.slots)
+    board = ProgressBoard(Path(task.board_path), task.slots)
     finished: list[list[Row]] = [[] for _ in links]
     with _Inputs(chain, task, links[0]) as inputs:
         for batch in inputs.batches(1 if task.one_by_one else _BATCH):
             board.set(task.slot, inputs.position)
             live = [item for item in batch if item.sample.key not in task.skip]
             finished[0] += [
-                item.lost(Reason.WORKER_DIED, "this photo killed a worker process three times")
+                item.rejected(Reason.WORKER_DIED, "this photo killed a worker process three times")
                 for item in batch
                 if item.sample.key in task.skip
             ]
@@ -109,12 +109,12 @@ def _process(task: Task) -> None:
     upstream = task.upstream
     for link, rows in zip(links, finished, strict=True):
         rows.sort(key=lambda row: order[row.key])
-        marker = link.directory.commit(task.shard, rows, upstream=upstream, seconds=time.monotonic() - began)
+        marker = link.store.commit(task.shard, rows, upstream=upstream, seconds=time.monotonic() - began)
         upstream = marker.digest
     board.set(task.slot, len(order))
 
 
-def batched(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Iterator[tuple[int, list[Item]]]:
+def batch_items(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Iterator[tuple[int, list[Item]]]:
     """Yield batches of up to `size` items and `pixels` pixels in all, each with the position of its first item."""
     first, batch, left = 0, list[Item](), pixels
     for position, item in items:
@@ -130,37 +130,37 @@ def batched(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Ite
         yield first, batch
 
 
-def _ready(link: Link) -> MapStage[Any]:
-    if link.fingerprint not in _prepared:
-        assert isinstance(link.stage, MapStage)
-        link.stage.setup()
-        _prepared[link.fingerprint] = link.stage
-    return _prepared[link.fingerprint]
+def _ready(node: StageNode) -> MapStage[Any]:
+    if node.fingerprint not in _prepared:
+        assert isinstance(node.stage, MapStage)
+        node.stage.setup()
+        _prepared[node.fingerprint] = node.stage
+    return _prepared[node.fingerprint]
 
 
 class _Inputs:
     """The items of a shard: samples whose upstream row is ok, with the rows of all earlier stages and their photos."""
 
-    def __init__(self, chain: Chain, task: Task, first: Link) -> None:
-        self._chain = chain
-        plan = chain.workspace.plan()
+    def __init__(self, pipeline: Pipeline, task: Task, first: StageNode) -> None:
+        self._chain = pipeline
+        plan = pipeline.workspace.plan()
         shard = next((s for s in plan.shards if s.id == task.shard), None)
         if shard is None:
             raise WorkspaceError(f"shard {task.shard} is not in the plan of {task.workspace}")
         self.samples = plan.samples(shard)
         self.position = 0
-        names = [link.name for link in chain.links]
-        earlier = chain.links[: names.index(first.name)]
-        self._earlier = [link for link in earlier if shard.remote or not isinstance(link.stage, Download)]
+        names = [link.name for link in pipeline.links]
+        earlier = pipeline.links[: names.index(first.name)]
+        self._earlier = [link for link in earlier if shard.remote or not isinstance(link.stage, DownloadStage)]
         self._rows = {link.name: self._ledger(link, task.shard) for link in self._earlier}
         self._payloads: PayloadReader | None = None
         if shard.remote:
-            download = chain.link(Download.name)
-            marker = download.directory.marker(task.shard)
+            download = pipeline.node(DownloadStage.name)
+            marker = download.store.marker(task.shard)
             if marker is None:
                 raise WorkspaceError(f"shard {task.shard} is not downloaded")
-            self._payloads = download.directory.payloads(marker)
-        params = chain.link("validate").stage.params
+            self._payloads = download.store.payloads(marker)
+        params = pipeline.node("validate").stage.params
         self._codec, self._max_pixels = params.codec, params.max_pixels
 
     def __enter__(self) -> _Inputs:
@@ -171,7 +171,7 @@ class _Inputs:
             self._payloads.close()
 
     def batches(self, size: int) -> Iterator[list[Item]]:
-        for position, batch in batched(self._items(), size=size, pixels=_BATCH_PIXELS):
+        for position, batch in batch_items(self._items(), size=size, pixels=_BATCH_PIXELS):
             self.position = position
             yield batch
 
@@ -197,11 +197,11 @@ class _Inputs:
         values, payloads = rows["download"].values, self._payloads
         return lambda: payloads.read(values["offset"], values["size"])
 
-    def _ledger(self, link: Link, shard: str) -> dict[str, Row]:
-        marker = link.directory.marker(shard)
+    def _ledger(self, node: StageNode, shard: str) -> dict[str, Row]:
+        marker = node.store.marker(shard)
         if marker is None:
-            raise WorkspaceError(f"{link.name} of shard {shard} is not complete")
-        return {found["key"]: row_of(found) for found in link.directory.rows(marker)}
+            raise WorkspaceError(f"{node.name} of shard {shard} is not complete")
+        return {found["key"]: row_from_ledger(found) for found in node.store.rows(marker)}
 
 
 class _FileLoader:
@@ -213,11 +213,11 @@ class _FileLoader:
 
     def __call__(self) -> bytes:
         try:
-            data = local_photo(self._sample)
+            data = read_local_photo(self._sample)
         except OSError as error:
             if self._sha256 is None:
                 raise
-            raise ImagingError(Reason.UNREADABLE, f"{self._sample.path}: {error.strerror}") from None
+            raise ImagingError(Reason.IO_ERROR, f"{self._sample.path}: {error.strerror}") from None
         if self._sha256 and hashlib.sha256(data).hexdigest() != self._sha256:
             raise ImagingError(
                 Reason.PHOTO_CHANGED, f"{self._sample.path} has changed since validate; a retry uses it as it is now"
@@ -225,7 +225,7 @@ class _FileLoader:
         return data
 
 
-def crash_key(task: Task, position: int) -> str | None:
+def key_at_position(task: Task, position: int) -> str | None:
     """Return the key of the sample at a board position, or None past the end."""
     plan = Workspace(task.workspace).plan()
     samples = plan.samples(next(shard for shard in plan.shards if shard.id == task.shard))
@@ -235,7 +235,7 @@ def crash_key(task: Task, position: int) -> str | None:
 _SLOT = struct.Struct("<q")
 
 
-class Board:
+class ProgressBoard:
     """A memory-mapped file with one 64-bit number per slot, written by workers and read by the run without locks."""
 
     def __init__(self, path: Path, slots: int) -> None:

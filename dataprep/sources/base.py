@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from dataprep.names import folded, is_safe, plain
+from dataprep.names import casefold_name, is_safe, plain_name
 from dataprep.reasons import Reason
 from dataprep.types import Sample
-from dataprep.workspace.plan_table import Table
+from dataprep.workspace.plan_table import SampleTable
 
 # identity of the samples that replace unusable lines; no list can use it
-UNUSABLE = "_unusable"
+UNUSABLE_IDENTITY = "_unusable"
 
 
 class Source(Protocol):
@@ -23,7 +23,7 @@ class Source(Protocol):
     same key: the plan numbers them (workspace/plan_merge.py), so that a list may grow.
     """
 
-    account: str
+    summary: str
 
     def describe(self) -> dict[str, Any]:
         """Return kind and options, as stored in the plan."""
@@ -40,10 +40,10 @@ class Source(Protocol):
 class TableSource(Source, Protocol):
     """A source of millions of samples that also yields well-formed lists as tables with the plan's columns."""
 
-    def tables(self) -> Iterator[Sample | Table]: ...
+    def tables(self) -> Iterator[Sample | SampleTable]: ...
 
 
-def listed(source: Source) -> Iterator[Sample | Table]:
+def iterate_samples(source: Source) -> Iterator[Sample | SampleTable]:
     """Return all samples of a source, in the form that is fastest to plan."""
     return source.tables() if isinstance(source, TableSource) else source.samples()
 
@@ -53,8 +53,8 @@ def named_sample(identity: str, name: str, where: str, **fields: Any) -> Sample:
 
     `name` may have several components, separated by `/`. `where` is the position in the list.
     """
-    identity, name = plain(identity), plain(name)
-    if not is_identity(identity) or not (is_safe(name) if "/" not in name else all(map(is_safe, name.split("/")))):
+    identity, name = plain_name(identity), plain_name(name)
+    if not is_identity_name(identity) or not (is_safe(name) if "/" not in name else all(map(is_safe, name.split("/")))):
         return unsafe_sample(identity, name, where)
     return Sample(key=f"{identity}/{name}", identity=identity, **fields)
 
@@ -66,7 +66,7 @@ def unsafe_sample(identity: str, name: str, where: str) -> Sample:
     return _stand_in(Reason.BAD_NAME, shown, detail)
 
 
-def bad_line(where: str, detail: str, content: object = "") -> Sample:
+def bad_line_sample(where: str, detail: str, content: object = "") -> Sample:
     """Return the sample that represents a malformed line. `content` identifies it when lines move."""
     return _stand_in(Reason.BAD_LINE, str(content) or where, f"{where}: {detail}")
 
@@ -75,10 +75,12 @@ def _stand_in(trouble: Reason, content: str, detail: str) -> Sample:
     """The key is a hash of the line's content, not its number, so it stays the same when the list grows."""
     short = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     shown = detail.encode("utf-8", "replace").decode()[:300]
-    return Sample(key=f"{UNUSABLE}/{trouble.code}-{short}", identity=UNUSABLE, trouble=trouble, detail=shown)
+    return Sample(
+        key=f"{UNUSABLE_IDENTITY}/{trouble.code}-{short}", identity=UNUSABLE_IDENTITY, error=trouble, detail=shown
+    )
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def is_identity(name: str) -> bool:
+def is_identity_name(name: str) -> bool:
     """Whether a plain name is a valid identity in a plan."""
-    return is_safe(name) and folded(name) != UNUSABLE
+    return is_safe(name) and casefold_name(name) != UNUSABLE_IDENTITY

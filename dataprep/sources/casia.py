@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.sources.folder import PhotoFolder, renamed, usable_names
+from dataprep.sources.folder import FolderSource, make_usable_names, rename_identities
 from dataprep.storage import file_sha256
 from dataprep.types import Sample
 
 _INSIDE = ("CASIA-WebFace", "CASIA-webface", "casia-webface")
 
 
-class Casia:
+class CasiaSource:
     """The photos of ROOT, or of the folder CASIA-WebFace in it. `names`, usually distributed as names.txt, has a line
     `0000045 Name` per person. A name shared by two folders gets the folder's digits appended."""
 
@@ -24,8 +24,8 @@ class Casia:
         if not root.is_dir():
             raise SourceError(f"{root}: no such directory")
         inside = next((root / name for name in _INSIDE if (root / name).is_dir()), root)
-        self._folder, self._names = PhotoFolder(inside, aligned=aligned), names
-        self.account = ""
+        self._folder, self._names = FolderSource(inside, aligned=aligned), names
+        self.summary = ""
         if not any(path.name.isdigit() and path.is_dir() for path in inside.iterdir()):
             raise SourceError(
                 f"{inside}: no numbered folders such as 0000045/, so it is not CASIA-WebFace",
@@ -46,20 +46,20 @@ class Casia:
 
         def photos() -> Iterator[Sample]:
             for sample in self._folder.samples():
-                if sample.trouble or sample.identity.isdigit():
-                    if names and sample.identity not in names and not sample.trouble:
+                if sample.error or sample.identity.isdigit():
+                    if names and sample.identity not in names and not sample.error:
                         unnamed.add(sample.identity)
                     yield sample
                 else:
                     strangers[sample.identity] += 1
 
-        yield from renamed(photos(), names)
+        yield from rename_identities(photos(), names)
         told = [
             (malformed, "malformed lines of names"),
             (len(unnamed), "people without a name, listed by their digits"),
             (len(strangers), f"folders without a numeric name skipped ({next(iter(strangers), '')}, ...)"),
         ]
-        self.account = "; ".join(f"{count} {what}" for count, what in told if count)
+        self.summary = "; ".join(f"{count} {what}" for count, what in told if count)
 
 
 def _read_names(path: Path) -> tuple[dict[str, str], int]:
@@ -72,4 +72,4 @@ def _read_names(path: Path) -> tuple[dict[str, str], int]:
     found = {row[0]: "_".join(row[1:]) for row in rows if len(row) > 1 and row[0].isdigit()}
     if not found:
         raise SourceError(f"{path}: no line like `0000045 Rachel_True`")
-    return usable_names(found), len(rows) - len(found)
+    return make_usable_names(found), len(rows) - len(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataprep.errors import UsageError
 from dataprep.sources.base import Source
-from dataprep.sources.selection import Identities, Selected
+from dataprep.sources.selection import IdentityFilter, SelectedSource
 
 
 def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source:
@@ -21,33 +21,35 @@ def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source
         if kind == "synth":  # `identities` is the number of people to draw
             return _synth(workspace, **given)
         limit, per_identity, whom = (given.pop(name, None) for name in ("limit", "per_identity", "identities"))
-        identities = None if whom is None else Identities.parse(",".join(map(str, _several(whom))))
+        identities = None if whom is None else IdentityFilter.parse(",".join(map(str, _several(whom))))
         if kind == "vggface":  # skips the lists of other identities
             source, identities = _vggface(workspace, identities=identities, **given), None
         else:
             source = _KINDS[kind](**given)
         if limit is None and per_identity is None and identities is None:
             return source
-        return Selected(source, limit=limit, per_identity=per_identity, identities=identities)
+        return SelectedSource(source, limit=limit, per_identity=per_identity, identities=identities)
     except TypeError as error:
         raise UsageError(f"source {kind}: {str(error).partition('() ')[2] or error}") from None
 
 
 def _vggface(workspace: str, *, lists: str | None = None, **options: Any) -> Source:
     from dataprep.sources.archive import fetch_lists
-    from dataprep.sources.vggface import ARCHIVE_URL, VggFace
+    from dataprep.sources.vggface import ARCHIVE_URL, VggFaceSource
 
-    return VggFace(lists or fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / Path(ARCHIVE_URL).name), **options)
+    return VggFaceSource(
+        lists or fetch_lists(ARCHIVE_URL, Path(workspace) / "lists" / Path(ARCHIVE_URL).name), **options
+    )
 
 
 def _facescrub(*, lists: Any = (), **options: Any) -> Source:
-    from dataprep.sources.facescrub import FaceScrub
+    from dataprep.sources.facescrub import FaceScrubSource
 
-    return FaceScrub(_several(lists), **options)
+    return FaceScrubSource(_several(lists), **options)
 
 
 def _urls(*, table: str, format: str | None = None, identity: str = "", box_column: Any = (), **options: Any) -> Source:
-    from dataprep.sources.urls import Columns, Urls
+    from dataprep.sources.urls import ColumnMapping, UrlTableSource
 
     named = {name.removesuffix("_column"): value for name, value in options.items()}
     box = tuple(name.strip() for given in _several(box_column) for name in given.split(","))
@@ -55,31 +57,31 @@ def _urls(*, table: str, format: str | None = None, identity: str = "", box_colu
         raise UsageError(
             "identity and identity_column exclude each other", hint="give --identity or --identity-column, not both"
         )
-    return Urls(table, Columns(**named, box=box, constant=identity), format=format)
+    return UrlTableSource(table, ColumnMapping(**named, box=box, constant=identity), format=format)
 
 
 def _folder(*, root: str, **options: Any) -> Source:
-    from dataprep.sources.folder import PhotoFolder
+    from dataprep.sources.folder import FolderSource
 
-    return PhotoFolder(Path(root), **options)
+    return FolderSource(Path(root), **options)
 
 
 def _lfw(*, root: str, pairs: str | None = None, **options: Any) -> Source:
-    from dataprep.sources.lfw import Lfw
+    from dataprep.sources.lfw import LfwSource
 
-    return Lfw(Path(root), pairs=Path(pairs) if pairs else None, **options)
+    return LfwSource(Path(root), pairs=Path(pairs) if pairs else None, **options)
 
 
 def _casia(*, root: str, names: str | None = None, **options: Any) -> Source:
-    from dataprep.sources.casia import Casia
+    from dataprep.sources.casia import CasiaSource
 
-    return Casia(Path(root), names=Path(names) if names else None, **options)
+    return CasiaSource(Path(root), names=Path(names) if names else None, **options)
 
 
 def _vggface2(*, root: str, names: str | None = None, boxes: Any = (), landmarks: Any = (), **options: Any) -> Source:
-    from dataprep.sources.vggface2 import VggFace2
+    from dataprep.sources.vggface2 import VggFace2Source
 
-    return VggFace2(
+    return VggFace2Source(
         Path(root),
         names=Path(names) if names else None,
         boxes=[Path(path) for path in _several(boxes)],
@@ -89,23 +91,23 @@ def _vggface2(*, root: str, names: str | None = None, boxes: Any = (), landmarks
 
 
 def _rec(*, pack: str) -> Source:
-    from dataprep.sources.rec import RecPack
+    from dataprep.sources.rec import PackSource
 
-    return RecPack(Path(pack))
+    return PackSource(Path(pack))
 
 
 def _lst(*, file: str, root: str | None = None, **options: Any) -> Source:
-    from dataprep.sources.lst import ImageList
+    from dataprep.sources.lst import LstSource
 
-    return ImageList(Path(file), root=Path(root) if root else None, **options)
+    return LstSource(Path(file), root=Path(root) if root else None, **options)
 
 
 def _synth(workspace: str, *, root: str | None = None, **options: Any) -> Source:
-    from dataprep.synth.photos import Synth, draw_folder
+    from dataprep.synth.photos import SyntheticSource, draw_folder
 
     place = Path(root or Path(workspace) / "synth" / "recipe")
     draw_folder(place, **options)
-    return Synth(place)
+    return SyntheticSource(place)
 
 
 def _several(given: Any) -> list[Any]:

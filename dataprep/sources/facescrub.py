@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.sources.base import bad_line, named_sample
-from dataprep.sources.tables import Row, Table, shown
+from dataprep.sources.base import bad_line_sample, named_sample
+from dataprep.sources.tables import TableFile, TableRow, format_value
 from dataprep.sources.urls import parse_box, parse_hash
 from dataprep.storage import file_sha256, local_copy
 from dataprep.types import Sample
@@ -21,20 +21,20 @@ from dataprep.types import Sample
 _COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 
 
-class FaceScrub:
+class FaceScrubSource:
     """The given lists, or those in a folder. Identities are named as in MegaFace, Aaron_Eckhart; the key of a face is
     Aaron_Eckhart/IMAGE_FACE. With `ignore_hashes`, photos that have changed since 2014 are kept."""
 
     def __init__(self, lists: Sequence[str | Path], *, ignore_hashes: bool = False) -> None:
         self._given, self._ignore_hashes = [str(path) for path in lists], ignore_hashes
-        self.account = ""
+        self.summary = ""
         if not lists:
             raise SourceError(
                 "no lists given; FaceScrub's authors provide them on request "
                 "(http://vintage.winklerbros.net/facescrub.html)",
                 hint="pass facescrub_actors.txt and facescrub_actresses.txt, or their folder, with --lists",
             )
-        self._tables = [Table(path, "tsv") for given in lists for path in _files(local_copy(given), str(given))]
+        self._tables = [TableFile(path, "tsv") for given in lists for path in _files(local_copy(given), str(given))]
         for table in self._tables:
             missing = [name for name in _COLUMNS if name not in table.columns]
             if missing:
@@ -54,17 +54,17 @@ class FaceScrub:
             for row in table.rows(_COLUMNS):
                 yield self._sample(row, f"{table.path.name} line {row.number}")
 
-    def _sample(self, row: Row, where: str) -> Sample:
-        if row.trouble:
-            return bad_line(where, row.trouble, row.content)
+    def _sample(self, row: TableRow, where: str) -> Sample:
+        if row.error:
+            return bad_line_sample(where, row.error, row.content)
         name, image, face, url, bbox, digest = (value.strip() for value in row.values)
         try:
             box = parse_box([bbox], "ltrb")
             published = "" if self._ignore_hashes else parse_hash(digest, "sha256")
         except ValueError as error:
-            return bad_line(where, str(error), shown(row.values))
+            return bad_line_sample(where, str(error), format_value(row.values))
         if not (name and image and face and url and box):
-            return bad_line(where, "name, image_id, face_id, url or bbox is empty", shown(row.values))
+            return bad_line_sample(where, "name, image_id, face_id, url or bbox is empty", format_value(row.values))
         person = "_".join(name.split())
         return named_sample(person, f"{image}_{face}", where, url=url, box=box, box_frame="stored", hash=published)
 

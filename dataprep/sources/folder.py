@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.names import folded, plain
-from dataprep.sources.base import is_identity, named_sample, unsafe_sample
+from dataprep.names import casefold_name, plain_name
+from dataprep.sources.base import is_identity_name, named_sample, unsafe_sample
 from dataprep.types import Sample
 
 # files that operating systems leave among photos; every other file is a sample, which `validate` checks
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 
 
-class PhotoFolder:
+class FolderSource:
     """The files below ROOT/identity/, in sorted order.
 
     `aligned` means that they are aligned faces ready to be packed, not photos for detection.
@@ -27,7 +27,7 @@ class PhotoFolder:
 
     def __init__(self, root: Path, *, aligned: bool = False) -> None:
         self._root, self._aligned = root.absolute(), aligned
-        self.account = ""
+        self.summary = ""
         if not root.is_dir():
             raise SourceError(f"{root}: no such directory")
         if not _is_text(self._root):
@@ -74,22 +74,22 @@ class PhotoFolder:
                         yield Path(folder, name)
 
 
-def renamed(samples: Iterable[Sample], names: Mapping[str, str]) -> Iterator[Sample]:
+def rename_identities(samples: Iterable[Sample], names: Mapping[str, str]) -> Iterator[Sample]:
     """Yield the samples with identities renamed by `names`, which must be valid. Others keep their identity."""
     for sample in samples:
         name = names.get(sample.identity)
-        if name is None or sample.trouble:
+        if name is None or sample.error:
             yield sample
             continue
         yield replace(sample, key=name + sample.key[len(sample.identity) :], identity=name)
 
 
-def usable_names(names: Mapping[str, str]) -> dict[str, str]:
+def make_usable_names(names: Mapping[str, str]) -> dict[str, str]:
     """Return valid names by folder, in plain form. A name shared by two folders gets the folder appended."""
-    found = {folder: plain(name) for folder, name in names.items()}
-    found = {folder: name for folder, name in found.items() if is_identity(name)}
-    times = Counter(map(folded, found.values()))
-    return {folder: f"{name}_{folder}" if times[folded(name)] > 1 else name for folder, name in found.items()}
+    found = {folder: plain_name(name) for folder, name in names.items()}
+    found = {folder: name for folder, name in found.items() if is_identity_name(name)}
+    times = Counter(map(casefold_name, found.values()))
+    return {folder: f"{name}_{folder}" if times[casefold_name(name)] > 1 else name for folder, name in found.items()}
 
 
 def _is_text(path: Path) -> bool:

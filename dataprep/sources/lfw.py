@@ -10,17 +10,17 @@ from typing import Any
 from dataprep.errors import RecordError, SourceError
 from dataprep.packs.pair_lists import read_pairs
 from dataprep.sources.base import unsafe_sample
-from dataprep.sources.folder import PhotoFolder
+from dataprep.sources.folder import FolderSource
 from dataprep.storage import file_sha256
 from dataprep.types import Sample
 
 # size of the release (http://vis-www.cs.umass.edu/lfw)
-PEOPLE, PHOTOS = 5749, 13233
+LFW_IDENTITIES, LFW_PHOTOS = 5749, 13233
 _INSIDE = ("lfw", "lfw-deepfunneled", "lfw_deepfunneled", "lfw_funneled", "lfw-funneled", "lfw2", "lfw-a", "lfw_a")
 _NUMBER = re.compile(r"(.+)_(\d{4})")
 
 
-class Lfw:
+class LfwSource:
     """The photos of ROOT, or of the folder in it that the LFW archives unpack to.
 
     The file name of a photo names its identity; a photo in another person's folder is marked BAD_NAME. All photos in
@@ -36,10 +36,10 @@ class Lfw:
                 f"{root}: no NAME/NAME_0001.jpg in it, so it is not LFW",
                 hint="use `dataprep import folder` for photos of any name",
             )
-        self._folder, self._root = PhotoFolder(inside, aligned=aligned), inside
+        self._folder, self._root = FolderSource(inside, aligned=aligned), inside
         beside = (place / "pairs.txt" for place in (root, inside, root.parent))
         self._pairs = pairs or next((path for path in beside if path.is_file()), None)
-        self.account = ""
+        self.summary = ""
 
     def describe(self) -> dict[str, Any]:
         return {**self._folder.describe(), "kind": "lfw", "pairs": str(self._pairs) if self._pairs else None}
@@ -54,13 +54,13 @@ class Lfw:
         for sample in self._folder.samples():
             folder, _, name = sample.key.partition("/")
             match = _NUMBER.fullmatch(name)
-            if sample.trouble or (match and match[1] == folder):
+            if sample.error or (match and match[1] == folder):
                 people.add(sample.identity)
                 photos += 1
                 yield sample
             else:
                 yield unsafe_sample(folder, name, f"{sample.path} is not named like {folder}_0001")
-        self.account = f"{len(people)} of LFW's {PEOPLE} people, {photos} of its {PHOTOS} photos"
+        self.summary = f"{len(people)} of LFW's {LFW_IDENTITIES} people, {photos} of its {LFW_PHOTOS} photos"
 
     def _check(self, path: Path) -> None:
         try:

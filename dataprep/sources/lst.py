@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.packs.lst_files import Dialect, Entry, iterate_list, recognise_list
-from dataprep.sources.base import bad_line, named_sample
+from dataprep.packs.lst_files import Dialect, ListEntry, detect_lst_dialect, iterate_lst
+from dataprep.sources.base import bad_line_sample, named_sample
 from dataprep.storage import file_sha256
 from dataprep.types import Box, Sample
 
 
-class ImageList:
+class LstSource:
     """The lines of a list. Relative paths start at `root`, by default the list's folder.
 
     The identity is the image's folder, or the label if any folder has images of two labels. In insightface's dialect
@@ -30,12 +30,12 @@ class ImageList:
         aligned: bool = False,
     ) -> None:
         self._file, self._root = file, (root or file.parent).absolute()
-        self.account = ""
+        self.summary = ""
         if not file.is_file():
             raise SourceError(f"{file}: no such file")
         if root is not None and not root.is_dir():
             raise SourceError(f"{root}: no such directory")
-        self._dialect = recognise_list(file, dialect)
+        self._dialect = detect_lst_dialect(file, dialect)
         if aligned and self._dialect == "insightface":
             raise SourceError(
                 f"{file}: a list in insightface's dialect marks each image as aligned or not",
@@ -57,29 +57,29 @@ class ImageList:
         return file_sha256(self._file)
 
     def samples(self) -> Iterator[Sample]:
-        for number, entry in enumerate(iterate_list(self._file, self._dialect)):
+        for number, entry in enumerate(iterate_lst(self._file, self._dialect)):
             yield self._sample(entry, f"{self._file.name} entry {number + 1}")
 
     def _survey(self) -> tuple[bool, bool]:
         """Return whether each folder has a single label, and whether any image is aligned."""
         labels: dict[str, float] = {}
         by_folder, aligned = True, False
-        for entry in iterate_list(self._file, self._dialect):
+        for entry in iterate_lst(self._file, self._dialect):
             folder = PurePosixPath(entry.path).parent.name
             by_folder = by_folder and bool(folder) and labels.setdefault(folder, entry.labels[0]) == entry.labels[0]
             aligned = aligned or self._is_aligned(entry)
         return by_folder, aligned
 
-    def _is_aligned(self, entry: Entry) -> bool:
+    def _is_aligned(self, entry: ListEntry) -> bool:
         return entry.aligned if self._dialect == "insightface" else self._aligned
 
-    def _sample(self, entry: Entry, where: str) -> Sample:
+    def _sample(self, entry: ListEntry, where: str) -> Sample:
         label, path = entry.labels[0], PurePosixPath(entry.path)
         if not math.isfinite(label):
-            return bad_line(where, f"the label {label} is not a number", entry)
+            return bad_line_sample(where, f"the label {label} is not a number", entry)
         identity = path.parent.name if self._named_by_folder else f"{label:g}" if label % 1 else f"{int(label)}"
         if not self._named_by_folder and label < 0:
-            return bad_line(where, f"the label {label:g} is negative", entry)
+            return bad_line_sample(where, f"the label {label:g} is negative", entry)
         return named_sample(
             identity,
             path.stem,

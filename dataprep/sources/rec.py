@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from dataprep.packs.rec_reader import Pack
-from dataprep.sources.base import bad_line, named_sample
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.sources.base import bad_line_sample, named_sample
 from dataprep.types import Sample
 
 
-class RecPack:
+class PackSource:
     """The images of a pack in order, named by its .lst and labels.tsv, or else by their numbers."""
 
     def __init__(self, path: str | Path) -> None:
-        self._pack = Pack(path)
-        self.account = ""
+        self._pack = RecordPack(path)
+        self.summary = ""
         self._root = self._pack.path.absolute()
 
     def describe(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class RecPack:
     def samples(self) -> Iterator[Sample]:
         for position, label in enumerate(self._pack.labels().tolist()):
             if label < 0:
-                yield bad_line(f"image {position}", "the label is -1: no identity", position)
+                yield bad_line_sample(f"image {position}", "the label is -1: no identity", position)
                 continue
             identity = self._pack.identity(label)
             path, offset = self._pack.place(position)

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.names import plain
+from dataprep.names import plain_name
 from dataprep.sources.base import Source
 from dataprep.types import Sample
 
 
-class Identities:
+class IdentityFilter:
     """The identities to select: the first `count` of a source, or those in `names`."""
 
     def __init__(self, *, count: int | None = None, names: frozenset[str] = frozenset()) -> None:
         self.count, self.names = count, names
 
     @classmethod
-    def parse(cls, text: str) -> Identities:
+    def parse(cls, text: str) -> IdentityFilter:
         """Parse a number, a file with one name per line (`#` starts a comment), or comma-separated names.
 
         Digits are a name if they start with 0 or are more than six, as in CASIA-WebFace.
@@ -40,13 +40,15 @@ class Identities:
             raise SourceError(f"{text}: no such file")
         else:
             lines = text.split(",")
-        names = frozenset(plain(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#"))
+        names = frozenset(
+            plain_name(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")
+        )
         if not names:
             raise SourceError(f"{text!r} contains no names of identities")
         return cls(names=names)
 
-    def chooser(self) -> Chooser:
-        return Chooser(self)
+    def chooser(self) -> IdentityChooser:
+        return IdentityChooser(self)
 
     def digest(self, of: str) -> str:
         """Return the digest of a source restricted to these identities."""
@@ -60,10 +62,10 @@ class Identities:
         return ",".join(named) if len(named) <= 20 else f"{len(named)} names"
 
 
-class Chooser:
+class IdentityChooser:
     """Decides during one pass over a source, in its order, whether an identity is selected."""
 
-    def __init__(self, identities: Identities) -> None:
+    def __init__(self, identities: IdentityFilter) -> None:
         self._identities = identities
         self.met: set[str] = set()
 
@@ -76,7 +78,7 @@ class Chooser:
             self.met.add(name)
         return wanted
 
-    def account(self) -> str:
+    def summary(self) -> str:
         """Report missing identities after a complete pass. Raises SourceError if all are missing."""
         missing = sorted(self._identities.names - self.met)
         if not missing:
@@ -87,7 +89,7 @@ class Chooser:
         return f"{len(missing)} of {len(self._identities.names)} identities are not in the source: {shown}"
 
 
-class Selected:
+class SelectedSource:
     """A source restricted to the selected identities and photos. Lines without a usable name have no identity: they are
     skipped if `identities` is given, and otherwise count towards `limit` only."""
 
@@ -97,13 +99,13 @@ class Selected:
         *,
         limit: int | None = None,
         per_identity: int | None = None,
-        identities: Identities | None = None,
+        identities: IdentityFilter | None = None,
     ) -> None:
         for option, value in (("limit", limit), ("per_identity", per_identity)):
             if value is not None and value < 1:
                 raise SourceError(f"{option} is {value}, but must be at least 1")
         self._source, self._limit, self._per_identity, self._identities = source, limit, per_identity, identities
-        self.account = ""
+        self.summary = ""
 
     def describe(self) -> dict[str, Any]:
         chosen = {"limit": self._limit, "per_identity": self._per_identity}
@@ -117,11 +119,11 @@ class Selected:
         wanted = self._identities.chooser() if self._identities else None
         counts: Counter[str] = Counter()
         total = 0
-        self.account = ""
+        self.summary = ""
         for sample in self._source.samples():
-            if wanted and (sample.trouble or not wanted(sample.identity)):
+            if wanted and (sample.error or not wanted(sample.identity)):
                 continue
-            if self._per_identity is not None and not sample.trouble:
+            if self._per_identity is not None and not sample.error:
                 counts[sample.identity] += 1
                 if counts[sample.identity] > self._per_identity:
                     continue
@@ -129,4 +131,4 @@ class Selected:
             total += 1
             if total == self._limit:
                 return
-        self.account = "; ".join(filter(None, [self._source.account, wanted.account() if wanted else ""]))
+        self.summary = "; ".join(filter(None, [self._source.summary, wanted.summary() if wanted else ""]))

@@ -1,6 +1,6 @@
 """Reads tables row by row: .csv, .tsv, .txt (a URL per line), .json and .jsonl, plain or .gz, and .parquet.
 
-A row that cannot be read becomes a `Row` with a `trouble`. SourceError is raised only if the whole table is unreadable.
+A row that cannot be read becomes a `TableRow` with a `trouble`. SourceError is raised only if the whole table is unreadable.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import IO, Any, NamedTuple, cast
 
 from dataprep.errors import SourceError
 
-FORMATS = ("csv", "tsv", "txt", "parquet", "json", "jsonl")
+TABLE_FORMATS = ("csv", "tsv", "txt", "parquet", "json", "jsonl")
 _ALIASES = {"ndjson": "jsonl", "pq": "parquet"}
 _LONGEST_LINE = 1 << 20
 _LARGEST_JSON = 1 << 30
 _AHEAD = 100  # lines of .jsonl read to find the columns
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """The values of the requested columns, or the error (`trouble`) and the content of the row."""
 
     number: int
     values: Sequence[Any] = ()
-    trouble: str = ""
+    error: str = ""
     content: str = ""
 
 
-class Table:
+class TableFile:
     """One file. `columns` are its column names; `where` is "line" or "row", depending on the format."""
 
     def __init__(self, path: Path, format: str | None = None) -> None:
-        self.path, self.format = path, format or recognise(path)
-        if self.format not in FORMATS:
+        self.path, self.format = path, format or detect_table_format(path)
+        if self.format not in TABLE_FORMATS:
             raise SourceError(
-                f"the table format {self.format!r} is not supported; the formats are {', '.join(FORMATS)}",
+                f"the table format {self.format!r} is not supported; the formats are {', '.join(TABLE_FORMATS)}",
                 hint="give another --format",
             )
         self.where = "row" if self.format in ("parquet", "json") else "line"
@@ -48,7 +48,7 @@ class Table:
         except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"{path}: not readable ({error})") from None
 
-    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
+    def rows(self, wanted: Sequence[str]) -> Iterator[TableRow]:
         """Yield rows with the values of the columns `wanted`, numbered by line as in an editor, or from 1."""
         try:
             if self.format == "parquet":
@@ -56,7 +56,7 @@ class Table:
             elif self.format == "txt":
                 for number, line in self._lines():
                     if line.strip():
-                        yield _checked(Row(number, [line.strip()]))
+                        yield _checked(TableRow(number, [line.strip()]))
             elif self.format in ("json", "jsonl"):
                 for number, value, trouble in self._objects():
                     yield _object_row(number, value, trouble, wanted)
@@ -78,27 +78,27 @@ class Table:
             raise SourceError(f"{self.path}: its first line is not UTF-8 text with column names")
         return [name.strip() for name in header]
 
-    def _separated(self, wanted: Sequence[str]) -> Iterator[Row]:
+    def _separated(self, wanted: Sequence[str]) -> Iterator[TableRow]:
         places = [self.columns.index(name) for name in wanted]
         width = len(self.columns)
 
-        def row(number: int, fields: list[str] | str) -> Row:
+        def row(number: int, fields: list[str] | str) -> TableRow:
             if isinstance(fields, str):
-                return Row(number, trouble=fields, content=f"line {number}")
+                return TableRow(number, error=fields, content=f"line {number}")
             if len(fields) < width or any(fields[width:]):
                 trouble = f"{len(fields)} fields; the header has {width}"
-                return Row(number, trouble=trouble, content="\t".join(fields))
-            return _checked(Row(number, [fields[place] for place in places]))
+                return TableRow(number, error=trouble, content="\t".join(fields))
+            return _checked(TableRow(number, [fields[place] for place in places]))
 
         for number, fields, lines in itertools.islice(self._records(), 1, None):
             whole = row(number, fields)
-            if len(lines) == 1 and not whole.trouble:
+            if len(lines) == 1 and not whole.error:
                 yield whole
                 continue
             # a stray quote at the start of a field merges the lines up to the next quote, each of which is a row
             alone = {number + place: self._fields(line, width) for place, line in enumerate(lines) if line.strip()}
             rows = all(isinstance(found, list) and len(found) == width for found in alone.values())
-            if whole.trouble or (rows and (len(alone) > 2 or any("\n" in value.strip() for value in whole.values))):
+            if whole.error or (rows and (len(alone) > 2 or any("\n" in value.strip() for value in whole.values))):
                 yield from itertools.starmap(row, alone.items())
             else:
                 yield whole
@@ -187,7 +187,7 @@ class Table:
             zipped = stream.read(2) == b"\x1f\x8b"
         return cast(IO[bytes], gzip.open(self.path, "rb")) if zipped else open(self.path, "rb")
 
-    def _parquet(self, wanted: Sequence[str]) -> Iterator[Row]:
+    def _parquet(self, wanted: Sequence[str]) -> Iterator[TableRow]:
         import pyarrow as pa
 
         try:
@@ -196,7 +196,7 @@ class Table:
                 columns = [batch.column(name).to_pylist() for name in wanted]
                 for values in zip(*columns, strict=True):
                     number += 1
-                    yield _checked(Row(number, values))
+                    yield _checked(TableRow(number, values))
         except (pa.ArrowException, ValueError, KeyError) as error:
             raise SourceError(f"{self.path}: not a readable Parquet file ({error})") from None
 
@@ -210,13 +210,13 @@ class Table:
             raise SourceError(f"{self.path}: not a readable Parquet file ({error})") from None
 
 
-def recognise(path: Path) -> str:
+def detect_table_format(path: Path) -> str:
     """Return the format given by the suffix of a table, compressed or not."""
     suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
     format = suffix.lower().removeprefix(".")
     format = _ALIASES.get(format, format)
-    if format not in FORMATS or (format == "parquet" and path.suffix.lower() == ".gz"):
-        known = ", ".join(f".{name}" for name in FORMATS)
+    if format not in TABLE_FORMATS or (format == "parquet" and path.suffix.lower() == ".gz"):
+        known = ", ".join(f".{name}" for name in TABLE_FORMATS)
         raise SourceError(
             f"{path}: not a known table suffix; the suffixes are {known}, and .gz of the text formats",
             hint="name the format with --format",
@@ -233,13 +233,13 @@ def _turned(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _object_row(number: int, value: Any, trouble: str, wanted: Sequence[str]) -> Row:
+def _object_row(number: int, value: Any, trouble: str, wanted: Sequence[str]) -> TableRow:
     if isinstance(value, dict) and not trouble:
-        return _checked(Row(number, [value.get(name) for name in wanted]))
-    return Row(number, trouble=trouble or "not an object with columns", content=shown(value))
+        return _checked(TableRow(number, [value.get(name) for name in wanted]))
+    return TableRow(number, error=trouble or "not an object with columns", content=format_value(value))
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return any value as text, to identify rows."""
     try:
         return repr(value)
@@ -247,13 +247,13 @@ def shown(value: Any) -> str:
         return "nested too deeply"
 
 
-def _checked(row: Row) -> Row:
+def _checked(row: TableRow) -> TableRow:
     """Return the row, or one with a trouble if any text in it is not UTF-8."""
     for value in row.values:
         if isinstance(value, bytes):
             return _checked(row._replace(values=[_text(value) for value in row.values]))
         if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            return Row(row.number, trouble="not UTF-8", content=shown(row.values))
+            return TableRow(row.number, error="not UTF-8", content=format_value(row.values))
     return row
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.sources.base import bad_line, named_sample
-from dataprep.sources.tables import FORMATS, Row, Table, shown
+from dataprep.sources.base import bad_line_sample, named_sample
+from dataprep.sources.tables import TABLE_FORMATS, TableFile, TableRow, format_value
 from dataprep.storage import file_sha256, local_copy
 from dataprep.types import Box, Sample
 
@@ -28,7 +28,7 @@ _TEXT = (str, int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
+class ColumnMapping:
     """The names of the columns. Empty names are guessed, except `hash`. `box` is one column or four; `box_format` is
     ltrb (left, top, right, bottom) or ltwh (left, top, width, height). `constant` is the identity of all rows."""
 
@@ -42,15 +42,15 @@ class Columns:
     constant: str = ""
 
 
-class Urls:
+class UrlTableSource:
     """The rows of one table, or of a folder of tables in one format, as written by img2dataset.
 
     Without a key column, the key of a row is a hash of its URL, so that tables may grow.
     """
 
-    def __init__(self, table: str | Path, columns: Columns | None = None, *, format: str | None = None) -> None:
-        self._given, self._columns, self._format = str(table), columns or Columns(), format
-        self.account = ""
+    def __init__(self, table: str | Path, columns: ColumnMapping | None = None, *, format: str | None = None) -> None:
+        self._given, self._columns, self._format = str(table), columns or ColumnMapping(), format
+        self.summary = ""
         if self._columns.box_format not in BOX_FORMATS:
             raise SourceError(
                 f"the box format {self._columns.box_format!r} is not one of {', '.join(BOX_FORMATS)}",
@@ -61,12 +61,12 @@ class Urls:
                 "a box is one column with four numbers, or four columns",
                 hint="give --box-column one name, or four separated by commas",
             )
-        self._tables = [Table(path, format) for path in _files(local_copy(table), self._given, format)]
+        self._tables = [TableFile(path, format) for path in _files(local_copy(table), self._given, format)]
         for each in self._tables:
             _Reader(each, self._columns)  # report missing columns before planning
 
     def describe(self) -> dict[str, Any]:
-        given = {name: getattr(self._columns, name) for name in Columns.__slots__}
+        given = {name: getattr(self._columns, name) for name in ColumnMapping.__slots__}
         chosen = {name: list(value) if name == "box" else value for name, value in given.items() if value}
         return {"kind": "urls", "table": self._given, "format": self._format, "columns": chosen}
 
@@ -83,7 +83,7 @@ class Urls:
 class _Reader:
     """Converts the rows of one table to samples. Raises SourceError, with a hint, if a column is missing."""
 
-    def __init__(self, table: Table, given: Columns) -> None:
+    def __init__(self, table: TableFile, given: ColumnMapping) -> None:
         self._table, self._given = table, given
         url, key = self._find("url", given.url), self._find("key", given.key)
         identity = "" if given.constant else self._find("identity", given.identity)
@@ -100,10 +100,10 @@ class _Reader:
         ends = [sum(map(len, places[: i + 1])) for i in range(len(places))]
         self._places = [slice(end - len(names), end) for end, names in zip(ends, places, strict=True)]
 
-    def sample(self, row: Row) -> Sample:
+    def sample(self, row: TableRow) -> Sample:
         where = f"{self._table.path.name} {self._table.where} {row.number}"
-        if row.trouble:
-            return bad_line(where, row.trouble, row.content)
+        if row.error:
+            return bad_line_sample(where, row.error, row.content)
         url, identity, key, digest, edges = (row.values[place] for place in self._places)
         try:
             link, person = _text(url, "url"), self._given.constant or _text(identity, "identity")
@@ -113,7 +113,7 @@ class _Reader:
             box = parse_box(edges, self._given.box_format)
             published = parse_hash(_text(digest, "hash"), self._given.hash_algorithm)
         except ValueError as error:
-            return bad_line(where, str(error), shown(row.values))
+            return bad_line_sample(where, str(error), format_value(row.values))
         return named_sample(person, name, where, url=link, box=box, box_frame="stored", hash=published)
 
     def _find(self, what: str, given: str) -> str:
@@ -152,11 +152,11 @@ def _files(path: Path, given: str, format: str | None) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise SourceError(f"{given}: no such file")
-    for kind in [format] if format else ["parquet", *FORMATS]:
+    for kind in [format] if format else ["parquet", *TABLE_FORMATS]:
         found = sorted([*path.glob(f"*.{kind}"), *path.glob(f"*.{kind}.gz")])
         if found:
             return found
-    raise SourceError(f"{given}: the folder has no tables ({', '.join(FORMATS)})")
+    raise SourceError(f"{given}: the folder has no tables ({', '.join(TABLE_FORMATS)})")
 
 
 def _text(values: Sequence[Any], what: str) -> str:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
-from dataprep.names import plain
+from dataprep.names import plain_name
 from dataprep.sources.archive import Archive
-from dataprep.sources.base import bad_line, is_identity, named_sample
-from dataprep.sources.selection import Identities
+from dataprep.sources.base import bad_line_sample, is_identity_name, named_sample
+from dataprep.sources.selection import IdentityFilter
 from dataprep.storage import local_copy
 from dataprep.types import Box, Sample
-from dataprep.workspace.plan_table import Table, photos
+from dataprep.workspace.plan_table import SampleTable, make_photo_table
 
 ARCHIVE_URL = "https://www.robots.ox.ac.uk/~vgg/data/vgg_face/vgg_face_dataset.tar.gz"
 _COLUMNS = ("id", "url", "left", "top", "right", "bottom", "pose", "score", "curation")
@@ -28,7 +28,7 @@ _FRONTAL = 2.0  # poses above this are frontal, others are profiles
 _USUAL = bytes(range(32, 127)) + b"\r\n"  # other white space splits fields or lines differently in the two readers
 
 
-class VggFace:
+class VggFaceSource:
     """The lists in a directory (`files/*.txt` as published, or `*.txt`), in the release's .tar.gz, or in one person's
     .txt. `curated_only` keeps lines of the curated set, `frontal_only` lines with a frontal pose."""
 
@@ -36,13 +36,13 @@ class VggFace:
         self,
         lists: str | Path,
         *,
-        identities: Identities | None = None,
+        identities: IdentityFilter | None = None,
         curated_only: bool = False,
         frontal_only: bool = False,
     ) -> None:
         self._given, self._lists = str(lists), local_copy(lists)
         self._identities, self._curated, self._frontal = identities, curated_only, frontal_only
-        self.account = ""
+        self.summary = ""
         if not self._lists.exists():
             raise SourceError(
                 f"{lists}: no such file or directory", hint="give --lists the folder of lists or the .tar.gz"
@@ -65,22 +65,22 @@ class VggFace:
 
     def samples(self) -> Iterator[Sample]:
         for person, data in self._wanted():
-            yield from parse_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
+            yield from parse_vggface_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
 
-    def tables(self) -> Iterator[Sample | Table]:
+    def tables(self) -> Iterator[Sample | SampleTable]:
         for person, data in self._wanted():
-            table = parse_table(person, data, curated_only=self._curated, frontal_only=self._frontal)
+            table = parse_vggface_table(person, data, curated_only=self._curated, frontal_only=self._frontal)
             if table is not None:
                 yield table
             else:
-                yield from parse_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
+                yield from parse_vggface_list(person, data, curated_only=self._curated, frontal_only=self._frontal)
 
     def _wanted(self) -> Iterator[tuple[str, bytes]]:
         wanted = self._identities.chooser() if self._identities else None
         for person, data in self._files():
-            if wanted is None or wanted(plain(person)):
+            if wanted is None or wanted(plain_name(person)):
                 yield person, data
-        self.account = wanted.account() if wanted else ""
+        self.summary = wanted.summary() if wanted else ""
 
     def _files(self) -> Iterator[tuple[str, bytes]]:
         """Yield (person, content) of every list, sorted by person."""
@@ -106,7 +106,9 @@ class VggFace:
         return Archive(self._lists, r"(^|/)files/[^/]+\.txt$")
 
 
-def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Iterator[Sample]:
+def parse_vggface_list(
+    person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False
+) -> Iterator[Sample]:
     """Yield the samples of one person's list. Malformed lines become samples with a `trouble`."""
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         fields = line.split()
@@ -116,15 +118,17 @@ def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_
         at = next((i for i, field in enumerate(fields[1:3], 1) if "://" in field), None)
         if at is None or len(fields) < at + 5:
             detail = f"expected `id url left top right bottom ...`, found {len(fields)} fields"
-            yield bad_line(where, detail, f"{person} {line}")
+            yield bad_line_sample(where, detail, f"{person} {line}")
             continue
         try:
             left, top, right, bottom, *more = map(float, fields[at + 1 : at + 8])
         except ValueError:
-            yield bad_line(where, f"{' '.join(fields[at + 1 : at + 8])[:80]!r} are not numbers", f"{person} {line}")
+            yield bad_line_sample(
+                where, f"{' '.join(fields[at + 1 : at + 8])[:80]!r} are not numbers", f"{person} {line}"
+            )
             continue
         if (curated_only or frontal_only) and len(more) < 3:
-            yield bad_line(where, "no pose, score and curation after the box", f"{person} {line}")
+            yield bad_line_sample(where, "no pose, score and curation after the box", f"{person} {line}")
             continue
         if (curated_only and more[2] != 1) or (frontal_only and not more[0] > _FRONTAL):
             continue
@@ -132,14 +136,16 @@ def parse_list(person: str, data: bytes, *, curated_only: bool = False, frontal_
         yield named_sample(person, fields[0], where, url=fields[at], box=box, box_frame="stored")
 
 
-def parse_table(person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False) -> Table | None:
-    """Parse a list like `parse_list`, but several times as fast. Returns None unless all lines are as released."""
+def parse_vggface_table(
+    person: str, data: bytes, *, curated_only: bool = False, frontal_only: bool = False
+) -> SampleTable | None:
+    """Parse a list like `parse_vggface_list`, but several times as fast. Returns None unless all lines are as released."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
 
-    identity = plain(person)
-    if not is_identity(identity) or data.translate(None, _USUAL) or data.count(b"\r") != data.count(b"\r\n"):
+    identity = plain_name(person)
+    if not is_identity_name(identity) or data.translate(None, _USUAL) or data.count(b"\r") != data.count(b"\r\n"):
         return None
     numbers = _COLUMNS[2:]
     try:
@@ -165,4 +171,4 @@ def parse_table(person: str, data: bytes, *, curated_only: bool = False, frontal
         table = table.filter(pc.equal(table["curation"], 1))
     if frontal_only:
         table = table.filter(pc.greater(table["pose"], _FRONTAL))
-    return photos(identity, table["id"], table["url"], [table[side] for side in _COLUMNS[2:6]])
+    return make_photo_table(identity, table["id"], table["url"], [table[side] for side in _COLUMNS[2:6]])

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from dataprep.errors import SourceError
-from dataprep.sources.folder import PhotoFolder, renamed, usable_names
-from dataprep.sources.vggface2_tables import Coordinates, Names, read_names
+from dataprep.sources.folder import FolderSource, make_usable_names, rename_identities
+from dataprep.sources.vggface2_tables import ClassNames, CoordinateTable, read_class_names
 from dataprep.storage import file_sha256
 from dataprep.types import Box, Sample
 
@@ -21,7 +21,7 @@ SPLITS = ("train", "test", "all")
 _CLASS = re.compile(r"n\d{6,}")
 
 
-class VggFace2:
+class VggFace2Source:
     """The photos under ROOT/train/n000002/ and ROOT/test/ or, if neither exists, ROOT/n000002/.
 
     Boxes and landmarks come from `boxes` and `landmarks`, or else from loose_bb_*.csv and loose_landmark_*.csv in ROOT
@@ -50,7 +50,7 @@ class VggFace2:
         whose = "" if self._folders == [root] else split.replace("all", "")
         self._boxes = _tables(root, boxes, f"loose_bb*{whose}.csv")
         self._landmarks = _tables(root, landmarks, f"loose_landmark*{whose}.csv")
-        self.account = ""
+        self.summary = ""
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -64,20 +64,20 @@ class VggFace2:
 
     def digest(self) -> str:
         tables = [*self._boxes, *self._landmarks, *([self._names] if self._names else [])]
-        parts = [PhotoFolder(folder).digest() for folder in self._folders] + [file_sha256(table) for table in tables]
+        parts = [FolderSource(folder).digest() for folder in self._folders] + [file_sha256(table) for table in tables]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def samples(self) -> Iterator[Sample]:
-        boxes, landmarks = Coordinates(self._boxes, 4), Coordinates(self._landmarks, 10)
-        listed = read_names(self._names) if self._names else Names({}, 0)
-        names = usable_names(listed.of)
+        boxes, landmarks = CoordinateTable(self._boxes, 4), CoordinateTable(self._landmarks, 10)
+        listed = read_class_names(self._names) if self._names else ClassNames({}, 0)
+        names = make_usable_names(listed.by_class)
         count = with_box = with_landmarks = unnamed = 0
 
         def annotated() -> Iterator[Sample]:
             nonlocal count, with_box, with_landmarks, unnamed
             for sample in self._photos():
                 count += 1
-                box, points = boxes.of(sample.key), landmarks.of(sample.key)
+                box, points = boxes.lookup(sample.key), landmarks.lookup(sample.key)
                 with_box += box is not None
                 with_landmarks += points is not None
                 unnamed += sample.identity not in names
@@ -87,10 +87,10 @@ class VggFace2:
                     landmarks=None if points is None else tuple((x, y) for x, y in points.reshape(5, 2).tolist()),
                 )
 
-        yield from renamed(annotated(), names)
+        yield from rename_identities(annotated(), names)
         told = [("boxes", boxes, with_box), ("landmarks", landmarks, with_landmarks)]
         lines = [
-            f"the tables have {what} for {found} of {count} photos, and {table.unused} rows without a photo"
+            f"the tables have {what} for {found} of {count} photos, and {table.count_unused} rows without a photo"
             + (f", {table.malformed} malformed rows" if table.malformed else "")
             for what, table, found in told
             if len(table) or table.malformed
@@ -99,12 +99,12 @@ class VggFace2:
             lines.append(f"{listed.malformed} malformed rows of names")
         if self._names and unnamed:
             lines.append(f"no name for the people in {unnamed} photos, who keep their class such as n000001")
-        self.account = "; ".join(lines)
+        self.summary = "; ".join(lines)
 
     def _photos(self) -> Iterator[Sample]:
         for folder in self._folders:
-            for sample in PhotoFolder(folder).samples():
-                if _CLASS.fullmatch(sample.identity) or sample.trouble:
+            for sample in FolderSource(folder).samples():
+                if _CLASS.fullmatch(sample.identity) or sample.error:
                     yield sample
 
 

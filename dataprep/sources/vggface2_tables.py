@@ -27,7 +27,7 @@ _CLASS = re.compile(rf"{_BLANK}n\d{{6}}")
 _NULLS = ["", "nan", "NaN", "NA", "null", "NULL", "None", "-", "?"]
 
 
-class Coordinates:
+class CoordinateTable:
     """`width` numbers per photo, in memory at about 100 bytes per row, looked up by binary search."""
 
     def __init__(self, tables: Sequence[Path], width: int) -> None:
@@ -43,11 +43,11 @@ class Coordinates:
         return len(self._names)
 
     @property
-    def unused(self) -> int:
+    def count_unused(self) -> int:
         """The number of rows never looked up: their photo does not exist, or their name is a repetition."""
         return int(len(self) - self._used.sum())
 
-    def of(self, name: str) -> npt.NDArray[np.float64] | None:
+    def lookup(self, name: str) -> npt.NDArray[np.float64] | None:
         """Return the numbers of a photo, NaN where missing; None if it has no row. The first row counts."""
         wanted = name.encode()
         at = int(np.searchsorted(self._names, wanted))
@@ -58,14 +58,14 @@ class Coordinates:
         return found
 
 
-class Names(NamedTuple):
+class ClassNames(NamedTuple):
     """Names by class, and the number of rows that start with a class but have no name."""
 
-    of: dict[str, str]
+    by_class: dict[str, str]
     malformed: int
 
 
-def read_names(table: Path) -> Names:
+def read_class_names(table: Path) -> ClassNames:
     """Read Class_ID and Name from identity_meta.csv. Names are not changed."""
     found: dict[str, str] = {}
     malformed = 0
@@ -80,7 +80,7 @@ def read_names(table: Path) -> Names:
         raise SourceError(f"{table}: {error.strerror}") from None
     if not found:
         raise SourceError(f"{table}: no row like `n000001, 14th_Dalai_Lama, 424, 0, m`; is it identity_meta.csv?")
-    return Names(found, malformed)
+    return ClassNames(found, malformed)
 
 
 def _read(table: Path, width: int) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], int]:

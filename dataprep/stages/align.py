@@ -12,9 +12,18 @@ import numpy as np
 from dataprep.errors import UsageError
 from dataprep.imaging import quality
 from dataprep.imaging.codec import CODECS, Pixels, codec_versions, encode_jpeg, encode_png
-from dataprep.imaging.crops import FITS, Crop, extended_crop, fit_scale, fitted, margin_crop, output_margin
-from dataprep.imaging.geometry import BORDERS, INTERPOLATIONS, Matrix, Points, share_outside, similarity, template, warp
-from dataprep.params import StageParams, param
+from dataprep.imaging.crops import FIT_MODES, Crop, extended_crop, fit_crop, fit_enlargement, margin_crop, output_margin
+from dataprep.imaging.geometry import (
+    BORDER_MODES,
+    INTERPOLATIONS,
+    AffineMatrix,
+    Points,
+    estimate_similarity,
+    outside_fraction,
+    scale_template,
+    warp_image,
+)
+from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
 from dataprep.types import Box, Row
@@ -27,47 +36,49 @@ class AlignParams(StageParams):
     An unknown value never drops a face; published landmarks, for example, have no probability.
     """
 
-    size: str = param("112", "output size in pixels, SIDE or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112")
-    extend: float | None = param(
+    size: str = counted_field("112", "output size in pixels, SIDE or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112")
+    extend: float | None = counted_field(
         None, "without alignment: crop the face box enlarged by this share (0.3 is VGGFace2's tight crop)", minimum=0.0
     )
-    margin: int | None = param(
+    margin: int | None = counted_field(
         None, "without alignment: crop the face box plus a margin in pixels (facenet: 44 for 182, 32 for 160)",
         minimum=0,
     )  # fmt: skip
-    margin_rule: str = param(
+    margin_rule: str = counted_field(
         "source", "measure the margin in pixels of the photo (facenet) or of the output (facenet-pytorch)",
         choices=("source", "output"),
     )  # fmt: skip
-    fit: str = param(
+    fit: str = counted_field(
         "auto", "resizing of an oblong crop: short-centre (shorter side to 256/224 of the output, then centre; auto "
-                "with --extend), stretch (auto with --margin), pad, or none (keep the size)", choices=("auto", *FITS),
+                "with --extend), stretch (auto with --margin), pad, or none (keep the size)", choices=("auto", *FIT_MODES),
     )  # fmt: skip
-    interpolation: str = param(
+    interpolation: str = counted_field(
         "auto",
         "interpolation; auto: linear for a warp; for a crop, area if it shrinks, else linear",
         choices=INTERPOLATIONS,
     )
-    border: str = param("black", "fill of pixels outside the photo", choices=BORDERS)
-    max_scale: float = param(0.0, "drop faces enlarged by more than this factor; 0 keeps all", minimum=0.0)
-    max_outside: float = param(1.0, "drop faces with more than this share outside the photo", minimum=0.0, maximum=1.0)
-    min_prob: float = param(0.0, "drop faces with a lower detector score than this", minimum=0.0, maximum=1.0)
-    min_size: float = param(0.0, "drop faces whose shorter box side is below this many pixels", minimum=0.0)
-    max_yaw: float | None = param(
+    border: str = counted_field("black", "fill of pixels outside the photo", choices=BORDER_MODES)
+    max_scale: float = counted_field(0.0, "drop faces enlarged by more than this factor; 0 keeps all", minimum=0.0)
+    max_outside: float = counted_field(
+        1.0, "drop faces with more than this share outside the photo", minimum=0.0, maximum=1.0
+    )
+    min_prob: float = counted_field(0.0, "drop faces with a lower detector score than this", minimum=0.0, maximum=1.0)
+    min_size: float = counted_field(0.0, "drop faces whose shorter box side is below this many pixels", minimum=0.0)
+    max_yaw: float | None = counted_field(
         None, "drop faces with |yaw| above this many degrees, estimated from the landmarks", minimum=0.0, maximum=90.0
     )
-    max_roll: float | None = param(
+    max_roll: float | None = counted_field(
         None, "drop faces with |roll| (eye line) above this many degrees", minimum=0.0, maximum=180.0
     )
-    max_residual: float | None = param(
+    max_residual: float | None = counted_field(
         None, "drop faces whose landmarks deviate from the template by more pixels than this (RMS)", minimum=0.0
     )
-    min_sharpness: float = param(
+    min_sharpness: float = counted_field(
         0.0, "drop faces whose aligned image has a lower variance of the Laplacian than this", minimum=0.0
     )
-    format: str = param("jpg", "image format: jpg, or lossless png", choices=("jpg", "png"))
-    quality: int = param(95, "JPEG quality", minimum=1, maximum=100)
-    encoder: str = param("pillow", "JPEG encoder", choices=CODECS)
+    format: str = counted_field("jpg", "image format: jpg, or lossless png", choices=("jpg", "png"))
+    quality: int = counted_field(95, "JPEG quality", minimum=1, maximum=100)
+    encoder: str = counted_field("pillow", "JPEG encoder", choices=CODECS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +89,7 @@ class AlignParams(StageParams):
             if not 1 <= min(width, height) <= max(width, height) <= 4096:
                 raise ValueError("width and height must be between 1 and 4096 pixels")
             if not self.crops:
-                template(height, width)
+                scale_template(height, width)
         except ValueError as error:
             raise UsageError(f"size {self.size}: {error}", hint="give another --size") from None
         if self.fit != "auto" and not self.crops:
@@ -100,11 +111,11 @@ class AlignParams(StageParams):
         return self.extend is not None or self.margin is not None
 
     @property
-    def settled_fit(self) -> str:
+    def resolved_fit(self) -> str:
         return self.fit if self.fit != "auto" else "short-centre" if self.extend is not None else "stretch"
 
 
-class Align(MapStage[AlignParams]):
+class AlignStage(MapStage[AlignParams]):
     name = "align"
     version = 2
     needs = "detect"
@@ -135,8 +146,8 @@ class Align(MapStage[AlignParams]):
         seen = {
             "probability": item.value("detect", "probabilities")[chosen],
             "box_side": min(box[2] - box[0], box[3] - box[1]) if box else None,
-            "roll": quality.roll(points),
-            "yaw": quality.yaw(points),
+            "roll": quality.estimate_roll(points),
+            "yaw": quality.estimate_yaw(points),
         }
         if self.params.crops:
             return self._cropped(item, Box(*box) if box else None, points, seen)
@@ -146,53 +157,57 @@ class Align(MapStage[AlignParams]):
         """Pass an already aligned face through unchanged if it has the output size."""
         pixels = item.photo.pixels
         height, width = pixels.shape[:2]
-        if (width, height) != self.params.width_height and self.params.settled_fit != "none":
-            return item.lost(Reason.OTHER_SIZE, f"aligned to {width}x{height}; the output size is {self.params.size}")
-        values = {"scale": 1.0, "sharpness": quality.sharpness(pixels)}
+        if (width, height) != self.params.width_height and self.params.resolved_fit != "none":
+            return item.rejected(
+                Reason.SIZE_MISMATCH, f"aligned to {width}x{height}; the output size is {self.params.size}"
+            )
+        values = {"scale": 1.0, "sharpness": quality.measure_sharpness(pixels)}
         return self._judged(item, values) or item.ok(
             payload=item.photo.data, width=width, height=height, **_complete(values)
         )
 
     def _aligned(self, item: Item, points: Points, seen: Mapping[str, Any]) -> Row:
         width, height = self.params.width_height
-        target = template(height, width)
+        target = scale_template(height, width)
         try:
-            matrix = similarity(points, target)
+            matrix = estimate_similarity(points, target)
         except ValueError as error:
-            return item.lost(Reason.BAD_LANDMARKS, str(error), **seen)
+            return item.rejected(Reason.BAD_LANDMARKS, str(error), **seen)
         photo = item.photo.pixels
         values = {
             **seen,
             "scale": _scale(matrix),
-            "residual": quality.residual(points, matrix, target),
+            "residual": quality.alignment_error(points, matrix, target),
             "matrix": matrix.ravel().tolist(),
-            "outside": share_outside(matrix, height, width, photo.shape[:2]),
+            "outside": outside_fraction(matrix, height, width, photo.shape[:2]),
         }
         p = self.params
         return self._judged(item, values) or self._written(
-            item, warp(photo, matrix, height, width, interpolation=p.interpolation, border=p.border), values
+            item, warp_image(photo, matrix, height, width, interpolation=p.interpolation, border=p.border), values
         )
 
     def _cropped(self, item: Item, box: Box | None, points: Points, seen: Mapping[str, Any]) -> Row:
         p, photo = self.params, item.photo.pixels
         width, height = p.width_height
         if box is None:
-            return item.lost(
+            return item.rejected(
                 Reason.BAD_BOX, "the source has landmarks but no box; detecting landmarks would give one", **seen
             )
         crop = self._crop(box, photo)
         if crop.width < 2 or crop.height < 2:
-            return item.lost(Reason.BOX_OUTSIDE, "the face's box lies outside the photo", **seen)
+            return item.rejected(Reason.BOX_OUTSIDE, "the face's box lies outside the photo", **seen)
         values = {
             **seen,
-            "scale": fit_scale(crop, width, height, p.settled_fit),
+            "scale": fit_enlargement(crop, width, height, p.resolved_fit),
             "residual": _residual(points),
             "outside": crop.outside,
         }
         lost = self._judged(item, values)
         if lost is not None:
             return lost
-        pixels = fitted(photo, crop, width, height, fit=p.settled_fit, interpolation=p.interpolation, border=p.border)
+        pixels = fit_crop(
+            photo, crop, width, height, fit=p.resolved_fit, interpolation=p.interpolation, border=p.border
+        )
         return self._written(item, pixels, values)
 
     def _crop(self, box: Box, photo: Pixels) -> Crop:
@@ -208,13 +223,13 @@ class Align(MapStage[AlignParams]):
         """Return the row of a face that a filter drops, with the values measured so far; None if it passes."""
         p = self.params
         limits = (
-            (Reason.LOW_PROBABILITY, "probability", -1, p.min_prob or None, "probability {0:.3f}"),
-            (Reason.SMALL_FACE, "box_side", -1, p.min_size or None, "{0:.0f} pixels"),
-            (Reason.TINY_FACE, "scale", 1, p.max_scale or None, "would be enlarged {0:.1f} times"),
-            (Reason.ROLLED, "roll", 1, p.max_roll, "tilted {0:.0f} degrees"),
-            (Reason.PROFILE, "yaw", 1, p.max_yaw, "turned {0:.0f} degrees"),
-            (Reason.MISFIT, "residual", 1, p.max_residual, "landmarks {0:.1f} pixels off the template"),
-            (Reason.CUT_FACE, "outside", 1, p.max_outside, "{0:.0%} beyond the photo"),
+            (Reason.LOW_CONFIDENCE, "probability", -1, p.min_prob or None, "probability {0:.3f}"),
+            (Reason.FACE_TOO_SMALL, "box_side", -1, p.min_size or None, "{0:.0f} pixels"),
+            (Reason.UPSCALED, "scale", 1, p.max_scale or None, "would be enlarged {0:.1f} times"),
+            (Reason.ROLL_TOO_LARGE, "roll", 1, p.max_roll, "tilted {0:.0f} degrees"),
+            (Reason.YAW_TOO_LARGE, "yaw", 1, p.max_yaw, "turned {0:.0f} degrees"),
+            (Reason.ALIGNMENT_ERROR, "residual", 1, p.max_residual, "landmarks {0:.1f} pixels off the template"),
+            (Reason.FACE_OUT_OF_FRAME, "outside", 1, p.max_outside, "{0:.0%} beyond the photo"),
             (Reason.BLURRED, "sharpness", -1, p.min_sharpness or None, "sharpness {0:.1f}"),
         )
         for reason, name, sign, limit, told in limits:
@@ -222,12 +237,12 @@ class Align(MapStage[AlignParams]):
             if value is None or limit is None:
                 continue
             if sign * abs(value) > sign * limit:
-                return item.lost(reason, told.format(value), **_complete(values))
+                return item.rejected(reason, told.format(value), **_complete(values))
         return None
 
     def _written(self, item: Item, pixels: Pixels, values: Mapping[str, Any]) -> Row:
         p = self.params
-        values = {**values, "sharpness": quality.sharpness(pixels)}
+        values = {**values, "sharpness": quality.measure_sharpness(pixels)}
         blurred = self._judged(item, values)
         if blurred is not None:
             return blurred
@@ -235,18 +250,18 @@ class Align(MapStage[AlignParams]):
         return item.ok(payload=encoded, width=pixels.shape[1], height=pixels.shape[0], **_complete(values))
 
 
-def _scale(matrix: Matrix) -> float:
+def _scale(matrix: AffineMatrix) -> float:
     return math.hypot(matrix[0, 0], matrix[1, 0])
 
 
 def _residual(points: Points) -> float | None:
-    target = template(112, 112)
+    target = scale_template(112, 112)
     try:
-        return quality.residual(points, similarity(points, target), target)
+        return quality.alignment_error(points, estimate_similarity(points, target), target)
     except ValueError:
         return None
 
 
 def _complete(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return every measured column, null where the value is unknown."""
-    return {name: values.get(name) for name in Align.columns if name not in ("width", "height")}
+    return {name: values.get(name) for name in AlignStage.columns if name not in ("width", "height")}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dataprep.errors import ImagingError, RecordError
-from dataprep.imaging.codec import Header, Pixels, decode, is_out_of_memory, read_header
+from dataprep.imaging.codec import ImageHeader, Pixels, decode_image, is_out_of_memory, read_header
 from dataprep.packs.recordio import RecordReader, unpack_image
 from dataprep.params import StageParams, fingerprint
 from dataprep.reasons import Reason
@@ -66,7 +66,7 @@ class Photo:
     def __init__(self, load: Callable[[], bytes], *, codec: str, max_pixels: int) -> None:
         self._load, self._codec, self._max_pixels = load, codec, max_pixels
         self._data: bytes | None = None
-        self._decoded: tuple[Pixels, Header] | None = None
+        self._decoded: tuple[Pixels, ImageHeader] | None = None
 
     @property
     def data(self) -> bytes:
@@ -80,7 +80,7 @@ class Photo:
         return self._decode()[0]
 
     @property
-    def header(self) -> Header:
+    def header(self) -> ImageHeader:
         return self._decode()[1]
 
     @property
@@ -92,18 +92,18 @@ class Photo:
             return 0
         return header.width * header.height
 
-    def _decode(self) -> tuple[Pixels, Header]:
+    def _decode(self) -> tuple[Pixels, ImageHeader]:
         if self._decoded is None:
-            self._decoded = decode(self.data, codec=self._codec, max_pixels=self._max_pixels)
+            self._decoded = decode_image(self.data, codec=self._codec, max_pixels=self._max_pixels)
         return self._decoded
 
 
-def local_photo(sample: Sample) -> bytes:
+def read_local_photo(sample: Sample) -> bytes:
     """Read the bytes of a local sample. Raises OSError, or ImagingError for a record that cannot be read."""
     if sample.offset is None:
         return Path(sample.path).read_bytes()
     try:
-        return unpack_image(_records(sample.path).at(sample.offset)).image
+        return unpack_image(_records(sample.path).read_at(sample.offset)).image
     except RecordError as error:
         raise ImagingError(Reason.CORRUPT, str(error)) from None
 
@@ -128,7 +128,7 @@ class Item:
     def ok(self, payload: bytes | None = None, **values: Any) -> Row:
         return Row(key=self.sample.key, identity=self.sample.identity, values=values, payload=payload)
 
-    def lost(self, reason: Reason, detail: str = "", **values: Any) -> Row:
+    def rejected(self, reason: Reason, detail: str = "", **values: Any) -> Row:
         return Row(
             key=self.sample.key, identity=self.sample.identity, reason=reason, detail=detail[:300], values=values
         )
@@ -146,33 +146,33 @@ class MapStage(Stage[P]):
 
     def apply_many(self, items: Sequence[Item]) -> list[Row]:
         """Return the rows of several samples, in order. An error in one sample does not affect the others."""
-        return [self.guarded(item) for item in items]
+        return [self.apply_safely(item) for item in items]
 
-    def guarded(self, item: Item) -> Row:
+    def apply_safely(self, item: Item) -> Row:
         try:
             return self.apply(item)
         except ImagingError as error:
-            return item.lost(error.reason, error.detail)
+            return item.rejected(error.reason, error.detail)
         except Exception as error:
             if is_out_of_memory(error):  # the run retries the shard with no other task running
                 raise MemoryError(str(error)) from None
-            return item.lost(Reason.BUG, f"{type(error).__name__}: {error}")
+            return item.rejected(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class MergeInput:
     """One upstream shard of a merge: the ledgers of the earlier stages, by stage name."""
 
     shard: str
     ledgers: Mapping[str, Path]
 
-    def ok(self, stage: str, columns: Sequence[str], *, repeated: Sequence[str] = ()) -> Any:
+    def read_passed(self, stage: str, columns: Sequence[str], *, repeated: Sequence[str] = ()) -> Any:
         """Return the ok rows of a stage as an Arrow table; columns in `repeated` are dictionary-encoded."""
         return read_table(self.ledgers[stage], columns, ok=True, repeated=repeated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
+class MergeResult:
     """The result of a merge: an Arrow table (COMMON and its own columns), and extra values stored in its marker."""
 
     table: Any
@@ -183,9 +183,9 @@ class MergeStage(Stage[P]):
     """A stage that processes all shards at once."""
 
     @abstractmethod
-    def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged: ...
+    def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult: ...
 
-    def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
+    def output_exists(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
         """Whether the files listed in the marker still exist."""
         return True
 
@@ -198,4 +198,4 @@ class MergeContext:
     recipe: Mapping[str, Mapping[str, Any]]
     sources: Sequence[Mapping[str, Any]]
     payloads: Mapping[str, Path]  # tars of the nearest upstream map stage, by shard
-    tick: Callable[[int], None]  # progress callback: the number of samples processed so far
+    progress: Callable[[int], None]  # progress callback: the number of samples processed so far

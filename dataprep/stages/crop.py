@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dataprep.imaging.geometry import Points, clamp, turn_box, turn_landmarks
-from dataprep.params import StageParams, param
+from dataprep.imaging.geometry import Points, clamp_box, turn_box, turn_landmarks
+from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
 from dataprep.types import Box, Row
@@ -18,11 +18,15 @@ _FARTHEST = 1e6  # pixels; no photo is larger, and float32 is imprecise beyond
 class CropParams(StageParams):
     """Which published boxes are usable after clamping."""
 
-    min_box: int = param(10, "drop boxes whose shorter side is below this many pixels after clipping", minimum=1)
-    min_inside: float = param(0.0, "drop boxes with less than this share inside the photo", minimum=0.0, maximum=1.0)
+    min_box: int = counted_field(
+        10, "drop boxes whose shorter side is below this many pixels after clipping", minimum=1
+    )
+    min_inside: float = counted_field(
+        0.0, "drop boxes with less than this share inside the photo", minimum=0.0, maximum=1.0
+    )
 
 
-class Crop(MapStage[CropParams]):
+class CropStage(MapStage[CropParams]):
     name = "crop"
     version = 2
     needs = "validate"
@@ -39,22 +43,22 @@ class Crop(MapStage[CropParams]):
         if published is None or box is None:
             return item.ok(box=None, inside=None)
         if not all(map(math.isfinite, published)):
-            return item.lost(Reason.BAD_BOX, f"a coordinate is not finite: {' '.join(map(str, published))}")
+            return item.rejected(Reason.BAD_BOX, f"a coordinate is not finite: {' '.join(map(str, published))}")
         if max(map(abs, published)) > _FARTHEST:
-            return item.lost(Reason.BAD_BOX, f"a coordinate exceeds a million: {' '.join(map(str, published))}")
+            return item.rejected(Reason.BAD_BOX, f"a coordinate exceeds a million: {' '.join(map(str, published))}")
         if not (published.width > 0 and published.height > 0):
-            return item.lost(
+            return item.rejected(
                 Reason.BAD_BOX, f"right {published.right:g} or bottom {published.bottom:g} is not beyond left or top"
             )
         width, height = item.value("validate", "width"), item.value("validate", "height")
-        inside = clamp(box, width, height)
+        inside = clamp_box(box, width, height)
         if inside is None:
-            return item.lost(Reason.BOX_OUTSIDE, f"the box is outside the photo of {width}x{height}")
+            return item.rejected(Reason.BOX_OUTSIDE, f"the box is outside the photo of {width}x{height}")
         share = inside.area / box.area
         if share < self.params.min_inside:
-            return item.lost(Reason.BOX_OUTSIDE, f"{share:.0%} of the box is inside the photo of {width}x{height}")
+            return item.rejected(Reason.BOX_OUTSIDE, f"{share:.0%} of the box is inside the photo of {width}x{height}")
         if min(inside.width, inside.height) < self.params.min_box:
-            return item.lost(Reason.BOX_OUTSIDE, f"{inside.width:.0f}x{inside.height:.0f} left after clamping")
+            return item.rejected(Reason.BOX_OUTSIDE, f"{inside.width:.0f}x{inside.height:.0f} left after clamping")
         return item.ok(box=list(inside), inside=share)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dataprep.detection.base import RULES, Detector, Faces, Target
+from dataprep.detection.base import SELECTION_RULES, Detections, Detector, Target
 from dataprep.detection.mtcnn import BACKENDS, make_detector, resolve_backend
 from dataprep.detection.weights import weights_digest
 from dataprep.errors import ImagingError
 from dataprep.imaging.codec import Pixels
 from dataprep.imaging.geometry import Points
-from dataprep.params import StageParams, param
+from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
 from dataprep.stages.crop import upright_box, upright_landmarks
@@ -25,29 +25,31 @@ from dataprep.types import Box, Row
 class DetectParams(StageParams):
     """Detector settings, as in facenet_pytorch.MTCNN, and how one face is selected."""
 
-    landmarks: str = param(
+    landmarks: str = counted_field(
         "source", "use the source's landmarks if it has them, or always detect",
         choices=("source", "detect"),
     )  # fmt: skip
-    faces: str = param("target", "detect only the target face, coarse to fine, or all faces", choices=("target", "all"))
-    rule: str = param("overlap", "how to choose the target face: best overlap with the published box "
-                      "(without a box: area minus centre distance), or another rule", choices=RULES)  # fmt: skip
-    min_overlap: float = param(
+    faces: str = counted_field(
+        "target", "detect only the target face, coarse to fine, or all faces", choices=("target", "all")
+    )
+    rule: str = counted_field("overlap", "how to choose the target face: best overlap with the published box "
+                      "(without a box: area minus centre distance), or another rule", choices=SELECTION_RULES)  # fmt: skip
+    min_overlap: float = counted_field(
         0.1, "minimum overlap of the face and the published box (intersection over union)", minimum=0.0, maximum=1.0
     )
-    min_face: int = param(20, "smallest face to detect, in pixels", minimum=12)
-    threshold_p: float = param(0.6, "score threshold of P-Net", minimum=0.0, maximum=1.0)
-    threshold_r: float = param(0.7, "score threshold of R-Net", minimum=0.0, maximum=1.0)
-    threshold_o: float = param(0.7, "score threshold of O-Net", minimum=0.0, maximum=1.0)
-    factor: float = param(0.709, "scale factor of the image pyramid", minimum=0.1, maximum=0.99)
-    backend: str = param("auto", "detector backend; auto is resolved once per workspace", choices=BACKENDS)
+    min_face: int = counted_field(20, "smallest face to detect, in pixels", minimum=12)
+    threshold_p: float = counted_field(0.6, "score threshold of P-Net", minimum=0.0, maximum=1.0)
+    threshold_r: float = counted_field(0.7, "score threshold of R-Net", minimum=0.0, maximum=1.0)
+    threshold_o: float = counted_field(0.7, "score threshold of O-Net", minimum=0.0, maximum=1.0)
+    factor: float = counted_field(0.709, "scale factor of the image pyramid", minimum=0.1, maximum=0.99)
+    backend: str = counted_field("auto", "detector backend; auto is resolved once per workspace", choices=BACKENDS)
 
-    def pinned(self, before: str = "auto") -> DetectParams:
+    def pin_backend(self, before: str = "auto") -> DetectParams:
         """Resolve the backend `auto`: to `before`, this workspace's earlier choice, or to this machine's default."""
         return replace(self, backend=resolve_backend(before if self.backend == "auto" else self.backend))
 
 
-class Detect(MapStage[DetectParams]):
+class DetectStage(MapStage[DetectParams]):
     name = "detect"
     version = 3
     needs = "crop"
@@ -91,7 +93,7 @@ class Detect(MapStage[DetectParams]):
                 readable.append((item, item.photo.pixels))
                 positions.append(position)
             except ImagingError as error:
-                rows[position] = item.lost(error.reason, error.detail)
+                rows[position] = item.rejected(error.reason, error.detail)
         try:
             found = self._detect(readable)
         except Exception:
@@ -111,7 +113,7 @@ class Detect(MapStage[DetectParams]):
         points = upright_landmarks(item) if self.params.landmarks == "source" else None
         return None if points is None else _published(item, points)
 
-    def _detect(self, photos: Sequence[tuple[Item, Pixels]]) -> list[Faces]:
+    def _detect(self, photos: Sequence[tuple[Item, Pixels]]) -> list[Detections]:
         targets = [self._target(item) for item, _ in photos] if self.params.faces == "target" else None
         return self._detector.detect([pixels for _, pixels in photos], targets)
 
@@ -119,21 +121,23 @@ class Detect(MapStage[DetectParams]):
         box = item.value("crop", "box")
         return Target(rule=self.params.rule, published=Box(*box) if box else None, min_overlap=self.params.min_overlap)
 
-    def _row(self, item: Item, faces: Faces) -> Row:
+    def _row(self, item: Item, detections: Detections) -> Row:
         target = self._target(item)
-        chosen = target.choose(faces, width=item.value("validate", "width"), height=item.value("validate", "height"))
+        chosen = target.choose(
+            detections, width=item.value("validate", "width"), height=item.value("validate", "height")
+        )
         values = {
-            "faces": len(faces),
-            "boxes": faces.boxes.ravel().tolist(),
-            "probabilities": faces.probabilities.tolist(),
-            "points": faces.landmarks.ravel().tolist(),
+            "faces": len(detections),
+            "boxes": detections.boxes.ravel().tolist(),
+            "probabilities": detections.probabilities.tolist(),
+            "points": detections.landmarks.ravel().tolist(),
             "chosen": chosen,
         }
         if chosen is None:
-            elsewhere = f"{len(faces)} found, none overlaps the published box" if len(faces) else "none found"
+            elsewhere = f"{len(detections)} found, none overlaps the published box" if len(detections) else "none found"
             if self.params.faces == "target" and target.rule == "overlap" and target.published:
                 elsewhere = "none overlaps the published box"
-            return item.lost(Reason.NO_FACE, elsewhere, **values)
+            return item.rejected(Reason.NO_FACE, elsewhere, **values)
         return item.ok(**values)
 
 
@@ -141,9 +145,11 @@ def _published(item: Item, points: Points) -> Row:
     """The face given by the source's landmarks, which must lie in the photo (one pixel outside: 1-based sources)."""
     width, height = item.value("validate", "width"), item.value("validate", "height")
     if points.shape != (5, 2) or not np.isfinite(points).all():
-        return item.lost(Reason.BAD_LANDMARKS, f"the source's landmarks are not five finite points: {_shown(points)}")
+        return item.rejected(
+            Reason.BAD_LANDMARKS, f"the source's landmarks are not five finite points: {_shown(points)}"
+        )
     if (points < -1).any() or (points > (width, height)).any():
-        return item.lost(
+        return item.rejected(
             Reason.BAD_LANDMARKS, f"the source's landmarks are outside the photo of {width}x{height}: {_shown(points)}"
         )
     box = upright_box(item)

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dataprep.download.config import DownloadParams, Hooks
-from dataprep.download.writer import OpenShard
+from dataprep.download.config import DownloadCallbacks, DownloadParams
+from dataprep.download.writer import DownloadShard
 from dataprep.stages.base import Stage
 
 if TYPE_CHECKING:
     from dataprep.download.resolver import Lookup
 
 
-class Download(Stage[DownloadParams]):
+class DownloadStage(Stage[DownloadParams]):
     """The download stage. Tests and benchmarks set `lookup` on an instance to override DNS.
 
     On the class, `lookup` must be a staticmethod. It is called in threads; it returns addresses or raises
@@ -37,8 +37,8 @@ class Download(Stage[DownloadParams]):
     Params = DownloadParams
     lookup: Lookup | None = None
 
-    async def process(self, shards: Iterator[OpenShard], hooks: Hooks, stop: threading.Event) -> None:
+    async def process(self, shards: Iterator[DownloadShard], hooks: DownloadCallbacks, stop: threading.Event) -> None:
         """Download shards until all are committed or `stop` is set. Journals are kept in both cases."""
-        from dataprep.download.downloader import Engine  # imports aiohttp
+        from dataprep.download.downloader import Downloader  # imports aiohttp
 
-        await Engine(self.params, shards, hooks, self.lookup).run(stop)
+        await Downloader(self.params, shards, hooks, self.lookup).run(stop)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.stages.base import Part
+from dataprep.stages.base import MergeInput
 
-CHOICES = ("keep", "within", "across", "both")
+DUPLICATE_POLICIES = ("keep", "within", "across", "both")
 
-Positions = npt.NDArray[np.int32]
+Int32Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,14 @@ class Duplicates:
     is the first such row of another person.
     """
 
-    of: Positions
-    again: Positions
-    contested: Positions
+    duplicate_of: Int32Array
+    repeated: Int32Array
+    contested: Int32Array
 
 
-def photo_hashes(part: Part, keys: Any) -> npt.NDArray[np.uint64]:
+def read_photo_hashes(part: MergeInput, keys: Any) -> npt.NDArray[np.uint64]:
     """Return the first 128 bits of the photos' SHA-256 as (rows, 2) uint64, for keys that passed `validate`."""
-    photos = part.ok("validate", ["key", "photo_sha256"])
+    photos = part.read_passed("validate", ["key", "photo_sha256"])
     found = photos["photo_sha256"].take(_places(keys, photos["key"]))
     words = np.frombuffer(bytes.fromhex("".join(found.to_pylist())), ">u8")
     return words.reshape(-1, 4)[:, :2].astype(np.uint64)
@@ -47,7 +47,7 @@ def find_duplicates(
     person: npt.NDArray[np.int64],
     photos: npt.NDArray[np.uint64],
     source: npt.NDArray[np.int64],
-    parts: Sequence[Part],
+    parts: Sequence[MergeInput],
     looked_at: npt.NDArray[np.bool_],
 ) -> Duplicates:
     """Search the rows `looked_at`. `keys` is an Arrow column; `source` is the part number of each row."""
@@ -67,7 +67,7 @@ def find_duplicates(
             if len(firsts) > 1:
                 one, other = list(firsts.values())[:2]
                 contested[rows] = [other if who == whose[0] else one for who in whose]
-    return Duplicates(of=of, again=again, contested=contested)
+    return Duplicates(duplicate_of=of, repeated=again, contested=contested)
 
 
 def _equal(photos: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
@@ -82,7 +82,7 @@ def _equal(photos: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> 
 
 
 def _faces(
-    keys: Any, rows: npt.NDArray[np.int64], source: npt.NDArray[np.int64], parts: Sequence[Part]
+    keys: Any, rows: npt.NDArray[np.int64], source: npt.NDArray[np.int64], parts: Sequence[MergeInput]
 ) -> list[tuple[float, float, float]]:
     """Return centre and spread of each row's landmarks, in photo pixels; NaN where there are none."""
     faces = np.full((len(rows), 3), np.nan)

@@ -12,40 +12,40 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import SourceError
-from dataprep.names import folded, plain
+from dataprep.names import casefold_name, plain_name
 from dataprep.packs.pair_sampling import FEWEST
-from dataprep.params import StageParams, param
+from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
-from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
-from dataprep.stages.duplicates import CHOICES, Duplicates, Positions, find_duplicates, photo_hashes
+from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage
+from dataprep.stages.duplicates import DUPLICATE_POLICIES, Duplicates, Int32Array, find_duplicates, read_photo_hashes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListingParams(StageParams):
     """Which identities are listed, and which are held out for verification."""
 
-    min_images: int = param(2, "drop identities with fewer aligned images than this", minimum=1)
-    holdout: float = param(
+    min_images: int = counted_field(2, "drop identities with fewer aligned images than this", minimum=1)
+    holdout: float = counted_field(
         0.0, "share of the identities held out of training as a verification set", minimum=0.0, maximum=0.9
     )
-    seed: int = param(0, "seed for choosing the held-out identities")
-    exclude: str = param("", "a file of identities to exclude, one per line")
-    duplicates: str = param(
+    seed: int = counted_field(0, "seed for choosing the held-out identities")
+    exclude: str = counted_field("", "a file of identities to exclude, one per line")
+    duplicates: str = counted_field(
         "keep", "the same face in photos of equal bytes: keep and record all; within: keep only a person's first; "
-        "across: drop all if the people differ, since one is mislabelled; both", choices=CHOICES
+        "across: drop all if the people differ, since one is mislabelled; both", choices=DUPLICATE_POLICIES
     )  # fmt: skip
 
-    def excluded(self) -> frozenset[str]:
+    def read_excluded(self) -> frozenset[str]:
         if not self.exclude:
             return frozenset()
         try:
             lines = Path(self.exclude).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"the list of identities to exclude cannot be read: {error}") from None
-        return frozenset(plain(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
+        return frozenset(plain_name(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
 
 
-class Listing(MergeStage[ListingParams]):
+class ListStage(MergeStage[ListingParams]):
     name = "lst"
     version = 2
     needs = "align"
@@ -60,25 +60,25 @@ class Listing(MergeStage[ListingParams]):
     Params = ListingParams
 
     def resources(self) -> dict[str, str]:
-        excluded = sorted(self.params.excluded())
+        excluded = sorted(self.params.read_excluded())
         return {"exclude": hashlib.sha256("\n".join(excluded).encode()).hexdigest()} if excluded else {}
 
     def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
         if self.params.holdout:
             _check_holdout({name: n for name, n in photos().items() if n >= self.params.min_images}, self.params)
 
-    def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
+    def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:
         """Sort rows by identity and key. There may be millions, so they stay Arrow columns and NumPy arrays."""
-        p, rows = self.params, _gathered(parts)
-        excluded = _numbered_too(p.excluded(), rows.names)
+        p, rows = self.params, _gather_rows(parts)
+        excluded = _numbered_too(p.read_excluded(), rows.names)
         out = np.isin(rows.person, [code for code, name in enumerate(rows.names) if name in excluded])
         found = find_duplicates(rows.table["key"], rows.person, rows.photos, rows.source, parts, ~out)
         losses = _Losses(len(out))
         losses.add(Reason.EXCLUDED, out)
         if p.duplicates in ("across", "both"):
-            losses.add(Reason.AMBIGUOUS, found.contested >= 0, _same_as(rows.table["key"], found.contested))
+            losses.add(Reason.IDENTITY_CONFLICT, found.contested >= 0, _same_as(rows.table["key"], found.contested))
         if p.duplicates in ("within", "both"):
-            losses.add(Reason.DUPLICATE, found.again >= 0, _same_as(rows.table["key"], found.again))
+            losses.add(Reason.DUPLICATE, found.repeated >= 0, _same_as(rows.table["key"], found.repeated))
         images = np.bincount(rows.person[~losses.any], minlength=len(rows.names))
         few = [f"{count} of {name}" for count, name in zip(images.tolist(), rows.names, strict=True)]
         losses.add(
@@ -88,15 +88,15 @@ class Listing(MergeStage[ListingParams]):
         )
         kept = {name: n for name, n in zip(rows.names, images.tolist(), strict=True) if n >= max(1, p.min_images)}
         _check_holdout(kept, p)
-        held_out = held_out_identities(kept, p.holdout, p.seed)
+        held_out = choose_held_out(kept, p.holdout, p.seed)
         labels = {name: label for label, name in enumerate(name for name in kept if name not in held_out)}
-        context.tick(len(out))
-        return Merged(
-            table=_listed(rows, [part.shard for part in parts], labels, losses, found),
+        context.progress(len(out))
+        return MergeResult(
+            table=_make_listing(rows, [part.shard for part in parts], labels, losses, found),
             extra={
                 "identities": len(labels),
                 "held_out": len(held_out),
-                "duplicates": {"within": int((found.again >= 0).sum()), "across": int((found.contested >= 0).sum())},
+                "duplicates": {"within": int((found.repeated >= 0).sum()), "across": int((found.contested >= 0).sum())},
             },
         )
 
@@ -114,11 +114,11 @@ def _check_holdout(images: Mapping[str, int], params: ListingParams) -> None:
 
 def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
     """Add names that the plan numbered: excluding `anna` also excludes `anna~2`, who may be the same person."""
-    forms = {folded(name) for name in excluded}
-    return excluded | {name for name in names if "~" in name and folded(name.rpartition("~")[0]) in forms}
+    forms = {casefold_name(name) for name in excluded}
+    return excluded | {name for name in names if "~" in name and casefold_name(name.rpartition("~")[0]) in forms}
 
 
-def held_out_identities(images: Mapping[str, int], share: float, seed: int) -> frozenset[str]:
+def choose_held_out(images: Mapping[str, int], share: float, seed: int) -> frozenset[str]:
     """The share of the names with the smallest seeded hashes: a name's fate hardly depends on who else is there.
 
     `images` counts each name's images. Where the share is smaller than what pairs take, four people with two images (two,
@@ -145,14 +145,14 @@ class _Rows:
     source: npt.NDArray[np.int64]  # index of the row's part
 
 
-def _gathered(parts: Sequence[Part]) -> _Rows:
+def _gather_rows(parts: Sequence[MergeInput]) -> _Rows:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     tables, photos = [], []
     for part in parts:
-        tables.append(part.ok("align", ["key", "identity", "offset", "size"], repeated=["identity"]))
-        photos.append(photo_hashes(part, tables[-1]["key"]))
+        tables.append(part.read_passed("align", ["key", "identity", "offset", "size"], repeated=["identity"]))
+        photos.append(read_photo_hashes(part, tables[-1]["key"]))
     source = np.repeat(np.arange(len(parts)), [len(table) for table in tables])
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     tables.clear()  # `table` holds a combined copy
@@ -207,7 +207,7 @@ class _Losses:
         }
 
 
-def _same_as(keys: Any, others: Positions) -> Callable[[npt.NDArray[np.int64]], Any]:
+def _same_as(keys: Any, others: Int32Array) -> Callable[[npt.NDArray[np.int64]], Any]:
     def details(positions: npt.NDArray[np.int64]) -> Any:
         import pyarrow.compute as pc
 
@@ -217,11 +217,11 @@ def _same_as(keys: Any, others: Positions) -> Callable[[npt.NDArray[np.int64]], 
     return details
 
 
-def _listed(rows: _Rows, shards: list[str], labels: Mapping[str, int], losses: _Losses, found: Duplicates) -> Any:
+def _make_listing(rows: _Rows, shards: list[str], labels: Mapping[str, int], losses: _Losses, found: Duplicates) -> Any:
     import pyarrow as pa
 
     label = np.array([labels.get(name, -1) for name in rows.names], np.int64)[rows.person]
-    lost, first = losses.any, found.of
+    lost, first = losses.any, found.duplicate_of
 
     def kept(values: Any) -> Any:
         return pa.array(values, mask=lost)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataprep.stages.align import Align
+from dataprep.stages.align import AlignStage
 from dataprep.stages.base import Stage
-from dataprep.stages.crop import Crop
-from dataprep.stages.detect import Detect
-from dataprep.stages.download import Download
-from dataprep.stages.lst import Listing
-from dataprep.stages.pack import Pack
-from dataprep.stages.validate import Validate
+from dataprep.stages.crop import CropStage
+from dataprep.stages.detect import DetectStage
+from dataprep.stages.download import DownloadStage
+from dataprep.stages.lst import ListStage
+from dataprep.stages.pack import PackStage
+from dataprep.stages.validate import ValidateStage
 
-STAGES: tuple[type[Stage[Any]], ...] = (Download, Validate, Crop, Detect, Align, Listing, Pack)
-BY_NAME = {stage.name: stage for stage in STAGES}
+STAGES: tuple[type[Stage[Any]], ...] = (
+    DownloadStage,
+    ValidateStage,
+    CropStage,
+    DetectStage,
+    AlignStage,
+    ListStage,
+    PackStage,
+)
+STAGES_BY_NAME = {stage.name: stage for stage in STAGES}
 
 
-def verb(stage: str) -> str:
+def stage_verb(stage: str) -> str:
     """Return the command-line verb that runs a stage."""
     return {"detect": "align"}.get(stage, stage)

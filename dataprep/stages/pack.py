@@ -14,20 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError, UsageError
-from dataprep.imaging.geometry import template
-from dataprep.packs.base import Face, Form
-from dataprep.packs.io import FORMATS, write_pack
-from dataprep.packs.pair_sampling import level, make_pairs
-from dataprep.packs.rec_writer import STYLES
+from dataprep.imaging.geometry import scale_template
+from dataprep.packs.base import FaceRecord, PackFormat
+from dataprep.packs.io import PACK_FORMATS, write_pack
+from dataprep.packs.pair_sampling import level_folds, make_pairs
+from dataprep.packs.rec_writer import RECORD_LAYOUTS
 from dataprep.packs.verification_bin import write_bin
-from dataprep.params import StageParams, param, runtime
+from dataprep.params import StageParams, counted_field, runtime_field
 from dataprep.stages.align import AlignParams
-from dataprep.stages.base import MergeContext, Merged, MergeStage, Part
+from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage
 from dataprep.storage import publish_directory
-from dataprep.tar import member_name
+from dataprep.tar import make_member_name
 from dataprep.workspace.payload import PayloadReader
 
-Positions = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 
 _BATCH = 1000  # rows held as Python objects
 _OPEN = 64  # tars open at a time
@@ -37,43 +37,43 @@ _OPEN = 64  # tars open at a time
 class PackParams(StageParams):
     """Format and layout of the pack."""
 
-    format: str = param(
-        "rec", "format of the pack: RecordIO, WebDataset shards, or a folder of images", choices=FORMATS
+    format: str = counted_field(
+        "rec", "format of the pack: RecordIO, WebDataset shards, or a folder of images", choices=PACK_FORMATS
     )
-    style: str = param("insightface", "layout of a .rec: insightface's (face2rec2), or im2rec's flat layout, "
-                       "which DALI reads", choices=STYLES)  # fmt: skip
-    shuffle: int | None = param(None, "shuffle the faces with this seed (flat and webdataset)", minimum=0)
-    max_part_size: int | None = param(None, "split the pack into parts of at most this many MiB", minimum=1)
-    pairs: int = param(6000, "maximum number of pairs in holdout.bin", minimum=20)
-    pairs_seed: int = param(0, "seed for choosing the pairs")
-    name: str = runtime("train", "the folder under packs/")
-    licence: str = param("", "licence of the photos, recorded in pack.json")
+    style: str = counted_field("insightface", "layout of a .rec: insightface's (face2rec2), or im2rec's flat layout, "
+                       "which DALI reads", choices=RECORD_LAYOUTS)  # fmt: skip
+    shuffle: int | None = counted_field(None, "shuffle the faces with this seed (flat and webdataset)", minimum=0)
+    max_part_size: int | None = counted_field(None, "split the pack into parts of at most this many MiB", minimum=1)
+    pairs: int = counted_field(6000, "maximum number of pairs in holdout.bin", minimum=20)
+    pairs_seed: int = counted_field(0, "seed for choosing the pairs")
+    name: str = runtime_field("train", "the folder under packs/")
+    licence: str = counted_field("", "licence of the photos, recorded in pack.json")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name in ("", ".", "..") or "/" in self.name or self.name.startswith("."):
             raise UsageError(f"the pack name {self.name!r} is not a plain folder name", hint="give another --name")
-        if self.shuffle is not None and self.form.layout in ("insightface", "folder"):
+        if self.shuffle is not None and self.pack_format.layout in ("insightface", "folder"):
             raise UsageError(
-                f"a {self.form.layout} pack is grouped by identity and cannot be shuffled",
+                f"a {self.pack_format.layout} pack is grouped by identity and cannot be shuffled",
                 hint="leave out --shuffle, or use --style flat or --format webdataset",
             )
 
     @property
-    def form(self) -> Form:
+    def pack_format(self) -> PackFormat:
         size = None if self.max_part_size is None else self.max_part_size << 20
-        return Form(format=self.format, style=self.style, max_part=size)
+        return PackFormat(container=self.format, record_layout=self.style, max_part=size)
 
 
-class Pack(MergeStage[PackParams]):
+class PackStage(MergeStage[PackParams]):
     name = "pack"
     version = 2
     needs = "lst"
     columns = {"record": "int64"}  # key in the .rec; null for held-out faces
     Params = PackParams
 
-    def merge(self, parts: Sequence[Part], context: MergeContext) -> Merged:
-        faces = _Faces(parts, context)
+    def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:
+        faces = _ListedFaces(parts, context)
         target = self._target(context)
         if not len(faces.train):
             raise RecordError(
@@ -90,15 +90,17 @@ class Pack(MergeStage[PackParams]):
         finally:
             faces.close()
             shutil.rmtree(staged, ignore_errors=True)
-        return Merged(
-            table=faces.numbered(self._in_order(faces.train), 1 if self.params.form.layout == "insightface" else 0),
+        return MergeResult(
+            table=faces.numbered(
+                self._in_order(faces.train), 1 if self.params.pack_format.layout == "insightface" else 0
+            ),
             extra={
                 "files": manifest["files"],
                 "counts": {**manifest["counts"], "pairs": manifest["pairs"], "folds": manifest["folds"]},
             },
         )
 
-    def still_there(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
+    def output_exists(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
         try:
             found = json.loads((self._target(context) / "pack.json").read_bytes())
         except (OSError, ValueError):
@@ -111,7 +113,7 @@ class Pack(MergeStage[PackParams]):
     def _target(self, context: MergeContext) -> Path:
         return context.workspace / "packs" / self.params.name
 
-    def _write(self, folder: Path, faces: _Faces, context: MergeContext) -> dict[str, Any]:
+    def _write(self, folder: Path, faces: _ListedFaces, context: MergeContext) -> dict[str, Any]:
         align = AlignParams.from_mapping(context.recipe["align"])
         if align.fit == "none":
             raise UsageError(
@@ -127,25 +129,25 @@ class Pack(MergeStage[PackParams]):
         return write_pack(
             folder,
             faces.read_all(self._in_order(faces.train)),
-            form=self.params.form,
+            pack_format=self.params.pack_format,
             height=height,
             width=width,
             about={
                 **holdout,
-                "template": template(height, width).tolist() if aligned_here else None,
+                "template": scale_template(height, width).tolist() if aligned_here else None,
                 "recipe": {name: dict(values) for name, values in context.recipe.items()},
                 "sources": list(context.sources),
                 "licence": self.params.licence,
             },
         )
 
-    def _in_order(self, train: Positions) -> Positions:
+    def _in_order(self, train: IntArray) -> IntArray:
         """Return the training rows in the order of the pack."""
         if self.params.shuffle is None:
             return train
         return train[np.random.default_rng(self.params.shuffle).permutation(len(train))]
 
-    def _write_holdout(self, path: Path, faces: _Faces) -> dict[str, int]:
+    def _write_holdout(self, path: Path, faces: _ListedFaces) -> dict[str, int]:
         """Write the verification set; how many pairs and folds it has."""
         photos = faces.by_identity(faces.held_out)
         try:
@@ -155,46 +157,46 @@ class Pack(MergeStage[PackParams]):
                 f"the held-out identities cannot be paired: {error}",
                 hint="hold out more identities with --holdout, or none",
             ) from None
-        pairs = level(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
+        pairs = level_folds(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
         names = [name for two in zip(pairs.left, pairs.right, strict=True) for name in two]
-        write_bin(path, faces.read_named(names, faces.held_out), pairs.same.tolist())
+        write_bin(path, faces.read_named(names, faces.held_out), pairs.issame.tolist())
         return {"pairs": len(pairs), "folds": int(pairs.fold.max()) + 1}
 
 
-class _Faces:
+class _ListedFaces:
     """The listed faces: Arrow columns of the listing, row positions, and images from the tars of the align stage.
 
     There may be thousands of shards, so rows become Python objects a thousand at a time and few tars are open at once.
     """
 
-    def __init__(self, parts: Sequence[Part], context: MergeContext) -> None:
+    def __init__(self, parts: Sequence[MergeInput], context: MergeContext) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         columns = ["key", "identity", "label", "split", "source", "face_offset", "face_size"]
         repeated = ["identity", "split", "source"]
-        tables = [part.ok("lst", columns, repeated=repeated) for part in parts]
+        tables = [part.read_passed("lst", columns, repeated=repeated) for part in parts]
         self._table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         self._context = context
         self._open: dict[str, PayloadReader] = {}
         self._read = 0
         train = pc.equal(self._table["split"].cast("string"), "train").to_numpy()
-        self.train: Positions = np.flatnonzero(train)
-        self.held_out: Positions = np.flatnonzero(~train)
+        self.train: IntArray = np.flatnonzero(train)
+        self.held_out: IntArray = np.flatnonzero(~train)
         self.bytes: int = pc.sum(self._table["face_size"]).as_py() or 0
 
     def close(self) -> None:
         while self._open:
             self._open.popitem()[1].close()
 
-    def read_all(self, positions: Positions) -> Iterator[Face]:
+    def read_all(self, positions: IntArray) -> Iterator[FaceRecord]:
         for begin in range(0, len(positions), _BATCH):
             for row in self._table.take(positions[begin : begin + _BATCH]).to_pylist():
                 image = self._image(row)
-                name = member_name(row["key"], image)
-                yield Face(name=name, label=row["label"], identity=row["identity"], image=image)
+                name = make_member_name(row["key"], image)
+                yield FaceRecord(name=name, label=row["label"], identity=row["identity"], image=image)
 
-    def by_identity(self, positions: Positions) -> dict[str, list[str]]:
+    def by_identity(self, positions: IntArray) -> dict[str, list[str]]:
         """Return keys grouped by identity."""
         chosen = self._table.select(["key", "identity"]).take(positions)
         found: dict[str, list[str]] = {}
@@ -202,7 +204,7 @@ class _Faces:
             found.setdefault(identity, []).append(key)
         return found
 
-    def read_named(self, names: Sequence[str], positions: Positions) -> list[bytes]:
+    def read_named(self, names: Sequence[str], positions: IntArray) -> list[bytes]:
         """Return the images of these keys, which are among the positions."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -212,7 +214,7 @@ class _Faces:
         rows = {row["key"]: row for row in chosen.take(wanted).to_pylist()}
         return [self._image(rows[name]) for name in names]
 
-    def numbered(self, order: Positions, first: int) -> Any:
+    def numbered(self, order: IntArray, first: int) -> Any:
         """Return the pack's ledger: the record number of each face, in `order` from `first`; null if held out."""
         import pyarrow as pa
 
@@ -231,7 +233,7 @@ class _Faces:
     def _image(self, row: Mapping[str, Any]) -> bytes:
         self._read += 1
         if self._read % 500 == 0:
-            self._context.tick(self._read)
+            self._context.progress(self._read)
         return self._reader(row["source"]).read(row["face_offset"], row["face_size"])
 
     def _reader(self, shard: str) -> PayloadReader:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dataprep.errors import ImagingError
 from dataprep.imaging.codec import CODECS, codec_versions
-from dataprep.imaging.sniff import suspicion
-from dataprep.params import StageParams, param
+from dataprep.imaging.sniff import reject_reason
+from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
 from dataprep.types import Row
@@ -19,15 +19,17 @@ from dataprep.types import Row
 class ValidateParams(StageParams):
     """Criteria for a usable photo."""
 
-    min_side: int = param(32, "drop photos whose shorter side is below this many pixels", minimum=1)
-    max_pixels: int = param(178_956_970, "drop photos with more pixels than this (decompression bombs)", minimum=1)
-    other_formats: str = param(
+    min_side: int = counted_field(32, "drop photos whose shorter side is below this many pixels", minimum=1)
+    max_pixels: int = counted_field(
+        178_956_970, "drop photos with more pixels than this (decompression bombs)", minimum=1
+    )
+    other_formats: str = counted_field(
         "keep", "keep or drop PNG, WebP, BMP and still GIF, including those named .jpg", choices=("keep", "drop")
     )
-    codec: str = param("pillow", "JPEG decoder for this and all later stages", choices=CODECS)
+    codec: str = counted_field("pillow", "JPEG decoder for this and all later stages", choices=CODECS)
 
 
-class Validate(MapStage[ValidateParams]):
+class ValidateStage(MapStage[ValidateParams]):
     name = "validate"
     version = 1
     needs = "download"
@@ -46,26 +48,26 @@ class Validate(MapStage[ValidateParams]):
         return codec_versions("pillow") | codec_versions(self.params.codec)
 
     def apply(self, item: Item) -> Row:
-        if item.sample.trouble:
-            return item.lost(item.sample.trouble, item.sample.detail)
+        if item.sample.error:
+            return item.rejected(item.sample.error, item.sample.detail)
         try:
             data = item.photo.data
         except OSError as error:
-            return item.lost(Reason.UNREADABLE, f"{item.sample.path}: {error.strerror or error}")
-        doubt = suspicion(data)
+            return item.rejected(Reason.IO_ERROR, f"{item.sample.path}: {error.strerror or error}")
+        doubt = reject_reason(data)
         if doubt and doubt[0] is not Reason.TRUNCATED:  # the decoder decides on truncation
-            return item.lost(*doubt)
+            return item.rejected(*doubt)
         try:
             header = item.photo.header
         except ImagingError:
             if doubt:
-                return item.lost(*doubt)
+                return item.rejected(*doubt)
             raise
         if min(header.width, header.height) < self.params.min_side:
-            return item.lost(Reason.TOO_SMALL, f"{header.width}x{header.height}")
+            return item.rejected(Reason.TOO_SMALL, f"{header.width}x{header.height}")
         if header.format != "jpeg" and self.params.other_formats == "drop":
             named = Path(item.sample.url or item.sample.path).suffix
-            return item.lost(Reason.WRONG_TYPE, f"{header.format}, {'suffix ' + named if named else 'no suffix'}")
+            return item.rejected(Reason.WRONG_TYPE, f"{header.format}, {'suffix ' + named if named else 'no suffix'}")
         return item.ok(
             format=header.format,
             mode=header.mode,

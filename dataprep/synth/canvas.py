@@ -14,18 +14,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataprep.synth.traits import Colour, Photo, stream
+from dataprep.synth.traits import Colour, PhotoTraits, make_generator
 
-__all__ = ["Canvas", "Picture", "Points", "backdrop", "develop", "light_up", "smooth"]
+__all__ = ["Canvas", "Picture", "Polyline", "apply_camera", "draw_backdrop", "light_up", "smooth_curve"]
 
-Points: TypeAlias = NDArray[np.float64]
+Polyline: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
 
 _SHIFT = 4  # sub-pixel bits of the polygon corners
 _DEPTH = 0.85  # how far the dome of the face stands out, in face units
 
 
-def smooth(points: Points, *, closed: bool, steps: int = 6) -> Points:
+def smooth_curve(points: Polyline, *, closed: bool, steps: int = 6) -> Polyline:
     """A Catmull-Rom curve through `points`, `steps` samples a piece."""
     if closed:
         padded = np.concatenate((points[-1:], points, points[:2]))
@@ -38,7 +38,7 @@ def smooth(points: Points, *, closed: bool, steps: int = 6) -> Points:
     return flat if closed else np.concatenate((flat, points[-1:]))
 
 
-def _ribbon(points: Points, width: NDArray[np.float64] | float) -> Points:
+def _ribbon(points: Polyline, width: NDArray[np.float64] | float) -> Polyline:
     """The outline of a line of the given width (one value, or one a point)."""
     along = np.gradient(points, axis=0)
     along /= np.maximum(np.sqrt((along * along).sum(axis=1, keepdims=True)), 1e-9)
@@ -74,7 +74,7 @@ class Canvas:
         self.turn = np.array(((cos, sin), (-sin, cos)))
         self.origin = np.array(middle) - np.array((0.0, centre_y)) @ self.turn
 
-    def plane(self, points: Points, z: float = 0.0, *, flat: bool = False) -> Points:
+    def plane(self, points: Polyline, z: float = 0.0, *, flat: bool = False) -> Polyline:
         """Face units after yaw and pitch, before roll, scale and shift."""
         lift = np.full(len(points), z)
         if not flat:
@@ -83,27 +83,27 @@ class Canvas:
         cos_yaw, sin_yaw, sin_pitch = self._tilt
         return np.stack((points[:, 0] * cos_yaw + lift * sin_yaw, points[:, 1] + lift * sin_pitch), axis=1)
 
-    def place(self, points: Points, z: float = 0.0, *, flat: bool = False) -> Points:
+    def place(self, points: Polyline, z: float = 0.0, *, flat: bool = False) -> Polyline:
         """Pixel coordinates of points in face units."""
         return self._pixels(self.plane(points, z, flat=flat))
 
-    def fill(self, points: Points, colour: Colour, *, z: float = 0.0, flat: bool = False) -> None:
+    def fill(self, points: Polyline, colour: Colour, *, z: float = 0.0, flat: bool = False) -> None:
         """Fill a polygon."""
         self.fill_plane(self.plane(points, z, flat=flat), colour)
 
-    def fill_plane(self, points: Points, colour: Colour) -> None:
+    def fill_plane(self, points: Polyline, colour: Colour) -> None:
         """Fill a polygon given after yaw and pitch."""
         _polygon(self.picture, self._pixels(points), colour)
 
     def tint(
-        self, points: Points, colour: Colour, alpha: float, *, z: float = 0.0, flat: bool = False, soft: float = 0.0
+        self, points: Polyline, colour: Colour, alpha: float, *, z: float = 0.0, flat: bool = False, soft: float = 0.0
     ) -> None:
         """Blend a polygon in with opacity `alpha`, its edge blurred over `soft` face units."""
         self._tint_pixels(self.place(points, z, flat=flat), colour, alpha, soft)
 
     def stroke(
         self,
-        points: Points,
+        points: Polyline,
         width: NDArray[np.float64] | float,
         colour: Colour,
         *,
@@ -115,7 +115,7 @@ class Canvas:
         self.stroke_plane(self.plane(points, z, flat=flat), width, colour, alpha=alpha)
 
     def stroke_plane(
-        self, points: Points, width: NDArray[np.float64] | float, colour: Colour, *, alpha: float = 1.0
+        self, points: Polyline, width: NDArray[np.float64] | float, colour: Colour, *, alpha: float = 1.0
     ) -> None:
         """Draw a line given after yaw and pitch."""
         outline = _ribbon(points, width)
@@ -125,7 +125,7 @@ class Canvas:
             self._tint_pixels(self._pixels(outline), colour, alpha, 0.0)
 
     @contextmanager
-    def clipped(self, points: Points, z: float = 0.0) -> Iterator[None]:
+    def clipped(self, points: Polyline, z: float = 0.0) -> Iterator[None]:
         """Whatever is drawn inside the block shows only inside the polygon."""
         outline = self.place(points, z)
         window = self._window(outline, 1)
@@ -140,10 +140,10 @@ class Canvas:
         self.picture, self.origin = whole, self.origin + corner
         part[:] = _blend(part, inside, _mask(outline, window, 255))
 
-    def _pixels(self, points: Points) -> Points:
+    def _pixels(self, points: Polyline) -> Polyline:
         return np.asarray(points @ self.turn + self.origin)
 
-    def _tint_pixels(self, outline: Points, colour: Colour, alpha: float, soft: float) -> None:
+    def _tint_pixels(self, outline: Polyline, colour: Colour, alpha: float, soft: float) -> None:
         reach = int(soft * self.scale)
         window = self._window(outline, 2 * reach + 1)
         if window is None:
@@ -154,7 +154,7 @@ class Canvas:
         part = self.picture[window]
         part[:] = _blend(part, np.clip(np.array(colour), 0, 255).astype(np.uint8), mask)
 
-    def _window(self, outline: Points, margin: int) -> tuple[slice, slice] | None:
+    def _window(self, outline: Polyline, margin: int) -> tuple[slice, slice] | None:
         height, width = self.picture.shape[:2]
         left, top = np.floor(outline.min(axis=0)).astype(int) - margin
         right, bottom = np.ceil(outline.max(axis=0)).astype(int) + margin + 1
@@ -162,15 +162,15 @@ class Canvas:
         return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 
-def _corners(outline: Points) -> NDArray[np.int32]:
+def _corners(outline: Polyline) -> NDArray[np.int32]:
     return np.rint(outline * (1 << _SHIFT)).astype(np.int32)
 
 
-def _polygon(picture: Picture, outline: Points, colour: Colour) -> None:
+def _polygon(picture: Picture, outline: Polyline, colour: Colour) -> None:
     cv2.fillPoly(picture, [_corners(outline)], colour, lineType=cv2.LINE_AA, shift=_SHIFT)
 
 
-def _mask(outline: Points, window: tuple[slice, slice], level: int) -> Picture:
+def _mask(outline: Polyline, window: tuple[slice, slice], level: int) -> Picture:
     """Coverage of a polygon inside a window, 0..`level`."""
     rows, columns = window
     mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=np.uint8)
@@ -189,9 +189,9 @@ def _paint(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(rng.uniform(25, 230) + rng.uniform(0.1, 1.0) * rng.uniform(-70, 70, 3))
 
 
-def backdrop(seed: tuple[int, int], width: int, height: int) -> Picture:
+def draw_backdrop(seed: tuple[int, int], width: int, height: int) -> Picture:
     """A background: a two-colour gradient with cloudy texture, then blobs or lines."""
-    rng = stream(3, *seed)
+    rng = make_generator(3, *seed)
     rows, columns = int(rng.integers(3, 14)), int(rng.integers(3, 14))
     first, second = _paint(rng), _paint(rng)
     turn = rng.uniform(0.0, 2.0 * np.pi)
@@ -217,7 +217,7 @@ def backdrop(seed: tuple[int, int], width: int, height: int) -> Picture:
     return picture
 
 
-def light_up(canvas: Canvas, shot: Photo, bumps: list[tuple[float, float, float, float, float]]) -> None:
+def light_up(canvas: Canvas, shot: PhotoTraits, bumps: list[tuple[float, float, float, float, float]]) -> None:
     """Shade the whole picture by a light on the relief of the face: a dome plus Gaussian `bumps`.
 
     The map of factors is made on a coarse grid, stored as 64 = 1.0 and enlarged.
@@ -254,7 +254,7 @@ def light_up(canvas: Canvas, shot: Photo, bumps: list[tuple[float, float, float,
     cv2.multiply(canvas.picture, factor, dst=canvas.picture, scale=1.0 / 64.0)
 
 
-def develop(canvas: Canvas, shot: Photo) -> Picture:
+def apply_camera(canvas: Canvas, shot: PhotoTraits) -> Picture:
     """The camera: blur, exposure, white balance, gamma and noise."""
     picture = canvas.picture
     sigma = shot.blur * canvas.scale
@@ -265,7 +265,7 @@ def develop(canvas: Canvas, shot: Photo) -> Picture:
         [255.0 * np.clip(levels * shot.exposure * gain, 0, 1) ** shot.gamma for gain in shot.white], axis=1
     )
     picture = np.asarray(cv2.LUT(picture, np.rint(table).astype(np.uint8)[None]), dtype=np.uint8)
-    rng = stream(4, *shot.seed)
+    rng = make_generator(4, *shot.seed)
     grain = rng.integers(0, 256, picture.shape, dtype=np.uint8).astype(np.int16)
     grain += rng.integers(0, 256, picture.shape, dtype=np.uint8)
     strength = int(shot.noise * 2.4)

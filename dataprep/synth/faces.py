@@ -1,6 +1,6 @@
 """Procedural cartoon faces with exact ground truth, for trying a face pipeline without real photos.
 
-`render` draws one photo of one made-up person.  Who the person is comes from `identity_seed`
+`render_face` draws one photo of one made-up person.  Who the person is comes from `identity_seed`
 alone; pose, expression, light, camera and surroundings come from both seeds.  Shapes are anti-aliased
 polygons placed straight in picture coordinates, so the box and the landmarks that are returned went
 through the very transform that placed the drawing.
@@ -16,17 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dataprep.synth.canvas import Canvas, backdrop, develop, light_up
+from dataprep.synth.canvas import Canvas, apply_camera, draw_backdrop, light_up
 from dataprep.synth.features import draw_behind, draw_eyes, draw_marks, draw_mouth, draw_nose
 from dataprep.synth.shapes import Sitter, bumps, eye_centre, head_outline, mouth_shape, scaled
 from dataprep.synth.styles import draw_beard, draw_glasses, draw_hair, draw_occluder
-from dataprep.synth.traits import Identity, Photo, identity, photo, skin_colour
+from dataprep.synth.traits import IdentityTraits, PhotoTraits, sample_identity, sample_photo, skin_colour
 
-__all__ = ["Rendered", "render"]
+__all__ = ["RenderedFace", "render_face"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
+class RenderedFace:
     """A drawn photo with its ground truth."""
 
     pixels: NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Rendered:
     left is the smaller x of an upright face."""
 
 
-def _landmarks(who: Identity, shot: Photo, canvas: Canvas) -> NDArray[np.float32]:
+def _landmarks(who: IdentityTraits, shot: PhotoTraits, canvas: Canvas) -> NDArray[np.float32]:
     half, corner, _ = mouth_shape(who, shot)
     eyes = np.array((eye_centre(who, -1.0), eye_centre(who, 1.0)))
     mouth = np.array(((-half, corner), (half, corner)))
@@ -47,7 +47,7 @@ def _landmarks(who: Identity, shot: Photo, canvas: Canvas) -> NDArray[np.float32
     return points.astype(np.float32)
 
 
-def _framing(who: Identity, shot: Photo, width: int, height: int) -> tuple[float, tuple[float, float]]:
+def _framing(who: IdentityTraits, shot: PhotoTraits, width: int, height: int) -> tuple[float, tuple[float, float]]:
     """Pixels per face unit, and where the middle of the face box goes."""
     tall = who.chin_y - who.hairline_y
     largest = min(0.62 * height, 0.62 * width * tall / (2.0 * who.face))
@@ -59,14 +59,14 @@ def _framing(who: Identity, shot: Photo, width: int, height: int) -> tuple[float
     return pixels / tall, (x, y)
 
 
-def render(identity_seed: int, photo_seed: int, *, width: int = 250, height: int = 250) -> Rendered:
+def render_face(identity_seed: int, photo_seed: int, *, width: int = 250, height: int = 250) -> RenderedFace:
     """Draw photo `photo_seed` of person `identity_seed`, `width` by `height` pixels."""
-    who, shot = identity(identity_seed), photo(identity_seed, photo_seed)
+    who, shot = sample_identity(identity_seed), sample_photo(identity_seed, photo_seed)
     hair = scaled(who.hair_colour, shot.hair_shade)
     sitter = Sitter(who, shot, skin_colour(who.melanin + shot.tan, who.skin_warmth), hair)
     scale, middle = _framing(who, shot, width, height)
     canvas = Canvas(
-        backdrop(shot.seed, width, height),
+        draw_backdrop(shot.seed, width, height),
         scale=scale,
         roll=shot.roll,
         yaw=shot.yaw,
@@ -90,8 +90,8 @@ def render(identity_seed: int, photo_seed: int, *, width: int = 250, height: int
     light_up(canvas, shot, bumps(who, shot))
     face = canvas.place(np.concatenate((head[head[:, 1] >= who.hairline_y], ((0.0, who.hairline_y),))), flat=True)
     (left, top), (right, bottom) = face.min(axis=0), face.max(axis=0)
-    return Rendered(
-        pixels=develop(canvas, shot),
+    return RenderedFace(
+        pixels=apply_camera(canvas, shot),
         box=(float(left), float(top), float(right), float(bottom)),
         landmarks=_landmarks(who, shot, canvas),
     )

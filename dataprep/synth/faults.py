@@ -11,17 +11,17 @@ import numpy as np
 from dataprep.imaging.codec import Pixels, encode_jpeg, encode_png, turn_pixels
 from dataprep.imaging.geometry import turn_points
 from dataprep.reasons import Reason
-from dataprep.synth.photos import Drawn
+from dataprep.synth.photos import DrawnPhoto
 from dataprep.types import Box
 
-HTML = (
+NOT_FOUND_PAGE = (
     b"<!DOCTYPE html>\n<html><head><title>Not here</title></head><body><h1>This image is no longer available</h1>"
     b"<p>Our new homepage has much more to offer.</p></body></html>\n"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedPhoto:
     """A photo as it is put on the web: the file's bytes, the box as the list gives it, how the server behaves."""
 
     body: bytes
@@ -35,34 +35,34 @@ class Fault:
 
     weight: float
     ends_as: Reason | None
-    publish: Callable[[Drawn, np.random.Generator], Published]
+    publish: Callable[[DrawnPhoto, np.random.Generator], PublishedPhoto]
 
 
-def plain(drawn: Drawn, generator: np.random.Generator) -> Published:
+def publish_unchanged(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
     """Nothing wrong at all."""
-    return Published(body=encode_jpeg(drawn.pixels, quality=drawn.quality), box=drawn.box)
+    return PublishedPhoto(body=encode_jpeg(drawn.pixels, quality=drawn.quality), box=drawn.box)
 
 
-def _behaves(behaviour: str) -> Callable[[Drawn, np.random.Generator], Published]:
+def _behaves(behaviour: str) -> Callable[[DrawnPhoto, np.random.Generator], PublishedPhoto]:
     """A good photo behind a server that behaves in some way."""
 
-    def publish(drawn: Drawn, generator: np.random.Generator) -> Published:
-        return Published(body=plain(drawn, generator).body, box=drawn.box, behaviour=behaviour)
+    def publish(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
+        return PublishedPhoto(body=publish_unchanged(drawn, generator).body, box=drawn.box, behaviour=behaviour)
 
     return publish
 
 
-def _body(make: Callable[[Drawn], bytes]) -> Callable[[Drawn, np.random.Generator], Published]:
+def _body(make: Callable[[DrawnPhoto], bytes]) -> Callable[[DrawnPhoto, np.random.Generator], PublishedPhoto]:
     """A well-behaved server with a strange file."""
 
-    def publish(drawn: Drawn, generator: np.random.Generator) -> Published:
-        return Published(body=make(drawn), box=drawn.box)
+    def publish(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
+        return PublishedPhoto(body=make(drawn), box=drawn.box)
 
     return publish
 
 
-def _pillow(mode: str, form: str) -> Callable[[Drawn], bytes]:
-    def make(drawn: Drawn) -> bytes:
+def _pillow(mode: str, form: str) -> Callable[[DrawnPhoto], bytes]:
+    def make(drawn: DrawnPhoto) -> bytes:
         from PIL import Image
 
         stream = io.BytesIO()
@@ -72,16 +72,16 @@ def _pillow(mode: str, form: str) -> Callable[[Drawn], bytes]:
     return make
 
 
-def _cut(drawn: Drawn) -> bytes:
+def _cut(drawn: DrawnPhoto) -> bytes:
     whole = encode_jpeg(drawn.pixels, quality=drawn.quality)
     return whole[: len(whole) * 2 // 3].replace(b"\xff\xd9", b"")
 
 
-def _thumbnail(drawn: Drawn) -> bytes:
+def _thumbnail(drawn: DrawnPhoto) -> bytes:
     return encode_jpeg(np.ascontiguousarray(drawn.pixels[::12, ::12]), quality=90)
 
 
-def _animation(drawn: Drawn) -> bytes:
+def _animation(drawn: DrawnPhoto) -> bytes:
     from PIL import Image
 
     frames = [Image.fromarray(np.ascontiguousarray(drawn.pixels[::2, ::step])) for step in (2, -2)]
@@ -90,7 +90,7 @@ def _animation(drawn: Drawn) -> bytes:
     return stream.getvalue()
 
 
-def _no_face(drawn: Drawn) -> bytes:
+def _no_face(drawn: DrawnPhoto) -> bytes:
     """Sky over meadow."""
     height, width = drawn.pixels.shape[:2]
     rows = np.linspace(0, 1, height)[:, None, None]
@@ -99,7 +99,7 @@ def _no_face(drawn: Drawn) -> bytes:
     return encode_jpeg(picture.astype(np.uint8), quality=drawn.quality)
 
 
-def _turned(drawn: Drawn, generator: np.random.Generator) -> Published:
+def _turned(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
     """Stored turned or mirrored, EXIF telling so; the box as a detector that knew no EXIF would have drawn it."""
     orientation = int(generator.integers(2, 9))
     height, width = drawn.pixels.shape[:2]
@@ -107,7 +107,7 @@ def _turned(drawn: Drawn, generator: np.random.Generator) -> Published:
     corners = turn_points([drawn.box[:2], drawn.box[2:]], back, width, height)
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     body = with_orientation(turn_pixels(drawn.pixels, back), orientation, drawn.quality)
-    return Published(body=body, box=Box(float(left), float(top), float(right), float(bottom)))
+    return PublishedPhoto(body=body, box=Box(float(left), float(top), float(right), float(bottom)))
 
 
 def with_orientation(pixels: Pixels, orientation: int, quality: int) -> bytes:
@@ -121,19 +121,19 @@ def with_orientation(pixels: Pixels, orientation: int, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _box_beyond(drawn: Drawn, generator: np.random.Generator) -> Published:
+def _box_beyond(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
     """The box reaches over the edge of the photo, as DPM detections do; the face is still in it."""
     left, top, right, bottom = drawn.box
     width = drawn.pixels.shape[1]
     grown = Box(min(left, -5.5), min(top, -3.25), max(right, width + 4.75), bottom)
-    return Published(body=plain(drawn, generator).body, box=grown)
+    return PublishedPhoto(body=publish_unchanged(drawn, generator).body, box=grown)
 
 
-def _box_elsewhere(drawn: Drawn, generator: np.random.Generator) -> Published:
+def _box_elsewhere(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
     """The box of a larger copy of the photo: wholly outside this one."""
     height, width = drawn.pixels.shape[:2]
     moved = Box(width + 40.0, height + 25.0, width + 140.0, height + 125.0)
-    return Published(body=plain(drawn, generator).body, box=moved)
+    return PublishedPhoto(body=publish_unchanged(drawn, generator).body, box=moved)
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -146,7 +146,7 @@ FAULTS: Mapping[str, Fault] = {
     "stalled": Fault(0.5, Reason.TIMEOUT, _behaves("stalled")),
     "redirect": Fault(1, None, _behaves("redirect")),
     "redirect_loop": Fault(1, Reason.REDIRECTS, _behaves("redirect_loop")),
-    "html": Fault(2, Reason.HTML, _body(lambda drawn: HTML)),
+    "html": Fault(2, Reason.HTML, _body(lambda drawn: NOT_FOUND_PAGE)),
     "png": Fault(1, None, _body(lambda drawn: encode_png(drawn.pixels))),
     "webp": Fault(1, None, _body(_pillow("RGB", "WEBP"))),
     "truncated": Fault(1, Reason.TRUNCATED, _body(_cut)),

@@ -15,14 +15,14 @@ from dataprep.errors import SourceError
 from dataprep.imaging.codec import Pixels, encode_jpeg
 from dataprep.imaging.geometry import Points
 from dataprep.storage import Folder
-from dataprep.synth.faces import render
+from dataprep.synth.faces import render_face
 from dataprep.types import Box, Sample
 
 _TRUTH = "truth.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class DrawnPhoto:
     """One drawn photo: upright RGB pixels, and its true face box and five landmarks in them."""
 
     pixels: Pixels
@@ -31,15 +31,15 @@ class Drawn:
     quality: int
 
 
-def draw(identity: int, photo: int, *, seed: int = 0, width: int = 250, height: int = 250) -> Drawn:
+def draw_photo(identity: int, photo: int, *, seed: int = 0, width: int = 250, height: int = 250) -> DrawnPhoto:
     """Photo number `photo` of person number `identity`; the same arguments give the same pixels."""
-    made = render(seed * 1_000_003 + identity, photo, width=width, height=height)
+    made = render_face(seed * 1_000_003 + identity, photo, width=width, height=height)
     quality = int(np.random.default_rng((seed, identity, photo)).integers(80, 97))
     box = Box(*(float(edge) for edge in made.box))
-    return Drawn(pixels=made.pixels, box=box, landmarks=np.asarray(made.landmarks, np.float32), quality=quality)
+    return DrawnPhoto(pixels=made.pixels, box=box, landmarks=np.asarray(made.landmarks, np.float32), quality=quality)
 
 
-def person(identity: int) -> str:
+def identity_name(identity: int) -> str:
     return f"Person_{identity:05d}"
 
 
@@ -50,13 +50,13 @@ def draw_folder(root: Path, *, identities: int, photos: int, seed: int = 0, widt
     """
     rows = []
     for identity in range(identities):
-        folder = Folder(root / person(identity))
+        folder = Folder(root / identity_name(identity))
         for photo in range(photos):
-            made = draw(identity, photo, seed=seed, width=width, height=height)
+            made = draw_photo(identity, photo, seed=seed, width=width, height=height)
             if not (folder / f"{photo:04d}.jpg").exists():
                 folder.put(f"{photo:04d}.jpg", encode_jpeg(made.pixels, quality=made.quality))
             numbers = [*made.box, *made.landmarks.ravel()]
-            rows.append([f"{person(identity)}/{photo:04d}.jpg", *(f"{number:.2f}" for number in numbers)])
+            rows.append([f"{identity_name(identity)}/{photo:04d}.jpg", *(f"{number:.2f}" for number in numbers)])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     points = [f"{axis}{i}" for i in range(1, 6) for axis in "xy"]
@@ -66,12 +66,12 @@ def draw_folder(root: Path, *, identities: int, photos: int, seed: int = 0, widt
     return len(rows)
 
 
-class Synth:
+class SyntheticSource:
     """A folder that `draw_folder` made, with its true boxes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        self.account = ""
+        self.summary = ""
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "synth", "root": str(self._root)}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataprep.synth.canvas import Points, smooth
-from dataprep.synth.traits import Colour, Identity, Photo
+from dataprep.synth.canvas import Polyline, smooth_curve
+from dataprep.synth.traits import Colour, IdentityTraits, PhotoTraits
 
 __all__ = [
     "DARK",
@@ -33,8 +33,8 @@ DARK: Colour = (34.0, 24.0, 24.0)
 class Sitter:
     """What the drawing functions need to know: the person, the photo and colours for this photo."""
 
-    who: Identity
-    shot: Photo
+    who: IdentityTraits
+    shot: PhotoTraits
     skin: Colour
     hair: Colour
 
@@ -53,14 +53,14 @@ def mixed(first: Colour, second: Colour, share: float) -> Colour:
     return one, two, three
 
 
-def mirrored(half: list[tuple[float, float]]) -> Points:
+def mirrored(half: list[tuple[float, float]]) -> Polyline:
     """A closed outline from its right half, listed from top to bottom."""
     right = np.array(half, dtype=np.float64)
     left = right[::-1] * (-1.0, 1.0)
-    return smooth(np.concatenate((right, left)), closed=True)
+    return smooth_curve(np.concatenate((right, left)), closed=True)
 
 
-def head_outline(who: Identity) -> Points:
+def head_outline(who: IdentityTraits) -> Polyline:
     """Outline of skull and jaw."""
     face, crown = who.face, who.crown_y
     return mirrored(
@@ -76,28 +76,28 @@ def head_outline(who: Identity) -> Points:
     )
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0, count: int = 24) -> Points:
+def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0, count: int = 24) -> Polyline:
     turn = np.linspace(0.0, 2.0 * np.pi, count, endpoint=False)
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = rx * np.cos(turn), ry * np.sin(turn)
     return np.stack((x + u * cos - v * sin, y + u * sin + v * cos), axis=1)
 
 
-def line(*points: tuple[float, float]) -> Points:
-    return smooth(np.array(points, dtype=np.float64), closed=False)
+def line(*points: tuple[float, float]) -> Polyline:
+    return smooth_curve(np.array(points, dtype=np.float64), closed=False)
 
 
-def eye_centre(who: Identity, side: float) -> tuple[float, float]:
+def eye_centre(who: IdentityTraits, side: float) -> tuple[float, float]:
     return side * who.half_eye, 0.0
 
 
-def mouth_shape(who: Identity, shot: Photo) -> tuple[float, float, float]:
+def mouth_shape(who: IdentityTraits, shot: PhotoTraits) -> tuple[float, float, float]:
     """Half width of the mouth, height of its corners and height of its middle."""
     half = who.mouth_width * (1.0 + 0.16 * shot.smile - 0.10 * shot.mouth_open)
     return half, who.mouth_y - 0.055 * shot.smile, who.mouth_y + 0.02 * shot.smile
 
 
-def bumps(who: Identity, shot: Photo) -> list[tuple[float, float, float, float, float]]:
+def bumps(who: IdentityTraits, shot: PhotoTraits) -> list[tuple[float, float, float, float, float]]:
     """Relief on top of the dome of the head, for the light: x, y, spread x, spread y, height."""
     eye = who.half_eye
     return [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataprep.synth.canvas import Canvas, Points, smooth
+from dataprep.synth.canvas import Canvas, Polyline, smooth_curve
 from dataprep.synth.shapes import DARK, Sitter, ellipse, head_outline, line, mixed, mouth_shape, scaled
-from dataprep.synth.traits import Colour, Identity
+from dataprep.synth.traits import Colour, IdentityTraits
 
 __all__ = ["draw_beard", "draw_glasses", "draw_hair", "draw_occluder"]
 
@@ -59,7 +59,7 @@ def _flipped(rim: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(-x, y) for x, y in reversed(rim)]
 
 
-def _hair_rim(who: Identity) -> Points | None:
+def _hair_rim(who: IdentityTraits) -> Polyline | None:
     """The lower rim of the front hair from the left temple to the right one, or None when bald.
 
     In the table x counts in half widths of the head; a row that ends at x = 0 is mirrored.
@@ -154,7 +154,7 @@ def draw_glasses(sitter: Sitter, canvas: Canvas) -> None:
                     )
                 ]
             )
-            lens = smooth(corners, closed=True)
+            lens = smooth_curve(corners, closed=True)
         canvas.tint(lens, (40.0, 44.0, 52.0) if shades else (225.0, 235.0, 240.0), 0.72 if shades else 0.10, z=0.08)
         canvas.stroke(np.concatenate((lens, lens[:1])), thick, frame, alpha=alpha, z=0.08)
         canvas.stroke(np.array(((x + side * size, -0.06), (side * who.face * 0.99, -0.04))), thick, frame, alpha=alpha)

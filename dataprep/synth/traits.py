@@ -13,7 +13,18 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-__all__ = ["BEARDS", "GLASSES", "HAIRS", "Colour", "Identity", "Photo", "identity", "photo", "skin_colour", "stream"]
+__all__ = [
+    "BEARDS",
+    "GLASSES",
+    "HAIRS",
+    "Colour",
+    "IdentityTraits",
+    "PhotoTraits",
+    "make_generator",
+    "sample_identity",
+    "sample_photo",
+    "skin_colour",
+]
 
 Colour: TypeAlias = tuple[float, float, float]
 
@@ -31,7 +42,7 @@ _LIP_PALETTE = ((186, 98, 96), (170, 84, 88), (198, 116, 108), (160, 92, 84))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class IdentityTraits:
     """One person: geometry, colours and marks that stay the same in all of the person's photos."""
 
     half_eye: float  # half the distance between the eye centres
@@ -92,7 +103,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Photo:
+class PhotoTraits:
     """One photo: pose, expression, light, camera and surroundings."""
 
     seed: tuple[int, int]
@@ -123,7 +134,7 @@ class Photo:
     clothes: Colour
 
 
-def stream(*key: int) -> np.random.Generator:
+def make_generator(*key: int) -> np.random.Generator:
     """A random stream of its own for the given key."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((_STREAM, *key))))
 
@@ -145,9 +156,9 @@ def skin_colour(melanin: float, warmth: float) -> Colour:
     return float(tone[0]), float(tone[1]) + 0.3 * warmth, float(tone[2]) - warmth
 
 
-def identity(seed: int) -> Identity:
+def sample_identity(seed: int) -> IdentityTraits:
     """The person with number `seed`."""
-    rng = stream(1, seed)
+    rng = make_generator(1, seed)
 
     def between(low: float, high: float) -> float:
         share = float(rng.random())  # pushed outward, so that people differ
@@ -172,7 +183,7 @@ def identity(seed: int) -> Identity:
     scar = (between(-0.75, 0.75), between(-0.75, 1.3), between(-1.4, 1.4), between(0.18, 0.4))
     marked = rng.random() < 0.15
     birthmark = (between(-0.8, 0.8), between(-0.8, 1.3), between(0.10, 0.22))
-    return Identity(
+    return IdentityTraits(
         half_eye=between(0.46, 0.54),
         face=face,
         temple=between(0.88, 0.99),
@@ -231,9 +242,9 @@ def identity(seed: int) -> Identity:
     )
 
 
-def photo(identity_seed: int, photo_seed: int) -> Photo:
+def sample_photo(identity_seed: int, photo_seed: int) -> PhotoTraits:
     """The circumstances of photo `photo_seed` of person `identity_seed`."""
-    rng = stream(2, identity_seed, photo_seed)
+    rng = make_generator(2, identity_seed, photo_seed)
 
     def about(spread: float, centre: float = 0.0) -> float:
         return centre + spread * min(max(_bell(rng), -2.0), 2.0)
@@ -250,7 +261,7 @@ def photo(identity_seed: int, photo_seed: int) -> Photo:
         if occluder == "none" and chance < upto:
             occluder = name
     smile = between(-0.2, 0.7)
-    return Photo(
+    return PhotoTraits(
         seed=(identity_seed, photo_seed),
         roll=about(0.16),
         yaw=about(0.125),

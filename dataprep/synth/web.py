@@ -1,6 +1,6 @@
 """A website of drawn photos on loopback, and VGG-Face-style lists of it: the web as a dataset's user finds it.
 
-`publish` writes everything into a folder; `serve` answers for it, faults included, until it is stopped.
+`publish_site` writes everything into a folder; `serve` answers for it, faults included, until it is stopped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from dataprep.errors import SourceError
 from dataprep.reasons import Reason
 from dataprep.storage import Folder
-from dataprep.synth.faults import FAULTS, plain
-from dataprep.synth.photos import draw, person
+from dataprep.synth.faults import FAULTS, publish_unchanged
+from dataprep.synth.photos import draw_photo, identity_name
 from dataprep.types import Box
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class _Line:
     behaviour: str
 
 
-def publish(folder: Path, params: SiteParams, *, jobs: int = 1) -> dict[str, Any]:
+def publish_site(folder: Path, params: SiteParams, *, jobs: int = 1) -> dict[str, Any]:
     """Write photos, `lists/files/*.txt`, behaviours.json and truth.json; returns the truth.
 
     truth.json says how many lines the lists hold, how many must end under each reason, and which fault each key has.
@@ -74,14 +74,14 @@ def publish(folder: Path, params: SiteParams, *, jobs: int = 1) -> dict[str, Any
     for identity, lines in enumerate(people):
         text = []
         for number, line in enumerate(lines, 1):
-            faults[f"{person(identity)}/{number:08d}"] = line.fault
-            path = f"/{person(identity)}/{line.name}"
+            faults[f"{identity_name(identity)}/{number:08d}"] = line.fault
+            path = f"/{identity_name(identity)}/{line.name}"
             if line.behaviour != "plain":
                 behaviours[path] = line.behaviour
             host = _DEAD if line.behaviour == "dead" else f"{HOST}:{params.port}"
             box = " ".join(f"{edge:.2f}" for edge in line.box)
             text.append(f"{number:08d} http://{host}{path} {box} 3.00 2.50 1\n")
-        site.put(f"lists/files/{person(identity)}.txt", "".join(text).encode())
+        site.put(f"lists/files/{identity_name(identity)}.txt", "".join(text).encode())
     reasons = Counter(reason.code for fault in faults.values() if (reason := _ends_as(fault)))
     truth = {"lines": len(faults), "reasons": dict(sorted(reasons.items())), "faults": faults}
     site.put_json("behaviours.json", behaviours)
@@ -93,7 +93,7 @@ def _publish_person(folder: Path, params: SiteParams, identity: int) -> list[_Li
     """Draw and write one person's photos; some lines repeat an earlier URL."""
     names = list(FAULTS)
     weights = np.array([FAULTS[name].weight for name in names])
-    photos = Folder(folder / "photos" / person(identity))
+    photos = Folder(folder / "photos" / identity_name(identity))
     lines: list[_Line] = []
     for photo in range(params.photos):
         generator = np.random.default_rng((params.seed, 7, identity, photo))
@@ -103,8 +103,8 @@ def _publish_person(folder: Path, params: SiteParams, identity: int) -> list[_Li
         fault = "none"
         if generator.random() < params.faults:
             fault = names[int(generator.choice(len(names), p=weights / weights.sum()))]
-        drawn = draw(identity, photo, seed=params.seed, width=params.width, height=params.height)
-        published = (FAULTS[fault].publish if fault in FAULTS else plain)(drawn, generator)
+        drawn = draw_photo(identity, photo, seed=params.seed, width=params.width, height=params.height)
+        published = (FAULTS[fault].publish if fault in FAULTS else publish_unchanged)(drawn, generator)
         name = f"{photo:04d}.jpg"
         photos.put(name, published.body)
         lines.append(_Line(name, fault, published.box, published.behaviour))
@@ -115,7 +115,7 @@ def _ends_as(fault: str) -> Reason | None:
     return FAULTS[fault].ends_as if fault in FAULTS else None
 
 
-async def start(folder: Path) -> tuple[web.AppRunner, str]:
+async def start_site(folder: Path) -> tuple[web.AppRunner, str]:
     """Serve a published site; the runner (call `cleanup` to stop) and the base URL. Loopback only."""
     from aiohttp import web
 
@@ -168,9 +168,9 @@ async def _answer(photos: Path, behaviours: dict[str, str], request: web.Request
     return web.Response(body=body, content_type="image/jpeg")
 
 
-async def serve_forever(folder: Path) -> None:
+async def serve_site(folder: Path) -> None:
     """Serve until cancelled."""
-    runner, base = await start(folder)
+    runner, base = await start_site(folder)
     print(json.dumps({"serving": base}), flush=True)
     try:
         await asyncio.Event().wait()

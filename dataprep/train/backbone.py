@@ -10,30 +10,34 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError
-from dataprep.models.model_files import Model
+from dataprep.models.model_files import FaceModel
 from dataprep.models.pretrained import load_pretrained
-from dataprep.models.registry import build, find_network
+from dataprep.models.registry import create_model, find_network
 from dataprep.train.config import TrainParams
 from dataprep.train.distributed.process_group import World
-from dataprep.train.distributed.sync_batchnorm import synchronise
+from dataprep.train.distributed.sync_batchnorm import convert_sync_batchnorm
 
 _DEFAULT = "mobilefacenet"
 
 
-def make_model(params: TrainParams, size: tuple[int, int], pretrained: Path | None) -> Model:
+def make_backbone(params: TrainParams, size: tuple[int, int], pretrained: Path | None) -> FaceModel:
     """The network at step 0 for images of `size` (height, width): fresh, or the one in a file. Raises ModelError."""
     if pretrained is not None:
         return _loaded(params, pretrained)
     name = params.network or _DEFAULT
     entry = find_network(name)
-    input = entry.input if params.augment == "vggface2" else replace(entry.input, height=size[0], width=size[1])
+    input = (
+        entry.preprocessing
+        if params.augment == "vggface2"
+        else replace(entry.preprocessing, height=size[0], width=size[1])
+    )
     head = None if params.embedding_head == "own" else params.embedding_head
     embedding = params.embedding or entry.embedding
-    module = build(name, embedding, input_size=(input.height, input.width), head=head)
-    return Model(module=module, input=input, network=name, embedding=embedding, about={}, head=head)
+    module = create_model(name, embedding, input_size=(input.height, input.width), head=head)
+    return FaceModel(module=module, preprocessing=input, network=name, embedding=embedding, about={}, head=head)
 
 
-def _loaded(params: TrainParams, path: Path) -> Model:
+def _loaded(params: TrainParams, path: Path) -> FaceModel:
     model = load_pretrained(path, network=params.network)
     for option, asked, there in (
         ("embedding", params.embedding, model.embedding),
@@ -44,24 +48,28 @@ def _loaded(params: TrainParams, path: Path) -> Model:
     return model
 
 
-def place(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
+def place_on_device(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
     """The module on its device, ready to learn or frozen."""
     if params.sync_bn and world.size > 1:
-        synchronise(module)
+        convert_sync_batchnorm(module)
     module.requires_grad_(params.train == "all")
     # twice as fast as the default layout on CPUs, and what tensor cores like
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore]
 
 
-def image_size(params: TrainParams, pretrained: Path | None) -> tuple[int, int]:
+def required_image_size(params: TrainParams, pretrained: Path | None) -> tuple[int, int]:
     """(height, width) of the images that a pack for this network should hold: 256/224 of its own where a window of them is
     drawn at each turn."""
-    input = _loaded(params, pretrained).input if pretrained else find_network(params.network or _DEFAULT).input
+    input = (
+        _loaded(params, pretrained).preprocessing
+        if pretrained
+        else find_network(params.network or _DEFAULT).preprocessing
+    )
     scale = 256 / 224 if params.augment == "vggface2" else 1.0
     return round(input.height * scale), round(input.width * scale)
 
 
-def wrap(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
+def wrap_for_training(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
     """What is called in training, with the same weights: gradients averaged over processes, compiled where asked for.
 
     Each process normalises by its own images (or all by all, --sync-bn), so no buffers are sent around at each step.

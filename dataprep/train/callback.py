@@ -8,21 +8,21 @@ from typing import Protocol
 
 from torch import nn
 
-from dataprep.models.preprocessing import Input
+from dataprep.models.preprocessing import Preprocessing
 
 
-class Validate(Protocol):
+class VerificationCallback(Protocol):
     """Scores a network in evaluation mode: the accuracy of each set by name, in order."""
 
-    def check(self, input: Input) -> None:
+    def check(self, preprocessing: Preprocessing) -> None:
         """Raises RecordError for sets that such a network cannot be scored on."""
         ...
 
-    def __call__(self, module: nn.Module, input: Input) -> Mapping[str, float]: ...
+    def __call__(self, module: nn.Module, preprocessing: Preprocessing) -> Mapping[str, float]: ...
 
 
 @dataclass(slots=True)
-class Best:
+class BestScore:
     """The best accuracy so far, the step that had it, and the last step that was scored at all."""
 
     rule: str = "last"

@@ -14,18 +14,18 @@ from dataprep.errors import ModelError
 from dataprep.storage import Folder
 from dataprep.train.distributed.process_group import World
 
-NAME = "checkpoint.pt"
+CHECKPOINT_NAME = "checkpoint.pt"
 
 
 def write_checkpoint(folder: Folder, content: Mapping[str, Any]) -> None:
     """Only plain values and tensors, so that the file opens without running code."""
-    with folder.writing(NAME) as stream:
+    with folder.writing(CHECKPOINT_NAME) as stream:
         torch.save(dict(content), stream)
 
 
 def read_checkpoint(folder: Folder) -> dict[str, Any] | None:
     """What `write_checkpoint` wrote, on the CPU; None if there is nothing. Raises ModelError for a damaged file."""
-    path = folder / NAME
+    path = folder / CHECKPOINT_NAME
     if not path.exists():
         return None
     try:
@@ -39,7 +39,7 @@ def read_checkpoint(folder: Folder) -> dict[str, Any] | None:
 
 def not_resumable(folder: Folder, error: Exception) -> ModelError:
     """The error for a checkpoint that opens and does not fit what is built, as one of another architecture."""
-    return ModelError(_cannot(folder / NAME, error))
+    return ModelError(_cannot(folder / CHECKPOINT_NAME, error))
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

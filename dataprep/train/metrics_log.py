@@ -12,24 +12,24 @@ from dataprep.errors import ModelError
 from dataprep.storage import Folder
 
 
-class Curves:
+class MetricsLog:
     """log.jsonl has a line for each step, validation.jsonl one for each time the sets were scored."""
 
     def __init__(self, steps: IO[str], scores: IO[str], board: Any) -> None:
         self._steps, self._scores, self._board = steps, scores, board
 
-    def step(self, step: int, *, epoch: int, loss: float, rate: float) -> None:
+    def log_step(self, step: int, *, epoch: int, loss: float, rate: float) -> None:
         self._steps.write(json.dumps({"step": step, "epoch": epoch, "loss": loss, "lr": rate}) + "\n")
         self._steps.flush()
         if self._board is not None:
             self._board.add_scalar("train/loss", loss, step)
             self._board.add_scalar("train/lr", rate, step)
 
-    def speed(self, step: int, images_per_second: float) -> None:
+    def log_speed(self, step: int, images_per_second: float) -> None:
         if self._board is not None:
             self._board.add_scalar("train/images_per_second", images_per_second, step)
 
-    def scores(self, step: int, found: Mapping[str, float]) -> None:
+    def log_scores(self, step: int, found: Mapping[str, float]) -> None:
         self._scores.write(json.dumps({"step": step, "accuracy": dict(found)}) + "\n")
         self._scores.flush()
         for name, accuracy in found.items():
@@ -38,7 +38,7 @@ class Curves:
 
 
 @contextmanager
-def curves(folder: Folder, *, step: int, tensorboard: bool) -> Iterator[Curves]:
+def open_metrics_log(folder: Folder, *, step: int, tensorboard: bool) -> Iterator[MetricsLog]:
     """The curves of a run that goes on after `step`: what an interrupted run wrote beyond it is cut."""
     board = _board(folder, step) if tensorboard else None
     for name in ("log.jsonl", "validation.jsonl"):
@@ -48,7 +48,7 @@ def curves(folder: Folder, *, step: int, tensorboard: bool) -> Iterator[Curves]:
             open(folder / "log.jsonl", "a", encoding="utf-8") as steps,
             open(folder / "validation.jsonl", "a", encoding="utf-8") as scores,
         ):
-            yield Curves(steps, scores, board)
+            yield MetricsLog(steps, scores, board)
     finally:
         if board is not None:
             board.close()

@@ -55,14 +55,14 @@ def share_overflow(parameters: Iterable[nn.Parameter], norm: Tensor) -> None:
     first.add_(norm * 0)  # 0, or NaN
 
 
-def full_slots(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
+def gather_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
     """What the optimiser keeps for each parameter of `module`, by name."""
     named = module.named_parameters()
     return {name: dict(optimizer.state[parameter]) for name, parameter in named if parameter in optimizer.state}
 
 
-def load_slots(optimizer: torch.optim.Optimizer, module: nn.Module, slots: dict[str, dict[str, Any]]) -> None:
-    """What `full_slots` gave."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, slots: dict[str, dict[str, Any]]) -> None:
+    """What `gather_optimizer_state` gave."""
     for name, parameter in module.named_parameters():
         if name in slots:
             optimizer.state[parameter] = {
@@ -71,7 +71,7 @@ def load_slots(optimizer: torch.optim.Optimizer, module: nn.Module, slots: dict[
             }
 
 
-class Average:
+class EMA:
     """The exponential moving average of a network's weights; its buffers are the network's own."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -123,14 +123,14 @@ def learning_rate(params: TrainParams, step: int, steps: int) -> float:
     if params.schedule == "poly":
         return float(top * (1 - (step - warm) / max(1, steps - warm)) ** 2)
     if params.schedule == "step":
-        falls = sum(step >= at for at in milestones(params))
+        falls = sum(step >= at for at in parse_milestones(params))
         if params.step_size:
             falls += step // params.step_size
         return float(top * params.gamma**falls)
     return top
 
 
-def milestones(params: TrainParams) -> list[int]:
+def parse_milestones(params: TrainParams) -> list[int]:
     """--lr-steps as numbers. Raises UsageError."""
     try:
         found = [int(part) for part in params.lr_steps.replace(" ", "").split(",") if part]
@@ -143,7 +143,7 @@ def milestones(params: TrainParams) -> list[int]:
 
 def check_schedule(params: TrainParams) -> None:
     """Raises UsageError for settings that contradict each other."""
-    several = bool(milestones(params)) + bool(params.step_size)
+    several = bool(parse_milestones(params)) + bool(params.step_size)
     if params.schedule == "step" and several != 1:
         raise UsageError("--schedule step takes either --lr-steps or --step-size")
     if params.schedule != "step" and several:

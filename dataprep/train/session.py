@@ -15,49 +15,49 @@ import torch
 from torch import Tensor, nn
 
 from dataprep.errors import ModelError, UsageError
-from dataprep.models.model_files import Model, save_model
-from dataprep.models.preprocessing import Input
+from dataprep.models.model_files import FaceModel, save_model
+from dataprep.models.preprocessing import Preprocessing
 from dataprep.storage import Folder, file_sha256
 from dataprep.train import checkpoint as checkpoints
-from dataprep.train.backbone import make_model, place, wrap
-from dataprep.train.callback import Best
+from dataprep.train.backbone import make_backbone, place_on_device, wrap_for_training
+from dataprep.train.callback import BestScore
 from dataprep.train.config import TrainParams
-from dataprep.train.data.augment import AUGMENTS, Augment
-from dataprep.train.data.dataset import Source, open_source
+from dataprep.train.data.augment import AUGMENT_PRESETS, AugmentConfig
+from dataprep.train.data.dataset import PackDataset, open_dataset
 from dataprep.train.data.loader import check_input
 from dataprep.train.data.sampler import pk_order
 from dataprep.train.distributed.process_group import World
-from dataprep.train.losses.factory import Head, make_head
-from dataprep.train.losses.options import LOSSES
+from dataprep.train.losses.factory import ClassificationHead, make_loss_head
+from dataprep.train.losses.options import LOSS_PRESETS
 from dataprep.train.optim import (
-    Average,
+    EMA,
     average_buffers,
     check_optimizer,
     check_schedule,
-    full_slots,
-    load_slots,
+    gather_optimizer_state,
+    load_optimizer_state,
     make_optimizer,
 )
-from dataprep.train.step import Stepper, choose_precision
+from dataprep.train.step import TrainStep, choose_precision
 
 
 @dataclass(slots=True, kw_only=True)
-class Session:
+class TrainerState:
     """A run between two steps. `step` counts those that are done; `identity` is what must be equal for it to go on."""
 
     params: TrainParams
     world: World
     device: torch.device
-    source: Source
+    source: PackDataset
     identity: dict[str, Any]
-    model: Model  # its module is the backbone
-    head: Head
+    model: FaceModel  # its module is the backbone
+    head: ClassificationHead
     optimizer: torch.optim.Optimizer
-    stepper: Stepper
-    average: Average | None
-    best: Best
+    train_step: TrainStep
+    ema: EMA | None
+    best: BestScore
     about: dict[str, Any]
-    per_epoch: int
+    steps_per_epoch: int
     step: int = 0
 
     @property
@@ -65,17 +65,17 @@ class Session:
         return self.model.module
 
     @property
-    def input(self) -> Input:
-        return self.model.input
+    def preprocessing(self) -> Preprocessing:
+        return self.model.preprocessing
 
     @property
     def steps(self) -> int:
-        return self.per_epoch * self.params.epochs
+        return self.steps_per_epoch * self.params.epochs
 
     @property
     def result(self) -> nn.Module:
         """The network that is verified and saved."""
-        return self.backbone if self.average is None else self.average.module
+        return self.backbone if self.ema is None else self.ema.module
 
     def train_mode(self) -> None:
         """A frozen backbone stays as it is after verification too, its batch norms with it."""
@@ -83,21 +83,21 @@ class Session:
 
     def take_step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """The loss, on the device."""
-        loss = self.stepper(images, labels, rate=rate)
+        loss = self.train_step(images, labels, rate=rate)
         self.step += 1
-        if self.average is not None:
-            self.average.update(self.backbone, self.step)
+        if self.ema is not None:
+            self.ema.update(self.backbone, self.step)
         return loss
 
-    def settle(self) -> None:
+    def sync_buffers(self) -> None:
         """One network in all processes: their running statistics of batch norm are averaged."""
         average_buffers(self.backbone, self.world)
-        if self.average is not None:
-            average_buffers(self.average.module, self.world)
+        if self.ema is not None:
+            average_buffers(self.ema.module, self.world)
 
     def finish(self, folder: Folder) -> None:
-        self.settle()
-        if self.world.first:
+        self.sync_buffers()
+        if self.world.is_first:
             self.save_model(folder, "model.pt")
         self.world.agree()
 
@@ -107,7 +107,7 @@ class Session:
             self.result,
             network=self.model.network,
             embedding=self.model.embedding,
-            input=self.model.input,
+            preprocessing=self.model.preprocessing,
             head=self.model.head,
             about={**self.about, "steps": self.step, **more},
         )
@@ -115,8 +115,8 @@ class Session:
     def save(self, folder: Folder) -> None:
         """Write the checkpoint: all processes take part, the first one writes. Raises ModelError for weights that are not
         finite: a checkpoint of those could only be thrown away."""
-        self.settle()
-        self.world.every(self._check_finite)
+        self.sync_buffers()
+        self.world.run_everywhere(self._check_finite)
         states = self.world.gather(checkpoints.random_state(self.device))
         content = {
             "identity": json.dumps(self.identity, sort_keys=True),
@@ -124,17 +124,17 @@ class Session:
             "network": self.model.network,
             "embedding": self.model.embedding,
             "head": self.model.head,
-            "input": asdict(self.input),
+            "input": asdict(self.preprocessing),
             "backbone": self.backbone.state_dict(),
             "classifier": self.head.full_state(),
-            "slots": full_slots(self.optimizer, self.backbone),
-            "classifier_slots": self.head.full_slots(self.optimizer),
-            "scaler": self.stepper.scaler.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
+            "slots": gather_optimizer_state(self.optimizer, self.backbone),
+            "classifier_slots": self.head.full_optimizer_state(self.optimizer),
+            "scaler": self.train_step.scaler.state_dict(),
+            "average": None if self.ema is None else self.ema.module.state_dict(),
             "best": asdict(self.best),
             "random": states,
         }
-        self.world.once(lambda: checkpoints.write_checkpoint(folder, content))
+        self.world.run_once(lambda: checkpoints.write_checkpoint(folder, content))
 
     def _check_finite(self) -> None:
         for name, tensor in chain(self.backbone.state_dict().items(), self.head.state_dict().items()):
@@ -146,9 +146,9 @@ class Session:
 
     def resume(self, folder: Folder) -> None:
         """Go on after the checkpoint in `folder`, if there is one. Raises ModelError if it does not fit."""
-        content = self.world.every(lambda: checkpoints.read_checkpoint(folder))
+        content = self.world.run_everywhere(lambda: checkpoints.read_checkpoint(folder))
         if content is not None:
-            self.world.every(lambda: self._restore(folder, content))
+            self.world.run_everywhere(lambda: self._restore(folder, content))
 
     def _restore(self, folder: Folder, content: dict[str, Any]) -> None:
         if content.get("identity") != json.dumps(self.identity, sort_keys=True):
@@ -156,12 +156,12 @@ class Session:
         try:
             self.backbone.load_state_dict(content["backbone"])
             self.head.load_full_state(content["classifier"])
-            load_slots(self.optimizer, self.backbone, content["slots"])
-            self.head.load_full_slots(self.optimizer, content["classifier_slots"])
-            self.stepper.scaler.load_state_dict(content["scaler"])
-            if self.average is not None:
-                self.average.module.load_state_dict(content["average"])
-            self.best = Best(**{**content["best"], "rule": self.best.rule})
+            load_optimizer_state(self.optimizer, self.backbone, content["slots"])
+            self.head.load_full_optimizer_state(self.optimizer, content["classifier_slots"])
+            self.train_step.scaler.load_state_dict(content["scaler"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(content["average"])
+            self.best = BestScore(**{**content["best"], "rule": self.best.rule})
             self.step = content["step"]
             checkpoints.restore_random(
                 content["random"], seed=self.params.seed, step=self.step, world=self.world, device=self.device
@@ -170,18 +170,20 @@ class Session:
             raise checkpoints.not_resumable(folder, error) from None
 
 
-def make_session(
+def build_trainer_state(
     packs: Sequence[Path], params: TrainParams, *, pretrained: Path | None, world: World, device: torch.device
-) -> Session:
+) -> TrainerState:
     """Everything at step 0. Raises ModelError, RecordError and UsageError, those of one process in all."""
-    source, params, model = world.every(lambda: _opened(packs, params, pretrained, world))
-    world.every(lambda: choose_precision(params, device))
-    backbone = world.every(lambda: place(model.module, params, world, device))
-    head = make_head(params, model.embedding, source.num_classes, rank=world.rank, world=world.size, seed=params.seed)
+    source, params, model = world.run_everywhere(lambda: _open_training(packs, params, pretrained, world))
+    world.run_everywhere(lambda: choose_precision(params, device))
+    backbone = world.run_everywhere(lambda: place_on_device(model.module, params, world, device))
+    head = make_loss_head(
+        params, model.embedding, source.num_classes, rank=world.rank, world_size=world.size, seed=params.seed
+    )
     head.labels_known = True  # open_source has looked at all of them
     head.to(device)
     optimizer = make_optimizer(params, [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad])
-    stepper = Stepper(wrap(backbone, params, world, device), head, optimizer, params, world, device)
+    stepper = TrainStep(wrap_for_training(backbone, params, world, device), head, optimizer, params, world, device)
     if world.size > 1:  # what is random within the network (dropout) differs between the processes
         checkpoints.seed_all(params.seed * 1_009 + world.rank)
     identity = {
@@ -189,7 +191,7 @@ def make_session(
         "pack_digest": source.digest(),
         "pretrained_sha256": file_sha256(pretrained) if pretrained else None,
     }
-    return Session(
+    return TrainerState(
         params=params,
         world=world,
         device=device,
@@ -198,34 +200,34 @@ def make_session(
         model=model,
         head=head,
         optimizer=optimizer,
-        stepper=stepper,
-        average=Average(backbone, params.ema) if params.ema else None,
-        best=Best(rule=params.best),
+        train_step=stepper,
+        ema=EMA(backbone, params.ema) if params.ema else None,
+        best=BestScore(rule=params.best),
         about=_about(identity, packs, source, model),
-        per_epoch=_epoch_length(params, source) // params.batch_size,
+        steps_per_epoch=_epoch_length(params, source) // params.batch_size,
     )
 
 
-def _opened(
+def _open_training(
     packs: Sequence[Path], params: TrainParams, pretrained: Path | None, world: World
-) -> tuple[Source, TrainParams, Model]:
+) -> tuple[PackDataset, TrainParams, FaceModel]:
     """What is trained on and what is trained, the parameters as they are for both; all that the user may have wrong."""
     check_schedule(params)
     check_optimizer(params)
     if params.train == "head" and pretrained is None:
         raise UsageError("--train head leaves the backbone as it is, and a fresh one knows nothing: add --pretrained")
-    source = open_source(packs, join=params.join)
-    params = _fitted(params, source, world)
+    source = open_dataset(packs, merge_labels=params.join)
+    params = _fit_params(params, source, world)
     checkpoints.seed_all(params.seed)
-    model = make_model(params, (source.height, source.width), pretrained)
+    model = make_backbone(params, (source.height, source.width), pretrained)
     params = replace(params, network=model.network)
-    check_input(source, model.input, augmentation(params))
+    check_input(source, model.preprocessing, resolve_augmentation(params))
     return source, params, model
 
 
-def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
+def _fit_params(params: TrainParams, dataset: PackDataset, world: World) -> TrainParams:
     """The parameters, batches of triplets as large as they are; errors for what does not fit the pack or the processes."""
-    preset = LOSSES[params.loss]
+    preset = LOSS_PRESETS[params.loss]
     if preset.by_identity:
         size = params.identities_per_batch * params.images_per_identity
         params = replace(params, batch_size=size)
@@ -246,24 +248,24 @@ def _fitted(params: TrainParams, source: Source, world: World) -> TrainParams:
             f"a batch of {params.batch_size} in {world.size} processes x {params.accumulate} parts leaves batch norm one "
             "image at a time: raise --batch-size or lower --accumulate"
         )
-    if _epoch_length(params, source) < params.batch_size:
+    if _epoch_length(params, dataset) < params.batch_size:
         raise ModelError(
-            f"{len(source.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size"
+            f"{len(dataset.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size"
         )
     return params
 
 
-def augmentation(params: TrainParams) -> Augment:
+def resolve_augmentation(params: TrainParams) -> AugmentConfig:
     """The augmentations by the name of the trainer that has them, at the strength that its users take."""
-    return replace(AUGMENTS[params.augment], flip=params.flip)
+    return replace(AUGMENT_PRESETS[params.augment], flip=params.flip)
 
 
-def epoch_order(params: TrainParams, source: Source, epoch: int) -> npt.NDArray[np.int64] | None:
+def epoch_order(params: TrainParams, dataset: PackDataset, epoch: int) -> npt.NDArray[np.int64] | None:
     """The images of an epoch, batch after batch, where the loss asks for an order; None where any will do."""
-    if not LOSSES[params.loss].by_identity:
+    if not LOSS_PRESETS[params.loss].by_identity:
         return None
     return pk_order(
-        source.labels,
+        dataset.labels,
         identities=params.identities_per_batch,
         images=params.images_per_identity,
         seed=params.seed,
@@ -271,22 +273,22 @@ def epoch_order(params: TrainParams, source: Source, epoch: int) -> npt.NDArray[
     )
 
 
-def _epoch_length(params: TrainParams, source: Source) -> int:
-    order = epoch_order(params, source, 0)
-    return len(source.labels) if order is None else len(order)
+def _epoch_length(params: TrainParams, dataset: PackDataset) -> int:
+    order = epoch_order(params, dataset, 0)
+    return len(dataset.labels) if order is None else len(order)
 
 
-def _about(identity: dict[str, Any], packs: Sequence[Path], source: Source, model: Model) -> dict[str, Any]:
+def _about(identity: dict[str, Any], packs: Sequence[Path], dataset: PackDataset, model: FaceModel) -> dict[str, Any]:
     """What the model's file says of its training; the packs, so that a test can look for leaks; whose weights it began with,
     as their licence may bind this one too."""
     began = {"source": model.about["source"]} if "source" in model.about else {}
     return {
         **identity,
         **began,
-        "pack_index_sha256": source.contents[0],
+        "pack_index_sha256": dataset.contents[0],
         "pack": str(packs[0].resolve()),
         "packs": [str(pack.resolve()) for pack in packs],
-        "packs_sha256": list(source.contents),
-        "identities": source.num_classes,
-        "images": len(source.labels),
+        "packs_sha256": list(dataset.contents),
+        "identities": dataset.num_classes,
+        "images": len(dataset.labels),
     }

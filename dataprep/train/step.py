@@ -25,7 +25,7 @@ def choose_precision(params: TrainParams, device: torch.device) -> torch.dtype |
     return torch.bfloat16
 
 
-class Stepper:
+class TrainStep:
     """Trains `backbone` (as it is called: wrapped or compiled) and `head` together.
 
     A step's images may go through in parts; the gradient is then that of their mean loss, batch norm sees each part alone.

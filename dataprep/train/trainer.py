@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import DataprepError, Interrupted, ModelError
-from dataprep.storage import Folder, locked
-from dataprep.train.callback import Validate
+from dataprep.storage import Folder, lock_directory
+from dataprep.train.callback import VerificationCallback
 from dataprep.train.config import TrainParams
-from dataprep.train.data.loader import batches, normalise
-from dataprep.train.distributed.process_group import joined
-from dataprep.train.metrics_log import Curves, curves
+from dataprep.train.data.loader import iterate_batches, normalise_batch
+from dataprep.train.distributed.process_group import join_world
+from dataprep.train.metrics_log import MetricsLog, open_metrics_log
 from dataprep.train.optim import learning_rate
-from dataprep.train.session import Session, augmentation, epoch_order, make_session
+from dataprep.train.session import TrainerState, build_trainer_state, epoch_order, resolve_augmentation
 
 _RESULTS = ("checkpoint.pt", "model.pt", "best.pt")
-MADE = (*_RESULTS, "config.json", "log.jsonl", "validation.jsonl")
+RUN_FILES = (*_RESULTS, "config.json", "log.jsonl", "validation.jsonl")
 _UNREAD = 16  # losses left on a GPU at most: reading one waits for all that was queued before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a run is, for the display. `scores` are the verification sets' accuracies where they were just taken."""
 
     step: int
@@ -51,9 +51,9 @@ def train(
     params: TrainParams,
     *,
     pretrained: Path | None = None,
-    fresh: bool = False,
-    validate: Validate | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    overwrite: bool = False,
+    validate: VerificationCallback | None = None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> dict[str, Any] | None:
     """Train until done, resuming what `target` holds; returns what model.pt says about itself, in the first process.
 
@@ -62,17 +62,17 @@ def train(
     raise Interrupted. Raises ModelError, RecordError and UsageError for settings, a checkpoint or a pack that do not fit.
     """
     folder = Folder(target)
-    with joined(params.device) as (world, device), ExitStack() as stack:
-        world.once(lambda: stack.enter_context(locked(target, "the model")))
-        folders = world.once(packs) if callable(packs) else packs
-        session = make_session(folders, params, pretrained=pretrained, world=world, device=device)
+    with join_world(params.device) as (world, device), ExitStack() as stack:
+        world.run_once(lambda: stack.enter_context(lock_directory(target, "the model")))
+        folders = world.run_once(packs) if callable(packs) else packs
+        session = build_trainer_state(folders, params, pretrained=pretrained, world=world, device=device)
         if validate is not None:
-            world.once(partial(validate.check, session.input))
-        world.once(lambda: _prepare(folder, session.identity, fresh=fresh))
+            world.run_once(partial(validate.check, session.preprocessing))
+        world.run_once(lambda: _prepare(folder, session.identity, overwrite=overwrite))
         session.resume(folder)
-        world.once(lambda: folder.put_json("config.json", session.identity))
+        world.run_once(lambda: folder.put_json("config.json", session.identity))
         try:
-            return _Run(session, folder, validate, report).go()
+            return _TrainingRun(session, folder, validate, report).go()
         except torch.OutOfMemoryError:
             raise ModelError(
                 f"{device} has not enough memory: lower --batch-size, or raise --accumulate, which takes the same steps in "
@@ -80,9 +80,13 @@ def train(
             ) from None
 
 
-class _Run:
+class _TrainingRun:
     def __init__(
-        self, session: Session, folder: Folder, validate: Validate | None, report: Callable[[Progress], None]
+        self,
+        session: TrainerState,
+        folder: Folder,
+        validate: VerificationCallback | None,
+        report: Callable[[TrainingProgress], None],
     ) -> None:
         self._session, self._folder, self._validate, self._report = session, folder, validate, report
         self._world = session.world
@@ -95,8 +99,8 @@ class _Run:
         session.train_mode()
         with _stop_requested() as stop, self._curves() as drawn:
             while session.step < session.steps:
-                epoch, skip = divmod(session.step, session.per_epoch)
-                for images, labels in self._agreed(feed(session, epoch=epoch, skip=skip), stop, drawn):
+                epoch, skip = divmod(session.step, session.steps_per_epoch)
+                for images, labels in self._agreed(prefetch_to_device(session, epoch=epoch, skip=skip), stop, drawn):
                     rate = learning_rate(params, session.step, session.steps)
                     self._unread.append((session.step + 1, session.take_step(images, labels, rate), rate))
                     self._show(drawn)
@@ -109,10 +113,10 @@ class _Run:
                 self._score(drawn)
                 self._save(drawn)
         session.finish(self._folder)
-        return session.about if self._world.first else None
+        return session.about if self._world.is_first else None
 
     def _agreed(
-        self, stream: Iterator[tuple[Tensor, Tensor]], stop: threading.Event, drawn: Curves | None
+        self, stream: Iterator[tuple[Tensor, Tensor]], stop: threading.Event, drawn: MetricsLog | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches, as long as no process was asked to stop or failed to read its part."""
         while True:
@@ -129,7 +133,7 @@ class _Run:
                 return
             yield batch
 
-    def _show(self, drawn: Curves | None) -> None:
+    def _show(self, drawn: MetricsLog | None) -> None:
         """Read the losses, on a GPU only now and then, and tell the display."""
         session = self._session
         waits = len(self._unread) < _UNREAD and self._first + 1 < session.step < session.steps
@@ -140,22 +144,22 @@ class _Run:
             return
         spent = max(time.monotonic() - self._began, 1e-9)
         rate = (session.step - self._first) * session.params.batch_size / spent
-        drawn.speed(session.step, rate)
+        drawn.log_speed(session.step, rate)
         self._report(self._progress(rate))
 
-    def _progress(self, rate: float, scores: dict[str, float] | None = None) -> Progress:
+    def _progress(self, rate: float, scores: dict[str, float] | None = None) -> TrainingProgress:
         session = self._session
-        return Progress(
+        return TrainingProgress(
             step=session.step,
             steps=session.steps,
-            epoch=(session.step - 1) // session.per_epoch,
+            epoch=(session.step - 1) // session.steps_per_epoch,
             loss=self._mean,
             images_per_second=rate,
             seconds_left=(session.steps - session.step) * session.params.batch_size / rate if rate else math.inf,
             scores=scores,
         )
 
-    def _read(self, drawn: Curves | None) -> None:
+    def _read(self, drawn: MetricsLog | None) -> None:
         """Write the losses that wait on the device; ModelError, in all processes, for one that is not finite."""
         for step, loss, rate in self._unread:
             value = float(loss)
@@ -164,43 +168,45 @@ class _Run:
                 self._world.agree(error=_diverged(value, step, self._session.params))
             self._mean = value if math.isnan(self._mean) else 0.95 * self._mean + 0.05 * value
             if drawn is not None:
-                drawn.step(step, epoch=(step - 1) // self._session.per_epoch, loss=value, rate=rate)
+                drawn.log_step(step, epoch=(step - 1) // self._session.steps_per_epoch, loss=value, rate=rate)
         self._unread.clear()
 
-    def _score(self, drawn: Curves | None) -> None:
+    def _score(self, drawn: MetricsLog | None) -> None:
         if self._validate is None:
             return
         self._read(drawn)
         session, validate = self._session, self._validate
         before = time.monotonic()
-        session.settle()
-        scores = self._world.once(lambda: dict(validate(session.result.eval(), session.input)))
+        session.sync_buffers()
+        scores = self._world.run_once(lambda: dict(validate(session.result.eval(), session.preprocessing)))
         session.train_mode()
-        if session.best.improves(scores, session.step) and self._world.first:
+        if session.best.improves(scores, session.step) and self._world.is_first:
             session.save_model(self._folder, "best.pt", accuracy=scores)
         if drawn is not None:
-            drawn.scores(session.step, scores)
+            drawn.log_scores(session.step, scores)
             self._report(self._progress(0.0, scores))
         self._began += time.monotonic() - before  # the rate is that of training
 
-    def _save(self, drawn: Curves | None) -> None:
+    def _save(self, drawn: MetricsLog | None) -> None:
         self._read(drawn)
         self._session.save(self._folder)
 
     @contextmanager
-    def _curves(self) -> Iterator[Curves | None]:
+    def _curves(self) -> Iterator[MetricsLog | None]:
         """The curves in the first process, None in the others."""
         with ExitStack() as stack:
-            opened = curves(self._folder, step=self._session.step, tensorboard=self._session.params.tensorboard)
-            drawn: list[Curves] = []
-            self._world.once(lambda: drawn.append(stack.enter_context(opened)))
+            opened = open_metrics_log(
+                self._folder, step=self._session.step, tensorboard=self._session.params.tensorboard
+            )
+            drawn: list[MetricsLog] = []
+            self._world.run_once(lambda: drawn.append(stack.enter_context(opened)))
             yield drawn[0] if drawn else None
 
 
-def _prepare(folder: Folder, identity: dict[str, Any], *, fresh: bool) -> None:
+def _prepare(folder: Folder, identity: dict[str, Any], *, overwrite: bool) -> None:
     """Remove what stands there if the run is to start over; ModelError if it is another run's."""
-    if fresh:
-        for name in MADE:
+    if overwrite:
+        for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     found = folder.get_json("config.json")
@@ -235,28 +241,28 @@ def _stop_requested() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def feed(session: Session, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+def prefetch_to_device(session: TrainerState, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's part of an epoch's batches, the first `skip` left out: normalised images in channels-last, and labels.
 
     On a GPU the bytes travel, and are normalised there.
     """
     params, device = session.params, session.device
-    stream = batches(
+    stream = iterate_batches(
         session.source,
-        session.input,
+        session.preprocessing,
         batch_size=params.batch_size,
         seed=params.seed,
         epoch=epoch,
         skip=skip,
         workers=params.workers,
         rank=session.world.rank,
-        world=session.world.size,
-        augment=augmentation(params),
+        world_size=session.world.size,
+        augment=resolve_augmentation(params),
         order=epoch_order(params, session.source, epoch),
         dtype="uint8" if device.type == "cuda" else "float32",
     )
     for images, labels in stream:
         moved = images.to(device, non_blocking=True)
         if moved.dtype == torch.uint8:
-            moved = normalise(moved, session.input)
+            moved = normalise_batch(moved, session.preprocessing)
         yield moved.contiguous(memory_format=torch.channels_last), labels.to(device, non_blocking=True)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.reasons import Reason
-from dataprep.tar import END, member, member_name
+from dataprep.tar import TAR_END, make_member, make_member_name
 from dataprep.types import Row
 from dataprep.workspace import ledger
 from dataprep.workspace.payload import PayloadReader, PayloadWriter
-from dataprep.workspace.stage_store import Marker, StageDir
+from dataprep.workspace.stage_store import Marker, StageStore
 
 _BLOCK = 512
 
@@ -30,7 +30,7 @@ class Journal:
     `record` and `commit` raise OSError if the disk is full. The journal is then unchanged, and both may be retried.
     """
 
-    def __init__(self, directory: StageDir, shard: str, *, redo: Collection[str] = ()) -> None:
+    def __init__(self, directory: StageStore, shard: str, *, redo: Collection[str] = ()) -> None:
         """Resume the shard's journal, or start it from the committed shard without the rows whose reason is in `redo`.
 
         An existing journal also drops its rows with these reasons, but only once per reason, so that the results of a
@@ -53,7 +53,7 @@ class Journal:
         self._resume(frozenset(redo), of=marker.rows if marker else None)
 
     @property
-    def directory(self) -> StageDir:
+    def directory(self) -> StageStore:
         return self._directory
 
     @property
@@ -73,12 +73,12 @@ class Journal:
         for row in rows:
             place = None
             if row.payload is not None:
-                block, start = member(member_name(row.key, row.payload), row.payload)
+                block, start = make_member(make_member_name(row.key, row.payload), row.payload)
                 sha256 = row.values.get("sha256") or hashlib.sha256(row.payload).hexdigest()
                 place = (position + start, len(row.payload), sha256)
                 position += len(block)
                 framed.append(block)
-            flat = ledger.flat(row, place)
+            flat = ledger.flatten_row(row, place)
             lines.append(json.dumps(flat, ensure_ascii=True).encode() + b"\n")
             found.append(flat)
         self._append(b"".join(framed), b"".join(lines))
@@ -94,7 +94,7 @@ class Journal:
             rows, sha256 = self._rewritten(order, linked)
         else:
             if not self._ended:
-                self._append(END, b"")
+                self._append(TAR_END, b"")
                 self._ended = True
             # a hard link, so that the journal stays complete if a kill comes before the marker
             os.link(self._tar_path, linked)
@@ -171,7 +171,7 @@ class Journal:
             for row in kept:
                 if row["size"] is not None:
                     data = payloads.read(row["offset"], row["size"])
-                    framed, start = member(member_name(row["key"], data), data)
+                    framed, start = make_member(make_member_name(row["key"], data), data)
                     tar.write(framed)
                     row["offset"] = position + start
                     position += len(framed)
@@ -224,7 +224,7 @@ def _write(stream: io.FileIO, data: bytes) -> None:
 
 
 def _header_size(key: str, body: bytes) -> int:
-    return member(member_name(key, body), b"")[1]
+    return make_member(make_member_name(key, body), b"")[1]
 
 
 def _after(row: Mapping[str, Any]) -> int:

@@ -13,18 +13,18 @@ from dataprep.errors import WorkspaceError
 from dataprep.reasons import Reason
 from dataprep.types import Row
 
-COMMON = ("key", "identity", "verdict", "reason", "detail")
-PLACE = ("offset", "size", "sha256")  # of the payload in the shard's tar
+COMMON_COLUMNS = ("key", "identity", "verdict", "reason", "detail")
+PAYLOAD_COLUMNS = ("offset", "size", "sha256")  # of the payload in the shard's tar
 
 
-def as_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Any:
+def rows_to_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Any:
     """Convert flat rows to an Arrow table. `columns` maps the stage's columns to Arrow types such as `int32`."""
     import pyarrow as pa
 
     return pa.Table.from_pylist(list(rows), schema=_schema(columns))
 
 
-def completed(table: Any, columns: Mapping[str, str]) -> Any:
+def add_missing_columns(table: Any, columns: Mapping[str, str]) -> Any:
     """Return the table with all columns of a ledger in order; missing columns are null."""
     import pyarrow as pa
 
@@ -68,7 +68,7 @@ def read_ledger(path: Path, columns: Sequence[str] | None = None) -> list[dict[s
     return rows
 
 
-def flat(row: Row, place: tuple[int, int, str] | None) -> dict[str, Any]:
+def flatten_row(row: Row, location: tuple[int, int, str] | None) -> dict[str, Any]:
     """Return a row as stored in the ledger. `place` is (offset, size, sha256) of its payload."""
     return {
         "key": row.key,
@@ -77,13 +77,13 @@ def flat(row: Row, place: tuple[int, int, str] | None) -> dict[str, Any]:
         "reason": row.reason.code if row.reason else None,
         "detail": row.detail,
         **row.values,
-        **dict(zip(PLACE, place or (None, None, None), strict=True)),
+        **dict(zip(PAYLOAD_COLUMNS, location or (None, None, None), strict=True)),
     }
 
 
-def row_of(found: Mapping[str, Any]) -> Row:
+def row_from_ledger(found: Mapping[str, Any]) -> Row:
     """Return the stored row without its payload; the place of the payload is among its values."""
-    values = {name: value for name, value in found.items() if name not in COMMON}
+    values = {name: value for name, value in found.items() if name not in COMMON_COLUMNS}
     return Row(
         key=found["key"],
         identity=found["identity"],
@@ -93,7 +93,7 @@ def row_of(found: Mapping[str, Any]) -> Row:
     )
 
 
-def counts(table: Any) -> dict[str, Any]:
+def count_verdicts(table: Any) -> dict[str, Any]:
     """Return the counts of a ledger: {"in": n, "ok": n, "dropped": {reason: n}, "failed": {reason: n}}."""
     grouped = table.select(["verdict", "reason"]).group_by(["verdict", "reason"]).aggregate([([], "count_all")])
     ok = 0
@@ -106,7 +106,7 @@ def counts(table: Any) -> dict[str, Any]:
     return {"in": len(table), "ok": ok, **{verdict: dict(sorted(found.items())) for verdict, found in lost.items()}}
 
 
-def add_counts(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def sum_counts(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of several counts."""
     dropped: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -119,7 +119,7 @@ def add_counts(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"in": total, "ok": ok, "dropped": dict(sorted(dropped.items())), "failed": dict(sorted(failed.items()))}
 
 
-def digest(upstream: str, rows: Iterable[Mapping[str, Any]], counted: Sequence[str]) -> str:
+def ledger_digest(upstream: str, rows: Iterable[Mapping[str, Any]], counted: Sequence[str]) -> str:
     """Hash what later stages depend on: the upstream digest, keys, verdicts, payloads and the `counted` columns.
 
     Times, attempts and reasons are left out, so that an unsuccessful retry does not rerun later stages.
@@ -128,7 +128,7 @@ def digest(upstream: str, rows: Iterable[Mapping[str, Any]], counted: Sequence[s
     return _digest(upstream, ([row.get(name) for name in names] for row in rows))
 
 
-def digest_of_table(upstream: str, table: Any, counted: Sequence[str]) -> str:
+def ledger_table_digest(upstream: str, table: Any, counted: Sequence[str]) -> str:
     """The same digest for a large table, if its columns store the rows without loss."""
     chosen = table.select(["key", "verdict", "sha256", *counted])
     batches = (batch.to_pydict().values() for batch in chosen.to_batches(max_chunksize=10_000))
@@ -147,7 +147,7 @@ def _schema(columns: Mapping[str, str]) -> Any:
 
     return pa.schema(
         [
-            *((name, pa.string()) for name in COMMON),
+            *((name, pa.string()) for name in COMMON_COLUMNS),
             *((name, _arrow(kind)) for name, kind in columns.items()),
             ("offset", pa.int64()),
             ("size", pa.int64()),

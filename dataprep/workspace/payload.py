@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from dataprep.errors import WorkspaceError
-from dataprep.tar import END, member, member_name
+from dataprep.tar import TAR_END, make_member, make_member_name
 
 
 class PayloadWriter:
@@ -21,13 +21,13 @@ class PayloadWriter:
 
     def add(self, key: str, data: bytes) -> tuple[int, int, str]:
         """Append a payload; return its (offset, size, sha256)."""
-        framed, start = member(member_name(key, data), data)
+        framed, start = make_member(make_member_name(key, data), data)
         self._write(framed)
         return self._position - len(framed) + start, len(data), hashlib.sha256(data).hexdigest()
 
     def finish(self) -> str:
         """Finish the archive; return its SHA-256."""
-        self._write(END)
+        self._write(TAR_END)
         return self._hash.hexdigest()
 
     def _write(self, data: bytes) -> None:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataprep.errors import WorkspaceError
-from dataprep.storage import Folder, locked
+from dataprep.storage import Folder, lock_directory
 from dataprep.types import Sample
 from dataprep.workspace import plan_table as columns
-from dataprep.workspace.plan_merge import Planned, fresh, places_of
-from dataprep.workspace.plan_table import Table
+from dataprep.workspace.plan_merge import PlannedShard, location_keys, select_new_samples
+from dataprep.workspace.plan_table import SampleTable
 
 
 class Shard(NamedTuple):
@@ -48,7 +48,7 @@ class Plan:
     """The generations under WORKSPACE/plan. `known` counts the samples of the last list that were already planned."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder, self.known = folder, 0
+        self._folder, self.known_count = folder, 0
         self.generations = self._read_all()
 
     @property
@@ -61,7 +61,7 @@ class Plan:
 
     def samples(self, shard: Shard) -> list[Sample]:
         """Return the samples of a shard in plan order."""
-        return columns.samples_of(self._table(shard))
+        return columns.table_to_samples(self._table(shard))
 
     def photos_per_identity(self) -> dict[str, int]:
         """How many samples each identity has."""
@@ -72,17 +72,17 @@ class Plan:
         return dict(counts)
 
     def add(
-        self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample | Table]
+        self, source: Mapping[str, Any], source_digest: str, samples: Iterable[Sample | SampleTable]
     ) -> Generation | None:
         """Add the samples that no generation holds yet as a new generation; return None if there are none. Each row of
         a table (workspace/plan_table.py) is a sample."""
-        with locked(self._folder.path, "the plan"):
+        with lock_directory(self._folder.path, "the plan"):
             self.generations = self._read_all()  # another process may have planned since
             number = len(self.generations)
             shards: list[Shard] = []
             for left in self._folder.path.glob(".*.tmp"):  # left by a killed process
                 left.unlink()
-            groups = _groups(self.fresh(samples))
+            groups = _groups(self.new_samples(samples))
             self._folder.put_all(_files(groups, number, shards))
             if not shards:
                 return None
@@ -100,31 +100,31 @@ class Plan:
             self.generations.append(generation)
             return generation
 
-    def fresh(self, samples: Iterable[Sample | Table]) -> Iterator[Table]:
+    def new_samples(self, samples: Iterable[Sample | SampleTable]) -> Iterator[SampleTable]:
         """Yield the samples that no generation holds yet, as they would be planned."""
-        self.known = 0
+        self.known_count = 0
 
-        def counted() -> Iterator[Table]:
-            for table in columns.tables(samples):
-                self.known += len(table)
+        def counted() -> Iterator[SampleTable]:
+            for table in columns.iterate_tables(samples):
+                self.known_count += len(table)
                 yield table
 
-        for table in fresh(counted(), self._planned()):
-            self.known -= len(table)
+        for table in select_new_samples(counted(), self._planned()):
+            self.known_count -= len(table)
             yield table
 
-    def knows(self, source: Mapping[str, Any], source_digest: str) -> bool:
+    def contains_source(self, source: Mapping[str, Any], source_digest: str) -> bool:
         """Whether exactly this list was planned before, so that it contains no new samples."""
         return any(
             generation.source_digest == source_digest and dict(generation.source) == dict(source)
             for generation in self.generations
         )
 
-    def _planned(self) -> Iterator[Planned]:
+    def _planned(self) -> Iterator[PlannedShard]:
         for shard in self.shards:
             found = self._table(shard, ["key", "identity", "url", "path", "offset"])
             identities = found["identity"].unique().to_pylist()
-            yield Planned(found["key"].to_numpy(), places_of(found).to_numpy(), identities)
+            yield PlannedShard(found["key"].to_numpy(), location_keys(found).to_numpy(), identities)
 
     def _table(self, shard: Shard, names: Sequence[str] | None = None) -> Any:
         import pyarrow.parquet as pq
@@ -155,7 +155,7 @@ class Plan:
             raise WorkspaceError(f"{self._folder / name} is not a plan ({error!r})") from None
 
 
-def _groups(tables: Iterable[Table]) -> Iterator[Table]:
+def _groups(tables: Iterable[SampleTable]) -> Iterator[SampleTable]:
     """Yield shards of 1,000 samples, or 10,000 after ten million samples; smaller for small sets, to use all cores.
 
     Local samples and samples behind URLs never share a shard.
@@ -163,7 +163,7 @@ def _groups(tables: Iterable[Table]) -> Iterator[Table]:
     import pyarrow as pa
 
     coming = iter(tables)
-    head: list[Table] = []
+    head: list[SampleTable] = []
     while sum(map(len, head)) < 20_000 and (table := next(coming, None)) is not None:
         head.append(table)
     size = min(1000, max(50, -(-sum(map(len, head)) // 20)))
@@ -182,7 +182,7 @@ def _groups(tables: Iterable[Table]) -> Iterator[Table]:
             total += len(held)
 
 
-def _by_kind(tables: Iterable[Table]) -> Iterator[tuple[bool, Table]]:
+def _by_kind(tables: Iterable[SampleTable]) -> Iterator[tuple[bool, SampleTable]]:
     """Split the tables into parts that are all local or all remote: (whether local, part)."""
     for table in tables:
         local = (table["path"].to_numpy() != "").astype(np.int8)
@@ -190,7 +190,7 @@ def _by_kind(tables: Iterable[Table]) -> Iterator[tuple[bool, Table]]:
             yield bool(local[begin]), table.slice(begin, end - begin)
 
 
-def _files(groups: Iterable[Table], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
+def _files(groups: Iterable[SampleTable], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the shards' files, and append the shards to `shards`."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -200,7 +200,7 @@ def _files(groups: Iterable[Table], generation: int, shards: list[Shard]) -> Ite
         shard = Shard(
             id=f"g{generation}-{position:06d}",
             size=len(group),
-            digest=columns.digest(group),
+            digest=columns.table_digest(group),
             remote=unusable or pc.any(pc.not_equal(group["url"], "")).as_py(),
         )
         shards.append(shard)

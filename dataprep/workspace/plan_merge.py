@@ -21,30 +21,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.names import folded
-from dataprep.workspace.plan_table import Table, with_column
+from dataprep.names import casefold_name
+from dataprep.workspace.plan_table import SampleTable, replace_column
 
 _MANY = 16  # above this number of equal keys, the next free number is cached
 
 _Hashes = npt.NDArray[np.uint64]
 
 
-class Planned(NamedTuple):
-    """A shard of the plan: its keys, the places of their photos (see `places_of`), and its distinct identities."""
+class PlannedShard(NamedTuple):
+    """A shard of the plan: its keys, the places of their photos (see `location_keys`), and its distinct identities."""
 
     keys: Sequence[str]
-    places: Sequence[str]
+    locations: Sequence[str]
     identities: Sequence[str]
 
 
-def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table]:
+def select_new_samples(tables: Iterable[SampleTable], planned: Iterable[PlannedShard]) -> Iterator[SampleTable]:
     """Yield tables (plan_table.py) of the samples not planned yet, renamed where necessary. No sample is lost."""
     identities = _Identities()
     known, seen = _Known(planned, identities), _Seen()
     lowest: dict[int, int] = {}  # by hash of a key with many equals: all smaller numbers are taken
     for table in map(identities.named, filter(len, tables)):
         keys = table["key"].to_pylist()
-        shorts = _hashes(map(folded, keys))
+        shorts = _hashes(map(casefold_name, keys))
         before = seen.has(shorts).tolist()
         places = known.places(shorts)
         own = _Places(table)
@@ -60,7 +60,7 @@ def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table
             low = lowest.get(short, 1)
             for number in itertools.count(low):
                 key = keys[row] if number == 1 else f"{keys[row]}~{number}"
-                numbered = _hash(folded(key))
+                numbered = _hash(casefold_name(key))
                 if numbered in here or seen.has_one(numbered):
                     low += number == low
                     continue
@@ -75,12 +75,12 @@ def fresh(tables: Iterable[Table], planned: Iterable[Planned]) -> Iterator[Table
                 renamed[row] = key
         seen.add(np.sort(np.fromiter(here, np.uint64, len(here))))
         if renamed:
-            table = with_column(table, "key", [renamed.get(row, key) for row, key in enumerate(keys)])
+            table = replace_column(table, "key", [renamed.get(row, key) for row, key in enumerate(keys)])
         if rows:
             yield table if len(rows) == len(table) else table.take(rows)
 
 
-def places_of(table: Table) -> Any:
+def location_keys(table: SampleTable) -> Any:
     """Return the place of each photo. Two samples with equal key and place are the same. A line without a photo is
     identified by its key, a hash of its content."""
     import pyarrow.compute as pc
@@ -92,7 +92,7 @@ def places_of(table: Table) -> Any:
 class _Places:
     """The hashed places of a table's samples, computed on demand; most tables do not need them."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: SampleTable) -> None:
         self._table = table
 
     def __getitem__(self, row: int) -> int:
@@ -100,7 +100,7 @@ class _Places:
 
     @functools.cached_property
     def _hashes(self) -> list[int]:
-        hashes: list[int] = _hashes(places_of(self._table).to_pylist()).tolist()
+        hashes: list[int] = _hashes(location_keys(self._table).to_pylist()).tolist()
         return hashes
 
 
@@ -112,9 +112,9 @@ class _Identities:
         self._names: dict[str, str] = {}
 
     def claim(self, identity: str) -> None:
-        self._claimed.setdefault(folded(identity), identity)
+        self._claimed.setdefault(casefold_name(identity), identity)
 
-    def named(self, table: Table) -> Table:
+    def named(self, table: SampleTable) -> SampleTable:
         """Return the table with its identities, numbered where a file system would confuse them with existing ones."""
         met = table["identity"].unique().to_pylist()
         for identity in met:
@@ -125,14 +125,14 @@ class _Identities:
         before = table["identity"].to_pylist()
         after = [self._names[identity] for identity in before]
         keys = [new + key[len(old) :] for key, old, new in zip(table["key"].to_pylist(), before, after, strict=True)]
-        return with_column(with_column(table, "identity", after), "key", keys)
+        return replace_column(replace_column(table, "identity", after), "key", keys)
 
     def _name(self, identity: str) -> str:
         """Return a free name. An identity that already ends in ~NUMBER gets another number, to avoid confusion."""
         first = f"{identity}~1" if re.search(r"~\d+$", identity) else identity
         for number in itertools.count(1):
             name = first if number == 1 else f"{identity}~{number}"
-            if self._claimed.setdefault(folded(name), name) == name:
+            if self._claimed.setdefault(casefold_name(name), name) == name:
                 return name
         raise AssertionError  # count never ends
 
@@ -140,11 +140,11 @@ class _Identities:
 class _Known:
     """The places of planned samples, by hash of their keys."""
 
-    def __init__(self, planned: Iterable[Planned], identities: _Identities) -> None:
+    def __init__(self, planned: Iterable[PlannedShard], identities: _Identities) -> None:
         keys, places = [_hashes([])], [_hashes([])]
         for part in planned:
-            keys.append(_hashes(map(folded, part.keys)))
-            places.append(_hashes(part.places))
+            keys.append(_hashes(map(casefold_name, part.keys)))
+            places.append(_hashes(part.locations))
             for identity in part.identities:
                 identities.claim(identity)
         unsorted = np.concatenate(keys)

@@ -11,12 +11,12 @@ from typing import Any
 from dataprep.reasons import Reason
 from dataprep.types import Box, Sample
 
-Table = Any  # pyarrow has no type hints
+SampleTable = Any  # pyarrow has no type hints
 
 _CHUNK = 20_000  # samples in memory at a time
 
 
-def schema() -> Any:
+def plan_schema() -> Any:
     import pyarrow as pa
 
     return pa.schema(
@@ -31,20 +31,20 @@ def schema() -> Any:
     )
 
 
-def table_of(samples: Sequence[Sample]) -> Table:
+def samples_to_table(samples: Sequence[Sample]) -> SampleTable:
     import pyarrow as pa
 
     plain = ("key", "identity", "url", "path", "offset", "aligned", "box_frame", "detail", "hash")
     columns = {
         **{name: list(map(attrgetter(name), samples)) for name in plain},
-        "trouble": [s.trouble.code if s.trouble else None for s in samples],
+        "trouble": [s.error.code if s.error else None for s in samples],
         "box": [s.box and list(s.box) for s in samples],
         "landmarks": [s.landmarks and [value for point in s.landmarks for value in point] for s in samples],
     }
-    return pa.Table.from_pydict(columns, schema=schema())
+    return pa.Table.from_pydict(columns, schema=plan_schema())
 
 
-def photos(person: str, names: Any, urls: Any, boxes: Sequence[Any]) -> Table:
+def make_photo_table(person: str, names: Any, urls: Any, boxes: Sequence[Any]) -> SampleTable:
     """Return the table of one person's photos behind URLs, from arrays of names, URLs and the four sides of the boxes
     in the stored pixel grid."""
     import numpy as np
@@ -61,33 +61,33 @@ def photos(person: str, names: Any, urls: Any, boxes: Sequence[Any]) -> Table:
     same = {"identity": person, "path": "", "box_frame": "stored", "detail": "", "aligned": False, "hash": ""}
     columns = [
         given[field.name] if field.name in given else pa.repeat(pa.scalar(same.get(field.name), field.type), count)
-        for field in schema()
+        for field in plan_schema()
     ]
-    return pa.table(columns, schema=schema())
+    return pa.table(columns, schema=plan_schema())
 
 
-def tables(listed: Iterable[Sample | Table]) -> Iterator[Table]:
+def iterate_tables(listed: Iterable[Sample | SampleTable]) -> Iterator[SampleTable]:
     """Convert to tables only: samples are collected into tables, tables pass through unchanged."""
     for single, run in itertools.groupby(listed, key=lambda one: isinstance(one, Sample)):
         if not single:
             yield from run
             continue
         while chunk := list(itertools.islice(run, _CHUNK)):
-            yield table_of(chunk)
+            yield samples_to_table(chunk)
 
 
-def samples_of(table: Table) -> list[Sample]:
+def table_to_samples(table: SampleTable) -> list[Sample]:
     return [_sample(row) for row in table.to_pylist()]
 
 
-def with_column(table: Table, name: str, values: Sequence[Any]) -> Table:
+def replace_column(table: SampleTable, name: str, values: Sequence[Any]) -> SampleTable:
     import pyarrow as pa
 
     at = table.column_names.index(name)
     return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
 
 
-def digest(table: Table) -> str:
+def table_digest(table: SampleTable) -> str:
     """Hash the values only, independent of their layout in memory or in a file."""
     import pyarrow.compute as pc
 
@@ -115,5 +115,5 @@ def _sample(columns: dict[str, Any]) -> Sample:
         **columns,
         box=Box(*box) if box else None,
         landmarks=tuple(zip(numbers[::2], numbers[1::2], strict=True)) if numbers else None,
-        trouble=Reason.from_code(trouble) if trouble else None,
+        error=Reason.from_code(trouble) if trouble else None,
     )

@@ -35,7 +35,7 @@ class Marker:
     extra: Mapping[str, Any]
 
 
-class StageDir:
+class StageStore:
     """WORKSPACE/stages/NAME@FINGERPRINT. `columns` are the stage's ledger columns, `counted` those in the digest."""
 
     def __init__(self, folder: Folder, *, name: str, columns: Mapping[str, str], counted: Sequence[str]) -> None:
@@ -83,10 +83,10 @@ class StageDir:
         asked = self.folder.folder("retry")
         return {name[:-5]: asked.get_json(name) for name in asked.names("*.json")}
 
-    def ask_retry(self, shard: str, reasons: Sequence[str]) -> None:
-        self.ask_retries({shard: reasons})
+    def request_retry(self, shard: str, reasons: Sequence[str]) -> None:
+        self.request_retries({shard: reasons})
 
-    def ask_retries(self, asked: Mapping[str, Sequence[str]]) -> None:
+    def request_retries(self, asked: Mapping[str, Sequence[str]]) -> None:
         """Request retries of the samples lost for these reasons, by shard, in addition to earlier requests."""
         before = self.retries()
         wanted = {shard: sorted({*before.get(shard, ()), *reasons}) for shard, reasons in asked.items()}
@@ -96,11 +96,11 @@ class StageDir:
 
     # commits --------------------------------------------------------------------------------------------------------
 
-    def describe(self, values: Mapping[str, Any]) -> None:
+    def write_description(self, values: Mapping[str, Any]) -> None:
         """Write stage.json, for inspection and for the version check."""
         self.folder.put_json("stage.json", values)
 
-    def described(self) -> dict[str, Any] | None:
+    def read_description(self) -> dict[str, Any] | None:
         found = self.folder.get_json("stage.json")
         return dict(found) if found is not None else None
 
@@ -124,7 +124,7 @@ class StageDir:
                 data: tuple[Path, str] | None = (scratch, writer.finish())
         else:
             data = None
-        flat = [ledger.flat(row, place) for row, place in zip(rows, places, strict=True)]
+        flat = [ledger.flatten_row(row, place) for row, place in zip(rows, places, strict=True)]
         return self.commit_flat(shard, flat, data=data, upstream=upstream, seconds=seconds, extra=extra)
 
     def commit_flat(
@@ -138,16 +138,16 @@ class StageDir:
         extra: Mapping[str, Any] | None = None,
     ) -> Marker:
         """Commit flat rows and a finished payload file, given as (path in this directory, SHA-256)."""
-        digest = ledger.digest(upstream, rows, self._counted)
-        table = ledger.as_table(rows, self._columns)
+        digest = ledger.ledger_digest(upstream, rows, self._counted)
+        table = ledger.rows_to_table(rows, self._columns)
         return self._commit(shard, table, digest, data=data, upstream=upstream, seconds=seconds, extra=extra)
 
     def commit_table(
         self, shard: str, table: Any, *, upstream: str, seconds: float, extra: Mapping[str, Any] | None = None
     ) -> Marker:
         """Commit rows given as an Arrow table, without payloads; missing columns are null."""
-        complete = ledger.completed(table, self._columns)
-        digest = ledger.digest_of_table(upstream, complete, self._counted)
+        complete = ledger.add_missing_columns(table, self._columns)
+        digest = ledger.ledger_table_digest(upstream, complete, self._counted)
         return self._commit(shard, complete, digest, data=None, upstream=upstream, seconds=seconds, extra=extra)
 
     def _commit(
@@ -180,7 +180,7 @@ class StageDir:
             data=data_name,
             upstream=upstream,
             digest=digest,
-            account=ledger.counts(table),
+            account=ledger.count_verdicts(table),
             data_bytes=data_bytes,
             rows_sha256=rows_sha256,
             data_sha256=data[1] if data else None,
@@ -191,7 +191,7 @@ class StageDir:
         (self.folder / f"retry/{shard}.json").unlink(missing_ok=True)
         return marker
 
-    def garbage(self) -> list[Path]:
+    def list_unreferenced(self) -> list[Path]:
         """Return files that no marker references: left by kills or replaced. Not safe while a run is writing."""
         named = set()
         for marker in self.markers().values():
@@ -204,11 +204,11 @@ class StageDir:
         ]
         return sorted([*found, *(self.folder / "done").glob(".*.tmp"), *self.folder.path.glob(".*.tmp")])
 
-    def sweep(self) -> None:
+    def remove_unreferenced(self) -> None:
         """Remove unreferenced files, so that `rows/*.parquet` holds every sample once and a retry does not double the
         photos. The caller must hold the lock."""
         with contextlib.suppress(OSError):  # a failed cleanup must not fail the run
-            for path in self.garbage():
+            for path in self.list_unreferenced():
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

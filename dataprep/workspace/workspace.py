@@ -10,9 +10,9 @@ from dataprep import __version__
 from dataprep.errors import WorkspaceError
 from dataprep.storage import Folder
 from dataprep.workspace.plan import Plan
-from dataprep.workspace.stage_store import StageDir
+from dataprep.workspace.stage_store import StageStore
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 
 
 class Workspace:
@@ -27,10 +27,10 @@ class Workspace:
                     f"there is no workspace at {self.folder.path}",
                     hint="create one with `dataprep download SOURCE` or `dataprep import SOURCE`, or name one with -w",
                 )
-            self.folder.put_json("dataprep.json", {"schema": SCHEMA, "made_by": f"dataprep {__version__}"})
-        elif found.get("schema") != SCHEMA:
+            self.folder.put_json("dataprep.json", {"schema": SCHEMA_VERSION, "made_by": f"dataprep {__version__}"})
+        elif found.get("schema") != SCHEMA_VERSION:
             raise WorkspaceError(
-                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this version reads {SCHEMA}"
+                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this version reads {SCHEMA_VERSION}"
             )
 
     @property
@@ -44,14 +44,16 @@ class Workspace:
         """Return the parameters used last, by stage."""
         return dict(self.folder.get_json("recipe.json") or {})
 
-    def remember(self, stage_params: Mapping[str, Mapping[str, Any]]) -> None:
+    def write_recipe(self, stage_params: Mapping[str, Mapping[str, Any]]) -> None:
         recipe = self.recipe() | {name: dict(values) for name, values in stage_params.items()}
         if recipe != self.recipe():
             self.folder.put_json("recipe.json", recipe)
 
-    def stage_dir(self, name: str, fingerprint: str, *, columns: Mapping[str, str], counted: Sequence[str]) -> StageDir:
+    def open_stage(
+        self, name: str, fingerprint: str, *, columns: Mapping[str, str], counted: Sequence[str]
+    ) -> StageStore:
         folder = self.folder.folder(f"stages/{name}@{fingerprint[:8]}")
-        return StageDir(folder, name=name, columns=columns, counted=counted)
+        return StageStore(folder, name=name, columns=columns, counted=counted)
 
     def stage_names(self) -> list[str]:
         """Return the names of all stage directories, such as `align@3f9a1c2e`."""

@@ -26,13 +26,13 @@ SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
 from dataprep.detection import _mtcnn  # noqa: E402
-from dataprep.detection.base import RULES, Faces, Target  # noqa: E402
+from dataprep.detection.base import SELECTION_RULES, Detections, Target  # noqa: E402
 from dataprep.detection.mtcnn_c import LEVELS, CDetector  # noqa: E402
-from dataprep.synth.photos import draw  # noqa: E402
+from dataprep.synth.photos import draw_photo  # noqa: E402
 
 SIZES = [(250, 250, 48), (512, 512, 32), (1024, 768, 16)]  # width, height, photos
 BATCH = 16
-MODES = ("all", *RULES)
+MODES = ("all", *SELECTION_RULES)
 
 T = TypeVar("T")
 
@@ -42,10 +42,10 @@ def photos(width: int, height: int, count: int) -> list[Image.Image]:
     paths = sorted(SHARED.glob(pattern))[:: max(1, len(list(SHARED.glob(pattern))) // count)][:count]
     if paths:
         return [Image.open(path).convert("RGB").resize((width, height)) for path in paths]
-    return [Image.fromarray(draw(number, 0, width=width, height=height).pixels) for number in range(count)]
+    return [Image.fromarray(draw_photo(number, 0, width=width, height=height).pixels) for number in range(count)]
 
 
-def target(mode: str, every: Faces, number: int) -> Target:
+def target(mode: str, every: Detections, number: int) -> Target:
     published = every.box(number % len(every)) if mode == "overlap" and len(every) else None
     return Target(rule=mode, published=published, min_overlap=0.1)
 

@@ -34,11 +34,11 @@ from aiohttp import web  # noqa: E402
 from helpers.webserver import serving  # noqa: E402
 from peers import facenet_faces  # noqa: E402
 
-from dataprep.detection.base import Faces, choose  # noqa: E402
+from dataprep.detection.base import Detections, choose_face  # noqa: E402
 from dataprep.embeddings.embedder import OnnxEmbedder  # noqa: E402
-from dataprep.evaluate.verification.kfold import ACCURACY_THRESHOLDS, distances, fold_accuracy  # noqa: E402
-from dataprep.imaging.codec import decode, encode_jpeg  # noqa: E402
-from dataprep.imaging.geometry import similarity, template, warp  # noqa: E402
+from dataprep.evaluate.verification.kfold import ACCURACY_THRESHOLDS, fold_accuracy, squared_distances  # noqa: E402
+from dataprep.imaging.codec import decode_image, encode_jpeg  # noqa: E402
+from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image  # noqa: E402
 from dataprep.packs.pair_sampling import make_pairs  # noqa: E402
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
@@ -104,7 +104,7 @@ def compare(sets: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], 
 
 
 def aligned(
-    photos: Sequence[Path], found: Sequence[Faces], *, generator: np.random.Generator | None = None
+    photos: Sequence[Path], found: Sequence[Detections], *, generator: np.random.Generator | None = None
 ) -> list[np.ndarray]:
     """Faces by facenet-pytorch's landmarks, moved at random if asked, JPEG-encoded like ours and decoded."""
     made = []
@@ -113,11 +113,11 @@ def aligned(
         landmarks = faces.landmarks[chosen]
         if generator:
             landmarks = (landmarks + generator.normal(0, MOVED, landmarks.shape)).astype(np.float32)
-        made.append(reencoded(warp(pixels, similarity(landmarks, template(112, 112)), 112, 112)))
+        made.append(reencoded(warp_image(pixels, estimate_similarity(landmarks, scale_template(112, 112)), 112, 112)))
     return made
 
 
-def cropped(photos: Sequence[Path], found: Sequence[Faces]) -> list[np.ndarray]:
+def cropped(photos: Sequence[Path], found: Sequence[Detections]) -> list[np.ndarray]:
     """The same faces' boxes, not aligned."""
     made = []
     for path, faces in zip(photos, found, strict=True):
@@ -127,16 +127,16 @@ def cropped(photos: Sequence[Path], found: Sequence[Faces]) -> list[np.ndarray]:
     return made
 
 
-def chosen_face(path: Path, faces: Faces) -> tuple[np.ndarray, int]:
+def chosen_face(path: Path, faces: Detections) -> tuple[np.ndarray, int]:
     """A photo's pixels, and which of its faces is meant."""
-    pixels, header = decode(path.read_bytes())
-    chosen = choose(faces, "area-centre", width=header.width, height=header.height)
+    pixels, header = decode_image(path.read_bytes())
+    chosen = choose_face(faces, "area-centre", width=header.width, height=header.height)
     assert chosen is not None, f"facenet-pytorch finds no face in {path}"
     return pixels, chosen
 
 
 def reencoded(face: np.ndarray) -> np.ndarray:
-    return decode(encode_jpeg(face))[0]
+    return decode_image(encode_jpeg(face))[0]
 
 
 def dataprep(workspace: Path, *arguments: object) -> None:
@@ -150,7 +150,7 @@ def dataprep(workspace: Path, *arguments: object) -> None:
 def exported(workspace: Path) -> dict[str, np.ndarray]:
     dataprep(workspace, "export", "--to", "folder", workspace / "faces")
     found = {str(p.relative_to(workspace / "faces").with_suffix("")): p for p in (workspace / "faces").glob("*/*.jpg")}
-    return {name: decode(path.read_bytes())[0] for name, path in found.items()}
+    return {name: decode_image(path.read_bytes())[0] for name, path in found.items()}
 
 
 def from_folder(workspace: Path, backend: str, faces: str) -> dict[str, np.ndarray]:
@@ -192,7 +192,7 @@ def score(faces: Mapping[str, np.ndarray], names: Sequence[str], seeds: int) -> 
     for seed in range(seeds):
         pairs = make_pairs(people, seed=seed)
         left, right = (embedded[[place[name] for name in side]] for side in (pairs.left, pairs.right))
-        accuracy, _ = fold_accuracy(distances(left, right), pairs.same, pairs.fold, ACCURACY_THRESHOLDS)
+        accuracy, _ = fold_accuracy(squared_distances(left, right), pairs.issame, pairs.fold, ACCURACY_THRESHOLDS)
         scores.append(float(accuracy.mean()))
     return scores
 

@@ -27,18 +27,18 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.imaging.codec import decode, encode_jpeg
-from dataprep.models.registry import build
-from dataprep.packs.base import Face
-from dataprep.packs.rec_reader import Pack
+from dataprep.imaging.codec import decode_image, encode_jpeg
+from dataprep.models.registry import create_model
+from dataprep.packs.base import FaceRecord
+from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.rec_writer import write_insightface
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 from dataprep.train.config import TrainParams
 from dataprep.train.distributed.process_group import World
-from dataprep.train.losses.factory import make_head
+from dataprep.train.losses.factory import make_loss_head
 from dataprep.train.losses.options import LossParams
-from dataprep.train.session import make_session
-from dataprep.train.trainer import feed
+from dataprep.train.session import build_trainer_state
+from dataprep.train.trainer import prefetch_to_device
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -79,9 +79,9 @@ def compare(pack: Path, network: str, batch: int, given: argparse.Namespace, dev
 
 def make_pack(folder: Path, images: int, identities: int) -> Path:
     """Two hundred drawn faces again and again: a decoder does not care."""
-    drawn = [encode_jpeg(draw(number, 0, width=112, height=112).pixels) for number in range(200)]
+    drawn = [encode_jpeg(draw_photo(number, 0, width=112, height=112).pixels) for number in range(200)]
     faces = (
-        Face(
+        FaceRecord(
             name=f"{number}.jpg",
             label=number * identities // images,
             identity=str(number * identities // images),
@@ -100,7 +100,7 @@ def measure_ours(
         network=network, embedding=512, batch_size=batch, workers=given.workers, precision="bf16", scale=64.0,
         compile=given.compile,
     )  # fmt: skip
-    session = make_session([pack], params, pretrained=None, world=World(), device=device)
+    session = build_trainer_state([pack], params, pretrained=None, world=World(), device=device)
     session.train_mode()
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def measure_ours(
 
     def endless() -> Batches:
         for epoch in count():
-            yield from feed(session, epoch=epoch, skip=0)
+            yield from prefetch_to_device(session, epoch=epoch, skip=0)
 
     return three(endless, step, batch, given.seconds)
 
@@ -117,14 +117,14 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
     """MXFaceDataset: one record read, decoded, flipped and normalised per item."""
 
     def __init__(self, pack: Path) -> None:
-        self._pack = Pack(pack)
+        self._pack = RecordPack(pack)
 
     def __len__(self) -> int:
         return len(self._pack)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         data, label = self._pack[position]
-        pixels, _ = decode(data, codec="opencv")
+        pixels, _ = decode_image(data, codec="opencv")
         if np.random.random() < 0.5:
             pixels = pixels[:, ::-1]
         image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous().float()
@@ -134,8 +134,8 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
 def measure_theirs(
     pack: Path, network: str, batch: int, given: argparse.Namespace, device: torch.device
 ) -> tuple[float, float, float]:
-    backbone = build(network, 512).to(device).train()
-    head = make_head(LossParams(scale=64.0), 512, given.identities).to(device)
+    backbone = create_model(network, 512).to(device).train()
+    head = make_loss_head(LossParams(scale=64.0), 512, given.identities).to(device)
     parameters = [*backbone.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
     scaler = torch.amp.GradScaler("cuda", growth_interval=100)

@@ -42,12 +42,12 @@ SHARED = ROOT.parent / "shared" / "data"
 PEER = Path(__file__).with_name("peer_line.py")
 sys.path.insert(0, str(ROOT))
 
-from dataprep.imaging.codec import decode, encode_jpeg  # noqa: E402
-from dataprep.packs.rec_reader import Pack  # noqa: E402
-from dataprep.pipeline.pipeline import Chain  # noqa: E402
+from dataprep.imaging.codec import decode_image, encode_jpeg  # noqa: E402
+from dataprep.packs.rec_reader import RecordPack  # noqa: E402
+from dataprep.pipeline.pipeline import Pipeline  # noqa: E402
 from dataprep.pipeline.progress import PlainDisplay  # noqa: E402
-from dataprep.pipeline.runner import run  # noqa: E402
-from dataprep.sources.folder import PhotoFolder  # noqa: E402
+from dataprep.pipeline.runner import run_pipeline  # noqa: E402
+from dataprep.sources.folder import FolderSource  # noqa: E402
 from dataprep.synth.photos import draw_folder  # noqa: E402
 from dataprep.workspace.workspace import Workspace  # noqa: E402
 
@@ -119,7 +119,7 @@ def make_photos(case: str, folder: Path, options: argparse.Namespace) -> Path | 
     if case == "lfw":
         return SHARED / "lfw"
     for path in sorted(SHARED.glob("photos/*.jpg")):
-        pixels, _ = decode(path.read_bytes())
+        pixels, _ = decode_image(path.read_bytes())
         resized = np.asarray(cv2.resize(pixels, (1024, 768), interpolation=cv2.INTER_AREA), np.uint8)
         for name, data in (("as_they_are", path.read_bytes()), ("1024x768", encode_jpeg(resized))):
             for copy in range(options.copies):
@@ -130,7 +130,7 @@ def make_photos(case: str, folder: Path, options: argparse.Namespace) -> Path | 
 
 
 def compare(case: str, photos: Path, scratch: Path, options: argparse.Namespace) -> None:
-    paths = [sample.path for sample in PhotoFolder(photos).samples()]
+    paths = [sample.path for sample in FolderSource(photos).samples()]
     ours: list[Timed] = []
     peers: dict[int, list[Timed]] = {1: [], 2: []}
     for number in range(options.rounds):
@@ -154,7 +154,7 @@ def compare(case: str, photos: Path, scratch: Path, options: argparse.Namespace)
         f"{begun:.1f}x by the clock once both have started",
         flush=True,
     )
-    check_same(Pack(scratch / "ours-0-1" / "packs" / "train"), Pack(scratch / "peer-0-1" / "pack"))
+    check_same(RecordPack(scratch / "ours-0-1" / "packs" / "train"), RecordPack(scratch / "peer-0-1" / "pack"))
     print(f"  the line by its own log: {middle}")
     print(f"  by a profile in one process: {profile(photos, scratch / 'profiled', len(paths))}", flush=True)
 
@@ -237,7 +237,7 @@ def peer(paths: Sequence[str], scratch: Path, processes: int, options: argparse.
 # what came of it ---------------------------------------------------------------------------------------------------------
 
 
-def check_same(ours: Pack, theirs: Pack) -> None:
+def check_same(ours: RecordPack, theirs: RecordPack) -> None:
     """The same photos in both packs, and the same faces of them."""
     faces = [
         {pack.name(i, label).rpartition(".")[0]: image for i, (image, label) in enumerate(pack)}
@@ -245,7 +245,7 @@ def check_same(ours: Pack, theirs: Pack) -> None:
     ]
     missing, more = (sorted(set(faces[1 - side]) - set(faces[side])) for side in (0, 1))
     both = sorted(set(faces[0]) & set(faces[1]))
-    pixels = ([decode(side[name])[0].astype(np.float32) for side in faces] for name in both)
+    pixels = ([decode_image(side[name])[0].astype(np.float32) for side in faces] for name in both)
     differences = np.array([np.abs(one - other).mean() for one, other in pixels])
     others = [name for name, difference in zip(both, differences, strict=True) if difference > MAX_DIFFERENCE]
     print(
@@ -259,12 +259,12 @@ def check_same(ours: Pack, theirs: Pack) -> None:
 def profile(photos: Path, workspace: Path, count: int) -> str:
     """Milliseconds a photo of each part of the run, all in this process."""
     plan = Workspace(workspace, create=True).plan()
-    source = PhotoFolder(photos)
+    source = FolderSource(photos)
     plan.add(source.describe(), source.digest(), source.samples())
     cv2.setNumThreads(1)
     profiler = cProfile.Profile()
     with open(os.devnull, "w") as nowhere:
-        profiler.runcall(run, Chain(Workspace(workspace), {}), jobs=0, display=PlainDisplay(nowhere))
+        profiler.runcall(run_pipeline, Pipeline(Workspace(workspace), {}), jobs=0, display=PlainDisplay(nowhere))
     stats = pstats.Stats(profiler)
     spent = dict.fromkeys(PARTS, 0.0)
     for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]

@@ -36,18 +36,18 @@ PEER = Path(__file__).with_name("peer_loader.py")
 sys.path.insert(0, str(ROOT))
 
 from dataprep.imaging.codec import (  # noqa: E402
-    decode,
     decode_face,
+    decode_image,
     encode_jpeg,
 )
-from dataprep.imaging.geometry import similarity, template, warp  # noqa: E402
-from dataprep.models.preprocessing import Input  # noqa: E402
-from dataprep.packs.base import Face  # noqa: E402
-from dataprep.packs.rec_reader import Pack  # noqa: E402
+from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image  # noqa: E402
+from dataprep.models.preprocessing import Preprocessing  # noqa: E402
+from dataprep.packs.base import FaceRecord  # noqa: E402
+from dataprep.packs.rec_reader import RecordPack  # noqa: E402
 from dataprep.packs.rec_writer import write_flat, write_insightface  # noqa: E402
-from dataprep.synth.photos import draw  # noqa: E402
-from dataprep.train.data.dataset import Source, open_source  # noqa: E402
-from dataprep.train.data.loader import batches, dismiss, normalise  # noqa: E402
+from dataprep.synth.photos import draw_photo  # noqa: E402
+from dataprep.train.data.dataset import PackDataset, open_dataset  # noqa: E402
+from dataprep.train.data.loader import close_workers, iterate_batches, normalise_batch  # noqa: E402
 
 BATCH = 128
 CORES = 2
@@ -66,7 +66,7 @@ def main() -> None:
         images = make_faces(Path(scratch), options.pack)
         print(f"{len(images)} faces, {np.mean([len(image) for image in images]):,.0f} bytes each on average")
         faces = [
-            Face(name=f"{i % 100}/{i}.jpg", label=label, identity=str(label), image=images[i % len(images)])
+            FaceRecord(name=f"{i % 100}/{i}.jpg", label=label, identity=str(label), image=images[i % len(images)])
             for i in range(options.images)
             for label in [i * 100 // options.images]
         ]
@@ -74,12 +74,12 @@ def main() -> None:
             (Path(scratch) / name).mkdir()
             writer(Path(scratch) / name, faces, height=112, width=112)
         race(Path(scratch), options)
-        costs(Pack(Path(scratch) / "pack"))
+        costs(RecordPack(Path(scratch) / "pack"))
 
 
 def make_faces(scratch: Path, pack: Path | None) -> list[bytes]:
     if pack:
-        opened = Pack(pack)
+        opened = RecordPack(pack)
         return list(dict.fromkeys(opened[i][0] for i in range(len(opened))))
     if SHARED.is_dir():
         for arguments in (
@@ -90,9 +90,12 @@ def make_faces(scratch: Path, pack: Path | None) -> list[bytes]:
             command = [sys.executable, "-m", "dataprep", "-w", str(scratch / "ws"), *map(str, arguments)]
             subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         found = sorted((scratch / "faces").glob("*/*.jpg"))
-        return [encode_jpeg(decode(path.read_bytes())[0], quality=95) for path in found]
-    drawn = [draw(identity, photo) for identity in range(50) for photo in range(5)]
-    return [encode_jpeg(warp(each.pixels, similarity(each.landmarks, template(112, 112)), 112, 112)) for each in drawn]
+        return [encode_jpeg(decode_image(path.read_bytes())[0], quality=95) for path in found]
+    drawn = [draw_photo(identity, photo) for identity in range(50) for photo in range(5)]
+    return [
+        encode_jpeg(warp_image(each.pixels, estimate_similarity(each.landmarks, scale_template(112, 112)), 112, 112))
+        for each in drawn
+    ]
 
 
 class Peer:
@@ -125,7 +128,7 @@ class Peer:
 
 
 def race(folder: Path, options: argparse.Namespace) -> None:
-    source = open_source([folder / "pack"])
+    source = open_dataset([folder / "pack"])
     flat = folder / "flat" / "train.rec"
     peers = {
         "ImageRecordIter": Peer(options.mxnet, ("iter", flat, 0, 1)),
@@ -136,7 +139,7 @@ def race(folder: Path, options: argparse.Namespace) -> None:
         "float32": lambda: epoch(source, "float32"),
         "float32, planes": lambda: epoch(source, "float32", lambda batch: batch.contiguous()),
         "uint8": lambda: epoch(source, "uint8"),
-        "uint8, normalised here": lambda: epoch(source, "uint8", lambda batch: normalise(batch, Input())),
+        "uint8, normalised here": lambda: epoch(source, "uint8", lambda batch: normalise_batch(batch, Preprocessing())),
     }
     runners = {**peers, **ours}
     found: dict[str, list[tuple[int, float, float]]] = {name: [] for name in runners}
@@ -145,7 +148,7 @@ def race(folder: Path, options: argparse.Namespace) -> None:
         for name in names[number % len(names) :] + names[: number % len(names)]:
             result = runners[name]()
             if name in ours:
-                dismiss(source)  # a process that stays would be counted, and idle ones too
+                close_workers(source)  # a process that stays would be counted, and idle ones too
             if number >= 0:
                 found[name].append(result)
     for peer in peers.values():
@@ -166,15 +169,15 @@ def race(folder: Path, options: argparse.Namespace) -> None:
 
 
 def epoch(
-    source: Source, dtype: str, after: Callable[[torch.Tensor], torch.Tensor] = lambda batch: batch
+    source: PackDataset, dtype: str, after: Callable[[torch.Tensor], torch.Tensor] = lambda batch: batch
 ) -> tuple[int, float, float]:
     """Images, seconds and seconds of work of an epoch; the processes have begun before."""
     settings = {"batch_size": BATCH, "seed": 0, "workers": 2, "dtype": dtype}
-    warm = batches(source, Input(), epoch=0, skip=len(source) // BATCH - 4, **settings)
+    warm = iterate_batches(source, Preprocessing(), epoch=0, skip=len(source) // BATCH - 4, **settings)
     for _ in warm:
         pass
     work, began, count = cpu(os.getpid()), time.perf_counter(), 0
-    for images, _ in batches(source, Input(), epoch=1, skip=0, **settings):
+    for images, _ in iterate_batches(source, Preprocessing(), epoch=1, skip=0, **settings):
         count += len(after(images))
     return count, time.perf_counter() - began, cpu(os.getpid()) - work
 
@@ -194,7 +197,7 @@ def cpu(pid: int) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def costs(pack: Pack) -> None:
+def costs(pack: RecordPack) -> None:
     """What a face costs, in microseconds of one core: the least of some passes."""
     from PIL import Image  # noqa: F401
 
@@ -209,7 +212,7 @@ def costs(pack: Pack) -> None:
         "read a record": lambda i: pack[i],
         "decode: OpenCV alone": lambda i: cv2.imdecode(arrays[i], cv2.IMREAD_COLOR),
         "decode: decode_face": lambda i: decode_face(data[i]),
-        "decode: Pillow, as decode": lambda i: decode(data[i]),
+        "decode: Pillow, as decode": lambda i: decode_image(data[i]),
         "mirror": lambda i: cv2.flip(pixels, 1),
         "normalise by a table": lambda i: cv2.LUT(pixels, table, dst=floats),
         "normalise by numpy": lambda i: (pixels - np.float32(127.5)) / np.float32(127.5),

@@ -30,7 +30,7 @@ if not hasattr(np, "bool"):
 from mxnet import recordio
 
 from dataprep.packs.record_index import format_index
-from dataprep.packs.recordio import MAGIC, RecordReader, RecordWriter, image_head
+from dataprep.packs.recordio import MAGIC, RecordReader, RecordWriter, encode_image_header
 from dataprep.storage import HashedFile
 
 Timed = Callable[[], float]
@@ -115,7 +115,7 @@ def write_ours(folder: Path, images: Sequence[bytes], *, labelled: bool = False)
     with open(folder / "dataprep.rec", "wb", buffering=0) as stream:
         writer = RecordWriter(stream)
         for key, image in enumerate(images):
-            writer.write(key, image, image_head((7.0, 1.0), key) if labelled else b"")
+            writer.write(key, image, encode_image_header((7.0, 1.0), key) if labelled else b"")
         (folder / "dataprep.idx").write_bytes(format_index(writer.finish()))
     return time.perf_counter() - began
 
@@ -126,7 +126,7 @@ def write_hashed(folder: Path, images: Sequence[bytes]) -> float:
     stream = HashedFile(folder / "hashed.rec")
     writer = RecordWriter(stream)
     for key, image in enumerate(images):
-        writer.write(key, image, image_head((7.0, 1.0), key))
+        writer.write(key, image, encode_image_header((7.0, 1.0), key))
     (folder / "hashed.idx").write_bytes(format_index(writer.finish()))
     stream.close()
     return time.perf_counter() - began
@@ -161,7 +161,7 @@ def read_ours(folder: Path, order: Sequence[int]) -> float:
     offsets = [int(line.split("\t")[1]) for line in (folder / "mxnet.idx").read_text().splitlines()]
     began = time.perf_counter()
     for position in order:
-        reader.at(offsets[position])
+        reader.read_at(offsets[position])
     return time.perf_counter() - began
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataprep.detection.base import Faces
+from dataprep.detection.base import Detections
 
 _DETECT = """
 import json, sys
@@ -33,7 +33,7 @@ print(" ".join(feature for feature in features if here.get(feature)))
 """
 
 
-def facenet_faces(python: str, photos: Sequence[Path]) -> list[Faces]:
+def facenet_faces(python: str, photos: Sequence[Path]) -> list[Detections]:
     """All faces that `facenet_pytorch.MTCNN` finds in each photo; `python` is one in which it imports.
 
     Where final boxes tie at a score of 1.0, its choice is the order in which numpy sorts equal numbers, which differs
@@ -52,7 +52,7 @@ def facenet_faces(python: str, photos: Sequence[Path]) -> list[Faces]:
     for line in done.stdout.splitlines():
         boxes, probabilities, landmarks = (np.array(part, np.float32) for part in json.loads(line))
         found.append(
-            Faces(boxes=boxes.reshape(-1, 4), probabilities=probabilities, landmarks=landmarks.reshape(-1, 5, 2))
+            Detections(boxes=boxes.reshape(-1, 4), probabilities=probabilities, landmarks=landmarks.reshape(-1, 5, 2))
         )
     assert len(found) == len(photos)
     return found

@@ -22,12 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataprep.embeddings.files import Features, read_features, unit_rows
-from dataprep.evaluate.identification.ijb import Faces, Subjects, read_faces, read_template_pairs
-from dataprep.evaluate.identification.megaface import identify
+from dataprep.embeddings.files import Features, normalise_rows, read_features
+from dataprep.evaluate.identification.ijb import Subjects, TemplateMedia, read_template_media, read_template_pairs
+from dataprep.evaluate.identification.megaface import identify_probes
 from dataprep.evaluate.identification.one_to_many import search_templates
 from dataprep.evaluate.identification.one_to_one import verify_templates
-from dataprep.evaluate.identification.templates import Pooling, pool
+from dataprep.evaluate.identification.templates import Pooling, pool_templates
 
 PROTOCOLS = ("ijb-files", "ijb-1:1", "ijb-1:N", "megaface")
 
@@ -84,7 +84,7 @@ def make_meta(given: argparse.Namespace, folder: Path) -> None:
 
 def run_files(given: argparse.Namespace, folder: Path) -> None:
     began = time.perf_counter()
-    faces = read_faces(folder / "ijbc_face_tid_mid.txt", folder / "ijbc_name_5pts_score.txt")
+    faces = read_template_media(folder / "ijbc_face_tid_mid.txt", folder / "ijbc_name_5pts_score.txt")
     middle = time.perf_counter()
     pairs = read_template_pairs(folder / "ijbc_template_pair_label.txt")
     ended = time.perf_counter()
@@ -97,9 +97,9 @@ def run_one_to_one(given: argparse.Namespace, folder: Path) -> None:
     faces, left, right, same = drawn_meta(given)
     features = read_features(folder / "faces.npy")
     began = time.perf_counter()
-    templates = pool(features, faces, Pooling())
+    templates = pool_templates(features, faces, Pooling())
     middle = time.perf_counter()
-    verify_templates(templates, TemplatePairs(left=left, right=right, same=same))
+    verify_templates(templates, TemplatePairs(left=left, right=right, issame=same))
     ended = time.perf_counter()
     product = float64_seconds(len(np.unique(left)), len(np.unique(right)), given.dim)
     print(
@@ -110,7 +110,7 @@ def run_one_to_one(given: argparse.Namespace, folder: Path) -> None:
 
 def run_one_to_many(given: argparse.Namespace, folder: Path) -> None:
     faces, *_ = drawn_meta(given)
-    templates = pool(read_features(folder / "faces.npy"), faces, Pooling())
+    templates = pool_templates(read_features(folder / "faces.npy"), faces, Pooling())
     numbers, half = np.arange(1, given.templates + 1, dtype=np.int32), given.galleries // 2
     subjects = np.where(numbers <= given.galleries, numbers, numbers % given.galleries + 1).astype(np.int32)
     cuts = [slice(0, half), slice(half, given.galleries), slice(given.galleries, None)]
@@ -129,12 +129,12 @@ def run_megaface(given: argparse.Namespace, folder: Path) -> None:
     people = 80
     centres = generator.standard_normal((people, given.dim))
     drawn = centres[np.arange(given.probes) % people] + 1.5 * generator.standard_normal((given.probes, given.dim))
-    probes = unit_rows(Features(Path("probes"), drawn.astype(np.float32)), np.arange(given.probes)).rows
+    probes = normalise_rows(Features(Path("probes"), drawn.astype(np.float32)), np.arange(given.probes)).rows
     identities = [str(i % people) for i in range(given.probes)]
     # the product alone before and after, half of its size each: on a shared machine a peak would be no fair measure
     alone = product_alone(given, given.distractors // 2)
     began = time.perf_counter(), time.process_time()
-    found = identify(probes, identities, features, device=given.device)
+    found = identify_probes(probes, identities, features, device=given.device)
     spent = time.perf_counter() - began[0], time.process_time() - began[1]
     after = product_alone(given, given.distractors - given.distractors // 2)
     alone = alone[0] + after[0], alone[1] + after[1]
@@ -148,7 +148,7 @@ def run_megaface(given: argparse.Namespace, folder: Path) -> None:
     print(f"  rank {found.rank}, TAR {found.tar_at_fpr} at FPR")
 
 
-def drawn_meta(given: argparse.Namespace) -> tuple[Faces, np.ndarray, np.ndarray, np.ndarray]:
+def drawn_meta(given: argparse.Namespace) -> tuple[TemplateMedia, np.ndarray, np.ndarray, np.ndarray]:
     """Faces in templates of uneven size, medias of one to some faces; pairs of gallery with probe templates."""
     generator = np.random.default_rng(0)
     sizes = generator.geometric(given.templates / given.faces, given.templates).astype(float)
@@ -165,7 +165,7 @@ def drawn_meta(given: argparse.Namespace) -> tuple[Faces, np.ndarray, np.ndarray
     left = (chosen // others + 1).astype(np.int32)
     right = (chosen % others + given.galleries + 1).astype(np.int32)
     same = generator.random(given.pairs) < 0.00125
-    return Faces(template=template, media=media, score=score), left, right, same
+    return TemplateMedia(template=template, media=media, score=score), left, right, same
 
 
 def write_random(path: Path, rows: int, dim: int) -> None:

@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))
 
 from peers import facenet_faces  # noqa: E402
 
-from dataprep.detection.base import Faces  # noqa: E402
+from dataprep.detection.base import Detections  # noqa: E402
 from dataprep.detection.mtcnn import make_detector  # noqa: E402
-from dataprep.imaging.codec import decode  # noqa: E402
-from dataprep.imaging.geometry import overlap  # noqa: E402
+from dataprep.imaging.codec import decode_image  # noqa: E402
+from dataprep.imaging.geometry import box_iou  # noqa: E402
 from dataprep.types import Box  # noqa: E402
 
 OVERLAP = 0.5
@@ -58,7 +58,7 @@ def main() -> None:
     photos = sorted((SHARED / "photos").glob("*.jpg"))
     listed = json.loads((SHARED / "photos" / "boxes.json").read_text())
     truth = [[Box(x, y, x + w, y + h) for x, y, w, h in listed.get(path.name, [])] for path in photos]
-    pixels = [decode(path.read_bytes())[0] for path in photos]
+    pixels = [decode_image(path.read_bytes())[0] for path in photos]
     sets = {"facenet-pytorch": facenet_faces(options.facenet, photos)}
     for backend in ("c", "torch"):
         sets[f"dataprep, {backend}"] = make_detector(backend).detect(pixels)
@@ -72,14 +72,14 @@ def main() -> None:
     print(f"dataprep finds at least what facenet-pytorch finds in {len(photos)} photos, with no more false faces")
 
 
-def tally(found: Sequence[Faces], truth: Sequence[Sequence[Box]]) -> Tally:
+def tally(found: Sequence[Detections], truth: Sequence[Sequence[Box]]) -> Tally:
     total = Tally()
     for faces, boxes in zip(found, truth, strict=True):
         left = list(boxes)
         total.faces += sum(map(counts, boxes))
         for i in np.argsort(-faces.probabilities, kind="stable"):
-            nearest = max(left, key=lambda box, i=i: overlap(faces.box(i), box), default=None)  # type: ignore[misc]
-            if nearest is None or overlap(faces.box(i), nearest) < OVERLAP:
+            nearest = max(left, key=lambda box, i=i: box_iou(faces.box(i), box), default=None)  # type: ignore[misc]
+            if nearest is None or box_iou(faces.box(i), nearest) < OVERLAP:
                 total.false += 1
             else:
                 left.remove(nearest)

@@ -95,17 +95,17 @@ def write_lists(folder: Path, samples: int) -> None:
 
 def plan(folder: Path) -> None:
     from dataprep.cli._sources import add_source
-    from dataprep.sources.vggface import VggFace
+    from dataprep.sources.vggface import VggFaceSource
 
-    add_source(str(folder / "ws"), VggFace(folder / "lists"))
+    add_source(str(folder / "ws"), VggFaceSource(folder / "lists"))
 
 
 def plan_grown(folder: Path) -> None:
     """The same lists with one more line in a hundred, in a copy of the plan."""
     from dataprep.cli._sources import add_source
-    from dataprep.sources.vggface import VggFace
+    from dataprep.sources.vggface import VggFaceSource
 
-    add_source(str(folder / "ws-grown"), VggFace(folder / "lists-grown"))
+    add_source(str(folder / "ws-grown"), VggFaceSource(folder / "lists-grown"))
 
 
 def grow(folder: Path) -> None:
@@ -122,18 +122,18 @@ def grow(folder: Path) -> None:
 def start(folder: Path) -> None:
     """A run up to the moment in which requests could go out: the first 20 shards are open."""
     from dataprep.pipeline import runner
-    from dataprep.pipeline.pipeline import Chain
-    from dataprep.stages.download import Download
+    from dataprep.pipeline.pipeline import Pipeline
+    from dataprep.stages.download import DownloadStage
     from dataprep.workspace.workspace import Workspace
 
-    async def open_some(self: Download, shards: Iterator[Any], hooks: Any, stop: Any) -> None:
+    async def open_some(self: DownloadStage, shards: Iterator[Any], hooks: Any, stop: Any) -> None:
         for shard in list(itertools.islice(shards, 20)):
             shard.journal.close()
         stop.set()
 
-    Download.process = open_some  # type: ignore[method-assign]
+    DownloadStage.process = open_some  # type: ignore[method-assign]
     with contextlib.suppress(runner.Interrupted):
-        runner.run(Chain(Workspace(folder / "ws"), {}, upto="download"), jobs=0)
+        runner.run_pipeline(Pipeline(Workspace(folder / "ws"), {}, upto="download"), jobs=0)
 
 
 def commit_all(folder: Path) -> None:
@@ -141,23 +141,23 @@ def commit_all(folder: Path) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from dataprep.pipeline.pipeline import Chain
+    from dataprep.pipeline.pipeline import Pipeline
     from dataprep.reasons import Reason
     from dataprep.workspace import ledger
     from dataprep.workspace.workspace import Workspace
 
     workspace = Workspace(folder / "ws")
-    chain = Chain(workspace, {})
-    workspace.remember(chain.recipe())
+    chain = Pipeline(workspace, {})
+    workspace.write_recipe(chain.recipe())
     dead = [Reason.HTTP_404] * 6 + [Reason.DNS] * 3 + [Reason.CONNECTION, Reason.TIMEOUT, Reason.HTML]
     opened = workspace.plan()
     for shard in opened.shards:
-        if chain.link("align").directory.marker(shard.id):
+        if chain.node("align").store.marker(shard.id):
             continue
         generator = np.random.default_rng(int(shard.id.rpartition("-")[2]))
         coming = opened._table(shard, ["key", "identity", "url", "box"])
         upstream = shard.digest
-        for link in [chain.link("download"), *chain.maps]:
+        for link in [chain.node("download"), *chain.map_nodes]:
             count = len(coming)
             losses = {"download": (0.48, dead), "detect": (0.03, [Reason.NO_FACE])}
             share, reasons = losses.get(link.name, (0.0, dead))
@@ -167,16 +167,16 @@ def commit_all(folder: Path) -> None:
             verdicts, codes = [r.verdict if r else "ok" for r in why], [r.code if r else None for r in why]
             columns = {"key": coming["key"], "identity": coming["identity"], "verdict": verdicts, "reason": codes,
                        "detail": [""] * count, **made_up(link.name, coming, generator)}  # fmt: skip
-            table = ledger.completed(pa.table(columns), link.stage.columns)
+            table = ledger.add_missing_columns(pa.table(columns), link.stage.columns)
             digest = hashlib.sha256(f"{link.name} {shard.id}".encode()).hexdigest()
             data = None
             if link.name == "align":
-                path = link.directory.folder / f"data/{shard.id}.made"
+                path = link.store.folder / f"data/{shard.id}.made"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "wb") as stream:
                     stream.truncate(count * FACE)
                 data = (path, digest)
-            link.directory._commit(shard.id, table, digest, data=data, upstream=upstream, seconds=1.0, extra=None)
+            link.store._commit(shard.id, table, digest, data=data, upstream=upstream, seconds=1.0, extra=None)
             upstream, coming = digest, coming.filter(pa.array(~lost))
 
 

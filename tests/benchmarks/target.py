@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
-from dataprep.detection.base import RULES, Faces, Target  # noqa: E402
+from dataprep.detection.base import SELECTION_RULES, Detections, Target  # noqa: E402
 from dataprep.detection.mtcnn_c import CDetector  # noqa: E402
-from dataprep.imaging.codec import Pixels, decode  # noqa: E402
-from dataprep.imaging.geometry import overlap, similarity, template  # noqa: E402
-from dataprep.synth.photos import draw  # noqa: E402
+from dataprep.imaging.codec import Pixels, decode_image  # noqa: E402
+from dataprep.imaging.geometry import box_iou, estimate_similarity, scale_template  # noqa: E402
+from dataprep.synth.photos import draw_photo  # noqa: E402
 from dataprep.types import Box  # noqa: E402
 
 MIN_OVERLAP = 0.1  # the detect stage's default
@@ -53,7 +53,7 @@ class Tally:
 
 def main() -> None:
     for name, photos in sets().items():
-        tallies = {(rule, several): Tally() for rule in RULES for several in (False, True)}
+        tallies = {(rule, several): Tally() for rule in SELECTION_RULES for several in (False, True)}
         for pixels, true_boxes in photos:
             compare(pixels, true_boxes, tallies)
         for (rule, several), tally in tallies.items():
@@ -64,7 +64,7 @@ def main() -> None:
 def sets() -> dict[str, Iterator[tuple[Pixels, list[Box]]]]:
     found = {"drawn": drawn(), "canvases": canvases()}
     if SHARED.is_dir():
-        found["lfw"] = ((decode(path.read_bytes())[0], []) for path in sorted(SHARED.glob("lfw/*/*.jpg")))
+        found["lfw"] = ((decode_image(path.read_bytes())[0], []) for path in sorted(SHARED.glob("lfw/*/*.jpg")))
         found["lfw, cut"] = lfw_cut()
         found["lfw x 12"] = lfw_canvases()
         found["photos"] = wider()
@@ -74,7 +74,7 @@ def sets() -> dict[str, Iterator[tuple[Pixels, list[Box]]]]:
 def drawn() -> Iterator[tuple[Pixels, list[Box]]]:
     for number in range(200):
         width, height = ((250, 250), (640, 480), (300, 420), (160, 120))[number % 4]
-        yield draw(number, 1, width=width, height=height).pixels, []
+        yield draw_photo(number, 1, width=width, height=height).pixels, []
 
 
 def canvases() -> Iterator[tuple[Pixels, list[Box]]]:
@@ -84,14 +84,14 @@ def canvases() -> Iterator[tuple[Pixels, list[Box]]]:
         for cell in range(6):
             side = int(generator.integers(80, 300))
             y, x = 300 * (cell // 3), 300 * (cell % 3)
-            canvas[y : y + side, x : x + side] = draw(6 * number + cell, 2, width=side, height=side).pixels
+            canvas[y : y + side, x : x + side] = draw_photo(6 * number + cell, 2, width=side, height=side).pixels
         yield canvas, []
 
 
 def lfw_cut() -> Iterator[tuple[Pixels, list[Box]]]:
     for number, path in enumerate(sorted(SHARED.glob("lfw/*/*.jpg"))):
         cut = (60, 70, 75, 80)[number % 4]
-        yield np.ascontiguousarray(decode(path.read_bytes())[0][cut:-cut, cut:-cut]), []
+        yield np.ascontiguousarray(decode_image(path.read_bytes())[0][cut:-cut, cut:-cut]), []
 
 
 def lfw_canvases() -> Iterator[tuple[Pixels, list[Box]]]:
@@ -103,7 +103,7 @@ def lfw_canvases() -> Iterator[tuple[Pixels, list[Box]]]:
         for cell in range(12):
             side = int(generator.integers(90, 256))
             x, y = 256 * (cell % 4), 256 * (cell // 4)
-            photo, _ = decode(paths[generator.integers(len(paths))].read_bytes())
+            photo, _ = decode_image(paths[generator.integers(len(paths))].read_bytes())
             canvas[y : y + side, x : x + side] = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
         yield canvas, []
 
@@ -111,7 +111,7 @@ def lfw_canvases() -> Iterator[tuple[Pixels, list[Box]]]:
 def wider() -> Iterator[tuple[Pixels, list[Box]]]:
     boxes = json.loads((SHARED / "photos" / "boxes.json").read_text())
     for path in sorted(SHARED.glob("photos/*.jpg")):
-        yield decode(path.read_bytes())[0], [Box(x, y, x + w, y + h) for x, y, w, h in boxes.get(path.name, [])]
+        yield decode_image(path.read_bytes())[0], [Box(x, y, x + w, y + h) for x, y, w, h in boxes.get(path.name, [])]
 
 
 def compare(pixels: Pixels, true_boxes: list[Box], tallies: dict[tuple[str, bool], Tally]) -> None:
@@ -120,7 +120,7 @@ def compare(pixels: Pixels, true_boxes: list[Box], tallies: dict[tuple[str, bool
     all_cells = detector.cells
     height, width = pixels.shape[:2]
     for target in questions(every, true_boxes):
-        meant = target.only(every, width=width, height=height)
+        meant = target.filter_detections(every, width=width, height=height)
         detector.cells = 0
         (found,) = detector.detect([pixels], [target])
         tally = tallies[target.rule, len(every) > 1]
@@ -129,21 +129,21 @@ def compare(pixels: Pixels, true_boxes: list[Box], tallies: dict[tuple[str, bool
         tally.all_cells += all_cells
         if len(meant) == len(found) == 0:
             tally.same += 1
-        elif len(meant) == len(found) == 1 and overlap(meant.box(0), found.box(0)) > 0.5:
+        elif len(meant) == len(found) == 1 and box_iou(meant.box(0), found.box(0)) > 0.5:
             tally.same += 1
-            scale = np.sqrt(np.linalg.det(similarity(meant.landmarks[0], template(112, 112))[:, :2]))
+            scale = np.sqrt(np.linalg.det(estimate_similarity(meant.landmarks[0], scale_template(112, 112))[:, :2]))
             moved = np.linalg.norm(meant.landmarks[0] - found.landmarks[0], axis=1)
             tally.distances.append(float(scale * moved.mean()))
 
 
-def questions(every: Faces, true_boxes: list[Box]) -> Iterator[Target]:
+def questions(every: Detections, true_boxes: list[Box]) -> Iterator[Target]:
     generator = np.random.default_rng(len(every))
     for box in [every.box(i) for i in range(len(every))] + true_boxes:
         x, y = box.centre
         (x, y), grown = (x, y) + generator.uniform(-0.2, 0.2, 2) * box.width, generator.uniform(0.8, 1.2, 2) / 2
         dx, dy = box.width * grown[0], box.height * grown[1]
         yield Target(rule="overlap", published=Box(x - dx, y - dy, x + dx, y + dy), min_overlap=MIN_OVERLAP)
-    for rule in RULES[1:]:
+    for rule in SELECTION_RULES[1:]:
         yield Target(rule=rule)
 
 

@@ -26,15 +26,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataprep.embeddings.embedder import TorchEmbedder, embed_batch
-from dataprep.evaluate.metrics import roc, tar_at
+from dataprep.evaluate.metrics import roc, tar_at_far
 from dataprep.evaluate.verification.callback import Validator
 from dataprep.imaging.codec import Pixels, encode_jpeg
-from dataprep.imaging.geometry import similarity, template, warp
-from dataprep.models.model_files import Model, load_model, untrained
+from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image
+from dataprep.models.model_files import FaceModel, load_model, reinitialise
 from dataprep.models.pretrained import load_pretrained
-from dataprep.packs.base import Face
+from dataprep.packs.base import FaceRecord
 from dataprep.packs.rec_writer import write_insightface
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 from dataprep.train.config import TrainParams
 from dataprep.train.trainer import train
 
@@ -70,7 +70,7 @@ def synth(given: argparse.Namespace, folder: Path) -> bool:
     pack = folder / "pack"
     pack.mkdir(parents=True, exist_ok=True)
     faces = (
-        Face(name=f"{who}/{photo}.jpg", label=who, identity=str(who), image=encode_jpeg(drawn_face(who, photo)))
+        FaceRecord(name=f"{who}/{photo}.jpg", label=who, identity=str(who), image=encode_jpeg(drawn_face(who, photo)))
         for who in range(given.people)
         for photo in range(given.photos)
     )
@@ -85,7 +85,7 @@ def synth(given: argparse.Namespace, folder: Path) -> bool:
         )
         train([pack], folder / loss, params)
         model = load_model(folder / loss / "model.pt")
-        before, after = tar(untrained(model), others), tar(model, others)
+        before, after = tar(reinitialise(model), others), tar(model, others)
         good = good and after >= before + MARGIN
         print(
             f"  {loss:12} loss {ends(folder / loss)}   TAR@FAR=1e-2 of 30 others {before:.1%} -> {after:.1%}"
@@ -108,12 +108,12 @@ def lfw(given: argparse.Namespace, folder: Path) -> bool:
     score = Validator([str(pack / "holdout.bin")], folder)
     began = time.monotonic()
     model = load_pretrained(weights)
-    score.check(model.input)
-    (before,) = score(model.module.eval(), model.input).values()
+    score.check(model.preprocessing)
+    (before,) = score(model.module.eval(), model.preprocessing).values()
     params = TrainParams(epochs=3, batch_size=32, lr=0.02, warmup=0.2, device="cpu", checkpoint_every=10_000)
     train([pack], folder / "model", params, pretrained=weights)
     tuned = load_model(folder / "model/model.pt")
-    (after,) = score(tuned.module, tuned.input).values()
+    (after,) = score(tuned.module, tuned.preprocessing).values()
     first, last = ends(folder / "model")
     good = last < first and after >= before - SLACK
     print(
@@ -125,18 +125,20 @@ def lfw(given: argparse.Namespace, folder: Path) -> bool:
 
 
 def drawn_face(person: int, photo: int) -> Pixels:
-    drawn = draw(person, photo)
-    return warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112) * (SIDE / 112)), SIDE, SIDE)
+    drawn = draw_photo(person, photo)
+    return warp_image(
+        drawn.pixels, estimate_similarity(drawn.landmarks, scale_template(112, 112) * (SIDE / 112)), SIDE, SIDE
+    )
 
 
-def tar(model: Model, faces: list[tuple[int, Pixels]]) -> float:
+def tar(model: FaceModel, faces: list[tuple[int, Pixels]]) -> float:
     """At FAR 1e-2, over all pairs."""
     embedded = embed_batch(TorchEmbedder(model, device="cpu"), np.stack([face for _, face in faces]), "sum")
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
     left, right = np.array(list(combinations(range(len(faces)), 2))).T
     people = np.array([person for person, _ in faces])
     distance = ((unit[left] - unit[right]).astype(np.float64) ** 2).sum(1)
-    return tar_at(*roc(distance, people[left] == people[right]), 1e-2)
+    return tar_at_far(*roc(distance, people[left] == people[right]), 1e-2)
 
 
 class Ends(tuple[float, float]):

@@ -27,10 +27,10 @@ SHARED = ROOT.parent / "shared" / "data"
 sys.path[:0] = [str(ROOT)]
 
 from dataprep.embeddings.embedder import OnnxEmbedder, embed_images  # noqa: E402
-from dataprep.evaluate.verification.leakage import fingerprint, near_pairs  # noqa: E402
+from dataprep.evaluate.verification.leakage import difference_hashes, find_near_pairs  # noqa: E402
 from dataprep.evaluate.verification.protocols import score_pairs  # noqa: E402
-from dataprep.imaging.codec import decode, encode_jpeg  # noqa: E402
-from dataprep.packs.pair_sampling import consecutive_folds, level, make_pairs  # noqa: E402
+from dataprep.imaging.codec import decode_image, encode_jpeg  # noqa: E402
+from dataprep.packs.pair_sampling import consecutive_folds, level_folds, make_pairs  # noqa: E402
 
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
@@ -85,15 +85,15 @@ def compare(faces: Path) -> None:
     both, bad = embed_images(embedder, [path.read_bytes() for path in files], flip="concat")
     assert not bad, bad
     count_false_copies(files)
-    pairs = level(make_pairs(people))  # equal folds: KFold and blocks of equal length are the same then
+    pairs = level_folds(make_pairs(people))  # equal folds: KFold and blocks of equal length are the same then
     assert len(pairs) >= 2000
     place = {name: i for i, name in enumerate(names)}
     left, right = ([place[name] for name in side] for side in (pairs.left, pairs.right))
     half = both.shape[1] // 2
     added = both[:, :half].astype(np.float64) + both[:, half:]
 
-    ours = score_pairs(added[left], added[right], pairs.same, pairs.fold, "insightface").verification
-    accuracy, val, far = insightface(added, left, right, pairs.same)
+    ours = score_pairs(added[left], added[right], pairs.issame, pairs.fold, "insightface").verification
+    accuracy, val, far = insightface(added, left, right, pairs.issame)
     differences = [
         ours.accuracy - accuracy.mean(),
         ours.accuracy_std - accuracy.std(),
@@ -108,8 +108,8 @@ def compare(faces: Path) -> None:
     )
     assert np.abs(differences).max() < 1e-12
 
-    ours = score_pairs(both[left], both[right], pairs.same, pairs.fold, "face_pytorch").verification
-    accuracy = face_pytorch(both[left].astype(np.float64), both[right].astype(np.float64), pairs.same, pairs.fold)
+    ours = score_pairs(both[left], both[right], pairs.issame, pairs.fold, "face_pytorch").verification
+    accuracy = face_pytorch(both[left].astype(np.float64), both[right].astype(np.float64), pairs.issame, pairs.fold)
     difference = max(abs(ours.accuracy - accuracy.mean()), abs(ours.accuracy_std - accuracy.std()))
     print(
         f"Face_Pytorch  {len(pairs)} pairs: accuracy {ours.accuracy:.4%} +- {ours.accuracy_std:.4%}; "
@@ -121,12 +121,14 @@ def compare(faces: Path) -> None:
 
 def count_false_copies(files: list[Path]) -> None:
     """Faces of different people that the search for leaks would take for copies of each other, and copies that it finds."""
-    prints = np.stack([fingerprint(path.read_bytes()) for path in files])
-    found = [(i, j) for i, j in near_pairs(prints, [prints]) if i < j]
+    prints = np.stack([difference_hashes(path.read_bytes()) for path in files])
+    found = [(i, j) for i, j in find_near_pairs(prints, [prints]) if i < j]
     wrong = sum(files[i].parent != files[j].parent for i, j in found)
     different = sum(one.parent != other.parent for i, one in enumerate(files) for other in files[i + 1 :])
-    copies = np.stack([fingerprint(encode_jpeg(decode(path.read_bytes())[0], quality=75)) for path in files])
-    again = len({i for i, j in near_pairs(prints, [copies]) if i == j})
+    copies = np.stack(
+        [difference_hashes(encode_jpeg(decode_image(path.read_bytes())[0], quality=75)) for path in files]
+    )
+    again = len({i for i, j in find_near_pairs(prints, [copies]) if i == j})
     print(
         f"leaks: {wrong} of {different:,} pairs of different people look like copies, "
         f"{len(found) - wrong} of the same person; {again} of {len(files)} faces are found again at JPEG quality 75"

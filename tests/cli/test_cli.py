@@ -113,12 +113,12 @@ def test_a_recipe_runs_the_whole_line(dataprep: Run, tmp_path: Path) -> None:
 
 def test_the_shipped_recipes_are_sound() -> None:
     from dataprep.cli.run import load_recipe
-    from dataprep.stages.order import BY_NAME
+    from dataprep.stages.order import STAGES_BY_NAME
 
     for path in sorted((ROOT / "pipelines").glob("*.yaml")):
         loaded = load_recipe(path.stem)
         for name, params in loaded["stages"].items():
-            BY_NAME[name].Params.from_mapping(params)
+            STAGES_BY_NAME[name].Params.from_mapping(params)
 
 
 def test_export_lst_and_crops_and_doctor(drawn: Path, dataprep: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from helpers.command import Run
 
 from dataprep.imaging.codec import encode_jpeg
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 
 # photos per person of LFW's 5,749 people: 4,069 have one, 779 two, 291 three, ... and one has 530
 LFW = [1] * 43 + [2] * 8 + [3] * 3 + [4] * 2 + [5, 7, 12, 40]
@@ -18,7 +18,7 @@ def draw_people(root: Path, photos: list[int]) -> Path:
     for person, count in enumerate(photos):
         (root / f"p{person:02d}").mkdir(parents=True)
         for number in range(count):
-            drawn = draw(person, number, width=160, height=160)
+            drawn = draw_photo(person, number, width=160, height=160)
             (root / f"p{person:02d}/{number}.jpg").write_bytes(encode_jpeg(drawn.pixels))
     return root
 

@@ -11,7 +11,12 @@ from helpers.command import Run
 
 from dataprep.embeddings.dumps import write_features, write_vector
 from dataprep.embeddings.files import read_vector
-from dataprep.evaluate.identification.benchmark import _version, gallery_folder, ijb_folder, megaface_folder
+from dataprep.evaluate.identification.benchmark import (
+    _version,
+    gallery_result_name,
+    ijb_result_name,
+    megaface_result_name,
+)
 from dataprep.evaluate.identification.templates import Pooling
 
 POINTS = "1 2 3 4 5 6 7 8 9 10"
@@ -100,21 +105,24 @@ def test_every_way_to_score_has_a_folder_of_its_own(tmp_path: Path, ijb: Path) -
         {"normalise_faces": True},
     ]
     names = {
-        ijb_folder(ijb, one, None, pooling, one_to_many=many, exclude_missing=missing)
-        for pooling in (*(Pooling.of("insightface", **on) for on in switches), Pooling.of("vggface2"))
+        ijb_result_name(ijb, one, None, pooling, one_to_many=many, exclude_missing=missing)
+        for pooling in (
+            *(Pooling.from_switches("insightface", **on) for on in switches),
+            Pooling.from_switches("vggface2"),
+        )
         for many in (False, True)
         for missing in (False, True)
     }
     assert len(names) == 6 * 2 * 2
     names = {
-        megaface_folder(one, Path(other), size, refined=refined, seed=seed, exclude_missing=missing)
+        megaface_result_name(one, Path(other), size, refined=refined, seed=seed, exclude_missing=missing)
         for other in ("d.npy", "e.npy")
         for size in (None, 10, 100)
         for refined, seed in ((False, 0), (True, 0), (True, 1))
         for missing in (False, True)
     }
     assert len(names) == 2 * 3 * 3 * 2
-    assert gallery_folder(one, one, 5, exclude_missing=False) == "faces-in-faces-top5"
+    assert gallery_result_name(one, one, 5, exclude_missing=False) == "faces-in-faces-top5"
 
 
 def test_ijb_features_with_names_are_placed_by_them(dataprep: Run, ijb: Path, tmp_path: Path) -> None:

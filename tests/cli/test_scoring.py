@@ -11,8 +11,8 @@ import pytest
 from dataprep.cli.main import main
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.models.model_files import save_model
-from dataprep.models.preprocessing import Input
-from dataprep.models.registry import build
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.models.registry import create_model
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "pairs.txt").write_text("".join(listed))
     torch.manual_seed(0)
     save_model(
-        root / "m.pt", build("mobilefacenet", 32), network="mobilefacenet", embedding=32, input=Input(), about={}
+        root / "m.pt",
+        create_model("mobilefacenet", 32),
+        network="mobilefacenet",
+        embedding=32,
+        preprocessing=Preprocessing(),
+        about={},
     )
     return root
 

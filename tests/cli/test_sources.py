@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Run
 
-from dataprep.storage import locked
+from dataprep.storage import lock_directory
 from dataprep.workspace.workspace import Workspace
 
 
@@ -110,7 +110,7 @@ def test_one_download_at_a_time_whatever_its_options(dataprep: Run, tmp_path: Pa
     (tmp_path / "t.csv").write_text("url,name\njavascript:a,A\n")
     dataprep("download", "urls", tmp_path / "t.csv")
     before = Workspace(tmp_path / "ws").recipe()
-    with locked(tmp_path / "ws/stages", "the download"):
+    with lock_directory(tmp_path / "ws/stages", "the download"):
         said = dataprep("download", "urls", tmp_path / "t.csv", "--max-bytes", "5000", code=4).stderr
     assert "the download is being written by another run" in said
     assert Workspace(tmp_path / "ws").recipe() == before

@@ -8,8 +8,8 @@ from helpers.command import Run
 
 from dataprep.imaging.codec import encode_png
 from dataprep.models.model_files import save_model
-from dataprep.models.preprocessing import Input
-from dataprep.models.registry import build
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.models.registry import create_model
 from dataprep.packs.verification_bin import write_bin
 
 
@@ -32,8 +32,8 @@ def site(tmp_path: Path) -> Path:
     (tmp_path / "run.yaml").write_text("epochs: 1\nbatch-size: 4\nlr: 0.01\nvalidate: [pairs.bin]\ntensorboard: true\n")
     torch.manual_seed(0)
     save_model(
-        tmp_path / "old.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64,
-        input=Input(mean=(120.0, 110.0, 100.0)), about={},
+        tmp_path / "old.pt", create_model("mobilefacenet", 64), network="mobilefacenet", embedding=64,
+        preprocessing=Preprocessing(mean=(120.0, 110.0, 100.0)), about={},
     )  # fmt: skip
     return tmp_path
 

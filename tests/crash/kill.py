@@ -31,8 +31,8 @@ from helpers.command import environment, pack_bytes  # noqa: E402
 from helpers.processes import workers_of  # noqa: E402
 from helpers.webserver import serving  # noqa: E402
 
-from dataprep.pipeline.pipeline import WHOLE, Chain, State  # noqa: E402
-from dataprep.pipeline.worker import Board  # noqa: E402
+from dataprep.pipeline.pipeline import MERGE_SHARD, Pipeline, PipelineState  # noqa: E402
+from dataprep.pipeline.worker import ProgressBoard  # noqa: E402
 from dataprep.workspace.workspace import Workspace  # noqa: E402
 
 CONNECTIONS = 16
@@ -209,10 +209,10 @@ class Trial:
         if not boards:
             return False
         opened = Workspace(self._workspace)
-        chain = Chain(opened, opened.recipe(), upto="align")
-        state = State(chain, opened.plan())
-        board = Board(boards[0], len(state.shards))
-        align = chain.link("align")
+        chain = Pipeline(opened, opened.recipe(), upto="align")
+        state = PipelineState(chain, opened.plan())
+        board = ProgressBoard(boards[0], len(state.shards))
+        align = chain.node("align")
         return any(
             board.get(slot) > 0 and state.marker(align, shard) is None for slot, shard in enumerate(state.shards)
         )
@@ -252,7 +252,7 @@ def recorded(workspace: Path) -> set[str]:
         found |= {row["key"] for row in rows if "key" in row}  # a retry's begins with another line
     if (workspace / "recipe.json").exists():
         opened = Workspace(workspace)
-        directory = Chain(opened, opened.recipe(), upto="download").link("download").directory
+        directory = Pipeline(opened, opened.recipe(), upto="download").node("download").store
         for marker in directory.markers().values():
             found |= {row["key"] for row in directory.rows(marker, ["key"])}
     return found
@@ -275,14 +275,14 @@ def differences(quiet: Path, killed: Path, site: OldWeb) -> list[str]:
 def facts_of(workspace: Path, site: OldWeb) -> Any:
     """(name, fact) of every row and every account."""
     opened = Workspace(workspace)
-    chain = Chain(opened, opened.recipe())
+    chain = Pipeline(opened, opened.recipe())
     for link in chain.links:
-        for shard in [*(shard.id for shard in opened.plan().shards), WHOLE]:
-            marker = link.directory.marker(shard)
+        for shard in [*(shard.id for shard in opened.plan().shards), MERGE_SHARD]:
+            marker = link.store.marker(shard)
             if marker is None:
                 continue
-            photos = link.directory.payloads(marker) if marker.data else None
-            for row in link.directory.rows(marker):
+            photos = link.store.payloads(marker) if marker.data else None
+            for row in link.store.rows(marker):
                 if photos and row["size"] is not None:
                     row["photo"] = photos.read(row["offset"], row["size"])
                 if site.kinds.get(row["key"]) == "down":  # which of its URLs found out that it is down is chance

@@ -14,7 +14,7 @@ def lookup(host: str) -> list[str]:
 
 if __name__ == "__main__":
     from dataprep.cli.main import main
-    from dataprep.stages.download import Download
+    from dataprep.stages.download import DownloadStage
 
-    Download.lookup = staticmethod(lookup)
+    DownloadStage.lookup = staticmethod(lookup)
     main(sys.argv[1:])

@@ -13,8 +13,8 @@ from pathlib import Path
 from aiohttp import web
 
 from dataprep.imaging.codec import encode_jpeg
-from dataprep.synth.faults import HTML
-from dataprep.synth.photos import draw
+from dataprep.synth.faults import NOT_FOUND_PAGE
+from dataprep.synth.photos import draw_photo
 
 # how many of a thousand URLs; what must come of them is what comes of them in a quiet run
 KINDS = {
@@ -47,7 +47,7 @@ class OldWeb:
         self.kinds = {f"p{number % _PEOPLE:02d}/{number:05d}": kind for number, kind in enumerate(kinds)}
         self.asked: list[Asked] = []
         self._photos = [
-            encode_jpeg(draw(person, photo, width=192, height=192).pixels)
+            encode_jpeg(draw_photo(person, photo, width=192, height=192).pixels)
             for person in range(_PEOPLE)
             for photo in range(4)
         ]
@@ -90,7 +90,7 @@ class OldWeb:
         if kind == "placeholder":
             body = self._photos[0]
         if kind == "html":
-            body = HTML
+            body = NOT_FOUND_PAGE
         if kind == "cut":
             body = body[:2000].replace(b"\xff\xd9", b"")
         if kind == "empty":

@@ -26,7 +26,7 @@ from helpers.command import environment  # noqa: E402
 from helpers.downloads import PHOTO  # noqa: E402
 from helpers.webserver import serving  # noqa: E402
 
-from dataprep.pipeline.pipeline import Chain  # noqa: E402
+from dataprep.pipeline.pipeline import Pipeline  # noqa: E402
 from dataprep.workspace.workspace import Workspace  # noqa: E402
 
 URLS, HOSTS, CUT_AFTER, SECONDS = 300, 25, 80, 10.0
@@ -74,7 +74,7 @@ def main() -> None:
             [sys.executable, launcher, "-w", folder / "ws", *fetch], env=environment(), capture_output=True, text=True
         )
     opened = Workspace(folder / "ws")
-    directory = Chain(opened, opened.recipe(), upto="download").link("download").directory
+    directory = Pipeline(opened, opened.recipe(), upto="download").node("download").store
     rows = [row for marker in directory.markers().values() for row in directory.rows(marker)]
     print(
         json.dumps(

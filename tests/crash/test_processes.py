@@ -19,7 +19,7 @@ from helpers.webserver import serving
 from PIL import Image
 
 from dataprep.errors import ImagingError
-from dataprep.imaging.codec import decode
+from dataprep.imaging.codec import decode_image
 
 
 def start(workspace: Path, *arguments: object) -> subprocess.Popen[str]:
@@ -146,7 +146,7 @@ HUNGRY = """
 import io, resource, sys
 from PIL import Image
 import cv2
-from dataprep.imaging.codec import decode
+from dataprep.imaging.codec import decode_image
 stream = io.BytesIO()
 Image.new("RGB", (9000, 9000), "red").save(stream, sys.argv[1])
 pages = int(open("/proc/self/statm").read().split()[0])
@@ -165,4 +165,4 @@ def test_too_little_memory_is_never_the_photos_fault(form: str, codec: str) -> N
 
 def test_damage_is_still_damage() -> None:
     with pytest.raises(ImagingError, match=r"truncated|corrupt"):
-        decode(PHOTO[: len(PHOTO) // 2])
+        decode_image(PHOTO[: len(PHOTO) // 2])

@@ -14,8 +14,8 @@ from dataprep.detection.base import Detector
 from dataprep.detection.mtcnn import make_detector, resolve_backend
 from dataprep.detection.mtcnn_torch import TorchDetector
 from dataprep.errors import ModelError
-from dataprep.imaging.codec import decode
-from dataprep.synth.photos import draw
+from dataprep.imaging.codec import decode_image
+from dataprep.synth.photos import draw_photo
 
 FACTS = Path(__file__).with_name("facenet_facts.json")
 
@@ -42,14 +42,14 @@ def test_drawn_photos_give_facenets_faces(detector: Detector) -> None:
     assert len(facts) >= 10
     for name, fact in facts.items():
         identity, photo = map(int, name.split("/"))
-        check(detector, draw(identity, photo, width=fact["width"], height=fact["height"]).pixels, fact)
+        check(detector, draw_photo(identity, photo, width=fact["width"], height=fact["height"]).pixels, fact)
 
 
 def test_real_photos_give_facenets_faces(detector: Detector, shared: Path) -> None:
     facts = json.loads(FACTS.read_text())["shared"]
     assert len(facts) >= 20
     for name, fact in facts.items():
-        check(detector, decode((shared / name).read_bytes())[0], fact)
+        check(detector, decode_image((shared / name).read_bytes())[0], fact)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 11), (11, 5), (12, 12), (19, 40), (20, 20), (1, 400)])
@@ -65,7 +65,7 @@ def test_photos_of_one_size_together_and_levels_in_strips_give_the_same_faces(
     monkeypatch: pytest.MonkeyPatch, strip: int, together: int
 ) -> None:
     sizes = [(250, 250), (200, 333), (250, 250), (250, 250), (200, 333), (123, 77)]
-    photos = [draw(number, 2, width=width, height=height).pixels for number, (height, width) in enumerate(sizes)]
+    photos = [draw_photo(number, 2, width=width, height=height).pixels for number, (height, width) in enumerate(sizes)]
     photos.insert(2, np.zeros((250, 250, 3), np.uint8))
     one_by_one = TorchDetector().detect(photos)
     monkeypatch.setattr(torch_backend, "_STRIP", strip)
@@ -88,29 +88,29 @@ def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tm
     package = tmp_path / "facenet_pytorch"
     (package / "data").mkdir(parents=True)
     (package / "__init__.py").touch()
-    for name, path in weights.weight_files().items():
+    for name, path in weights.find_weight_files().items():
         (package / "data" / f"{name}.pt").write_bytes(path.read_bytes() + (b"x" if name == "rnet" else b""))
     monkeypatch.syspath_prepend(tmp_path)
-    weights.weight_files.cache_clear()
+    weights.find_weight_files.cache_clear()
     try:
         with pytest.raises(ModelError, match=r"rnet\.pt of facenet-pytorch .* is not the published one") as caught:
-            weights.weight_files()
+            weights.find_weight_files()
         assert "facenet-pytorch==2.5.3" in str(caught.value)
         (package / "data/rnet.pt").unlink()
         with pytest.raises(ModelError, match=r"rnet\.pt .* no file.*pip install .*facenet-pytorch==2\.5\.3"):
-            weights.weight_files()
+            weights.find_weight_files()
     finally:
-        weights.weight_files.cache_clear()
+        weights.find_weight_files.cache_clear()
 
 
 def test_weights_that_are_not_installed_are_asked_for_by_name_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)  # as an import sees what is not there
-    weights.weight_files.cache_clear()
+    weights.find_weight_files.cache_clear()
     try:
         with pytest.raises(ModelError, match=r"pip install 'facenet-pytorch==2\.5\.3'"):
-            weights.weight_files()
+            weights.find_weight_files()
     finally:
-        weights.weight_files.cache_clear()
+        weights.find_weight_files.cache_clear()
 
 
 @built
@@ -119,7 +119,7 @@ def test_avx2_and_avx512_agree_to_the_bit_and_generic_closely() -> None:
     from dataprep.detection.mtcnn_c import LEVELS, CDetector
 
     levels = [level for level in LEVELS if _mtcnn.level(level) == level]
-    photos = [draw(identity, 7).pixels for identity in range(6)]
+    photos = [draw_photo(identity, 7).pixels for identity in range(6)]
     found = {level: CDetector(level=level).detect(photos) for level in levels}
     for one, other in zip(found[levels[-1]], found[levels[-2] if len(levels) > 2 else levels[-1]], strict=True):
         assert one.boxes.tobytes() == other.boxes.tobytes()
@@ -141,5 +141,5 @@ def test_the_c_detector_needs_no_torch() -> None:
 
 def test_a_panorama_takes_bounded_memory() -> None:
     photo = np.zeros((120, 20_000, 3), np.uint8)
-    photo[:, 9_900:10_150] = draw(0, 0, width=250, height=250).pixels[60:180]
+    photo[:, 9_900:10_150] = draw_photo(0, 0, width=250, height=250).pixels[60:180]
     assert make_detector().detect([photo])[0] is not None

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from dataprep.detection.base import RULES, Faces, Target
+from dataprep.detection.base import SELECTION_RULES, Detections, Target
 from dataprep.detection.mtcnn import make_detector, resolve_backend
 from dataprep.imaging.codec import Pixels
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 from dataprep.types import Box
 
 if resolve_backend() != "c":
@@ -25,7 +25,7 @@ def canvas(number: int) -> Pixels:
     pixels = np.full((500, 750, 3), 90, np.uint8)
     for cell, side in enumerate(generator.permutation([70, 100, 130, 170, 210, 250])):
         y, x = 250 * (cell // 3), 250 * (cell % 3)
-        pixels[y : y + side, x : x + side] = draw(6 * number + cell, 2, width=int(side), height=int(side)).pixels
+        pixels[y : y + side, x : x + side] = draw_photo(6 * number + cell, 2, width=int(side), height=int(side)).pixels
     return pixels
 
 
@@ -35,7 +35,7 @@ def lone(number: int) -> Pixels:
     pixels = np.full((480, 640, 3), 110, np.uint8)
     side = int(generator.integers(90, 400))
     y, x = (int(generator.integers(0, room - side)) for room in (480, 640))
-    pixels[y : y + side, x : x + side] = draw(number, 3, width=side, height=side).pixels
+    pixels[y : y + side, x : x + side] = draw_photo(number, 3, width=side, height=side).pixels
     return pixels
 
 
@@ -44,12 +44,12 @@ SEVERAL = [canvas(number) for number in range(5)]
 
 
 @pytest.fixture(scope="module")
-def every() -> list[Faces]:
+def every() -> list[Detections]:
     """All faces of SINGLE and SEVERAL."""
     return CDetector().detect([*SINGLE, *SEVERAL])
 
 
-def agrees(found: Faces, meant: Faces) -> bool:
+def agrees(found: Detections, meant: Detections) -> bool:
     return (
         found.boxes.tobytes() == meant.boxes.tobytes()
         and found.probabilities.tobytes() == meant.probabilities.tobytes()
@@ -57,12 +57,12 @@ def agrees(found: Faces, meant: Faces) -> bool:
     )
 
 
-@pytest.mark.parametrize("rule", RULES[1:])
-def test_the_face_is_the_one_that_the_rule_chooses_among_all(rule: str, every: list[Faces]) -> None:
+@pytest.mark.parametrize("rule", SELECTION_RULES[1:])
+def test_the_face_is_the_one_that_the_rule_chooses_among_all(rule: str, every: list[Detections]) -> None:
     photos, target = [*SINGLE, *SEVERAL], Target(rule=rule)
     found = CDetector().detect(photos, [target] * len(photos))
     for pixels, one, faces in zip(photos, found, every, strict=True):
-        assert agrees(one, target.only(faces, width=pixels.shape[1], height=pixels.shape[0]))
+        assert agrees(one, target.filter_detections(faces, width=pixels.shape[1], height=pixels.shape[0]))
     assert sum(map(len, found)) >= 15
 
 
@@ -70,7 +70,7 @@ def test_the_face_is_the_one_that_the_rule_chooses_among_all(rule: str, every: l
 def test_a_face_that_fills_the_photo_and_more_is_the_full_cascades_too(rule: str) -> None:
     photos = []
     for number in range(24):
-        pixels = draw(number // 3, number % 3).pixels
+        pixels = draw_photo(number // 3, number % 3).pixels
         left, top, right, bottom = CDetector().detect([pixels])[0].boxes[0]
         reach, x, y = 0.35 * max(right - left, bottom - top), (left + right) / 2, (top + bottom) / 2
         rows, columns = (slice(max(0, int(at - reach)), int(at + reach)) for at in (y, x))
@@ -78,11 +78,11 @@ def test_a_face_that_fills_the_photo_and_more_is_the_full_cascades_too(rule: str
     target = Target(rule=rule)
     found = CDetector().detect(photos, [target] * len(photos))
     for pixels, one, faces in zip(photos, found, CDetector().detect(photos), strict=True):
-        assert agrees(one, target.only(faces, width=pixels.shape[1], height=pixels.shape[0]))
+        assert agrees(one, target.filter_detections(faces, width=pixels.shape[1], height=pixels.shape[0]))
     assert sum(map(len, found)) >= 12
 
 
-def test_each_face_is_found_by_a_published_box_near_it(every: list[Faces]) -> None:
+def test_each_face_is_found_by_a_published_box_near_it(every: list[Detections]) -> None:
     asked = 0
     for number, (pixels, faces) in enumerate(zip([*SINGLE, *SEVERAL], every, strict=True)):
         for i in range(len(faces)):
@@ -90,7 +90,7 @@ def test_each_face_is_found_by_a_published_box_near_it(every: list[Faces]) -> No
             dx, dy = box.width * (-0.15, 0.1)[i % 2], box.height * (0.1, -0.15)[number % 2]
             published = Box(box.left + dx, box.top + dy, box.right + 1.2 * dx, box.bottom + 0.8 * dy)
             (found,) = CDetector().detect([pixels], [Target(rule="overlap", published=published, min_overlap=0.1)])
-            assert agrees(found, faces.at(i))
+            assert agrees(found, faces.select(i))
             asked += 1
     assert asked >= 30
 
@@ -109,7 +109,7 @@ def test_a_published_box_beside_every_face_finds_none() -> None:
     assert len(CDetector().detect(SINGLE[:1], [far])[0]) == 0
 
 
-def test_a_face_must_overlap_the_published_box_enough(every: list[Faces]) -> None:
+def test_a_face_must_overlap_the_published_box_enough(every: list[Detections]) -> None:
     box = every[0].box(0)
     half = Box(box.left, box.top, box.right, (box.top + box.bottom) / 2)
     for least, expected in ((0.4, 1), (0.6, 0)):
@@ -126,7 +126,7 @@ def test_it_stops_before_the_fine_levels(rule: str, share: float) -> None:
         assert 0 < part.cells < share * whole.cells
 
 
-def test_a_published_box_masks_cells_of_the_grid(every: list[Faces]) -> None:
+def test_a_published_box_masks_cells_of_the_grid(every: list[Detections]) -> None:
     whole, part = CDetector(), CDetector()
     whole.detect(SEVERAL)
     targets = [Target(rule="overlap", published=faces.box(0)) for faces in every[len(SINGLE) :]]
@@ -145,7 +145,7 @@ def test_the_most_probable_face_is_chosen_among_all() -> None:
 def test_other_pyramids_agree_too(factor: float) -> None:
     detector, target = CDetector(factor=factor, min_face=30), Target(rule="largest")
     for pixels in (SINGLE[0], SEVERAL[0]):
-        meant = target.only(detector.detect([pixels])[0], width=pixels.shape[1], height=pixels.shape[0])
+        meant = target.filter_detections(detector.detect([pixels])[0], width=pixels.shape[1], height=pixels.shape[0])
         assert agrees(detector.detect([pixels], [target])[0], meant)
 
 
@@ -159,7 +159,7 @@ def test_avx2_and_avx512_agree_to_the_bit() -> None:
     assert LEVELS[1:] == ("avx2", "avx512")
 
 
-def test_torch_answers_the_same_question(every: list[Faces]) -> None:
+def test_torch_answers_the_same_question(every: list[Detections]) -> None:
     targets = [Target(rule="largest"), Target(rule="overlap", published=every[0].box(0), min_overlap=0.1)]
     answers = [make_detector(backend).detect([SEVERAL[0], SINGLE[0]], targets) for backend in ("c", "torch")]
     for ours, theirs in zip(*answers, strict=True):
@@ -167,7 +167,7 @@ def test_torch_answers_the_same_question(every: list[Faces]) -> None:
         assert np.abs(ours.landmarks - theirs.landmarks).max() < 0.01
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", SELECTION_RULES)
 def test_tiny_photos_have_no_face_and_no_exception(rule: str) -> None:
     generator = np.random.default_rng(0)
     target = Target(rule=rule, published=Box(0, 0, 5, 5))

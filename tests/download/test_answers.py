@@ -67,7 +67,7 @@ ANSWERS: dict[str, tuple[bytes, Reason | None, str]] = {
         None, "",
     ),
     "bad-chunks": (
-        http("200 OK", b"", "Transfer-Encoding: chunked", length=False) + b"zz\r\n" + PHOTO, Reason.BAD_ANSWER, "",
+        http("200 OK", b"", "Transfer-Encoding: chunked", length=False) + b"zz\r\n" + PHOTO, Reason.MALFORMED_RESPONSE, "",
     ),
     "cut-chunks": (
         http("200 OK", b"", "Transfer-Encoding: chunked", length=False) + b"%x\r\n" % SIZE + PHOTO[:900],
@@ -81,13 +81,13 @@ ANSWERS: dict[str, tuple[bytes, Reason | None, str]] = {
     "402": (http("402 Payment Required"), Reason.HTTP_4XX, "HTTP 402"),
     "599": (http("599 Odd"), Reason.HTTP_5XX, "HTTP 599"),
     "999": (http("999 Request denied"), Reason.HTTP_OTHER, "HTTP 999"),
-    "http-0.9": (PHOTO, Reason.BAD_ANSWER, ""),
-    "status-line": (b"HTTP/1.1 OK\r\n\r\n", Reason.BAD_ANSWER, ""),
-    "ssh": (b"SSH-2.0-OpenSSH_9.0\r\n", Reason.BAD_ANSWER, ""),
-    "huge-header": (http("200 OK", PHOTO, "X-Large: " + "a" * 100_000), Reason.BAD_ANSWER, ""),
-    "many-headers": (http("200 OK", PHOTO, *(f"X-{i}: a" for i in range(20_000))), Reason.BAD_ANSWER, ""),
+    "http-0.9": (PHOTO, Reason.MALFORMED_RESPONSE, ""),
+    "status-line": (b"HTTP/1.1 OK\r\n\r\n", Reason.MALFORMED_RESPONSE, ""),
+    "ssh": (b"SSH-2.0-OpenSSH_9.0\r\n", Reason.MALFORMED_RESPONSE, ""),
+    "huge-header": (http("200 OK", PHOTO, "X-Large: " + "a" * 100_000), Reason.MALFORMED_RESPONSE, ""),
+    "many-headers": (http("200 OK", PHOTO, *(f"X-{i}: a" for i in range(20_000))), Reason.MALFORMED_RESPONSE, ""),
     "two-lengths": (
-        http("200 OK", PHOTO, "Content-Length: 5"), Reason.BAD_ANSWER, "",
+        http("200 OK", PHOTO, "Content-Length: 5"), Reason.MALFORMED_RESPONSE, "",
     ),
     "hangs-up": (b"", Reason.CONNECTION, "Server disconnected"),
     "hangs-up-in-header": (b"HTTP/1.1 200 OK\r\nConte", Reason.CONNECTION, ""),

@@ -13,10 +13,10 @@ from aiohttp import web
 from helpers.downloads import FAST, PHOTO, Noting, download, rows_of
 from helpers.webserver import serving
 
-from dataprep.pipeline.pipeline import Chain, State
-from dataprep.pipeline.runner import run
+from dataprep.pipeline.pipeline import Pipeline, PipelineState
+from dataprep.pipeline.runner import run_pipeline
 from dataprep.reasons import Reason
-from dataprep.sources.urls import Urls
+from dataprep.sources.urls import UrlTableSource
 from dataprep.workspace.workspace import Workspace
 
 
@@ -223,37 +223,41 @@ def test_stopped_and_started_again_nothing_is_asked_twice(tmp_path: Path) -> Non
         urls = [f"{base}/{i}.jpg" for i in range(100)]
         workspace = Workspace(tmp_path / "ws", create=True)
         (tmp_path / "t.csv").write_text("url,identity\n" + "".join(f"{url},p\n" for url in urls))
-        source = Urls(tmp_path / "t.csv")
+        source = UrlTableSource(tmp_path / "t.csv")
         workspace.plan().add(source.describe(), source.digest(), source.samples())
-        chain = Chain(workspace, {"download": {**FAST, "per_host": 2}}, upto="download")
-        state = State(chain, workspace.plan())
+        chain = Pipeline(workspace, {"download": {**FAST, "per_host": 2}}, upto="download")
+        state = PipelineState(chain, workspace.plan())
         stop = threading.Event()
         threading.Thread(target=lambda: (enough.wait(), stop.set())).start()
-        stage = chain.link("download").stage
-        from dataprep.download.config import Hooks
+        stage = chain.node("download").stage
+        from dataprep.download.config import DownloadCallbacks
 
         asyncio.run(
-            stage.process(open_shards(chain, state), Hooks(sample=lambda row: None, shard=lambda shard: None), stop)
+            stage.process(
+                open_shards(chain, state),
+                DownloadCallbacks(on_sample=lambda row: None, on_shard=lambda shard: None),
+                stop,
+            )
         )  # type: ignore[attr-defined]
         first = Counter(asked)
         assert 40 <= first.total() < 100
-        run(chain, jobs=0, display=Noting())
+        run_pipeline(chain, jobs=0, display=Noting())
     again = [path for path, count in asked.items() if count > 1]
     assert len(again) <= 2  # those in flight when it was stopped
     assert len(rows_of(chain)) == 100
 
 
-def open_shards(chain: Chain, state: State) -> Iterator[object]:
-    from dataprep.download.writer import OpenShard
+def open_shards(chain: Pipeline, state: PipelineState) -> Iterator[object]:
+    from dataprep.download.writer import DownloadShard
     from dataprep.workspace.journal import Journal
 
-    link = chain.link("download")
+    link = chain.node("download")
     for shard in state.shards.values():
-        yield OpenShard(
+        yield DownloadShard(
             id=shard.id,
             upstream=shard.digest,
             samples=state.plan.samples(shard),
-            journal=Journal(link.directory, shard.id),
-            left=0,
+            journal=Journal(link.store, shard.id),
+            remaining=0,
             started=0.0,
         )

@@ -22,7 +22,7 @@ from helpers.webserver import serving
 from dataprep.download.host_queue import CircuitBreaker
 from dataprep.download.resolver import Lookup
 from dataprep.errors import DataprepError
-from dataprep.pipeline.maintenance import ask_retry
+from dataprep.pipeline.maintenance import request_retry
 
 
 async def photo(request: web.Request) -> web.StreamResponse:
@@ -168,7 +168,7 @@ def test_a_retry_of_a_host_that_was_down_brings_its_photos(tmp_path: Path) -> No
         timed_out = {int(url.rpartition("/")[2][:-4]) for url, row in rows.items() if row["reason"] == "timeout"}
         dead[0] = False
         host.order.clear()
-        ask_retry(str(tmp_path / "ws"), ["timeout", "host_down"])
+        request_retry(str(tmp_path / "ws"), ["timeout", "host_down"])
         _, rows = download(tmp_path, urls, idle_timeout=0.2, retries=0)
     assert counts(rows) == {"ok": 191, "timeout": 9}
     shard = host.order[:50]  # of the first shard, what timed out is asked for last

@@ -10,7 +10,7 @@ from aiohttp import web
 from helpers.downloads import PHOTO, download, to_loopback
 from helpers.webserver import serving
 
-from dataprep.download.limits import Budget
+from dataprep.download.limits import MemoryBudget
 
 MB = 1_000_000
 
@@ -87,7 +87,7 @@ def test_whatever_becomes_of_a_body_its_memory_is_given_back(tmp_path: Path, mon
 
 def test_how_the_budget_is_shared() -> None:
     async def share() -> None:
-        budget = Budget(10 * MB)
+        budget = MemoryBudget(10 * MB)
         assert await budget.reserve(7 * MB) == 6 * MB
         assert await budget.reserve(MB // 2) == 0
         large, small = (asyncio.create_task(budget.reserve(size * MB)) for size in (90, 2))

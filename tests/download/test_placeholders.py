@@ -12,11 +12,11 @@ from aiohttp import web
 from helpers.downloads import FAST, PHOTO, Noting, download, to_loopback
 from helpers.webserver import serving
 
-from dataprep.pipeline.pipeline import Chain, State
-from dataprep.pipeline.runner import run
+from dataprep.pipeline.pipeline import Pipeline, PipelineState
+from dataprep.pipeline.runner import run_pipeline
 from dataprep.types import Sample
 from dataprep.workspace.journal import Journal
-from dataprep.workspace.stage_store import StageDir
+from dataprep.workspace.stage_store import StageStore
 from dataprep.workspace.workspace import Workspace
 
 GONE = PHOTO + b"this image was removed"
@@ -61,8 +61,8 @@ def wanted(base: str) -> list[Sample]:
 
 def final(folder: Path) -> tuple[list[object], list[str]]:
     """The account, verdicts and photos in plan order, and the digests that later stages see."""
-    chain = Chain(Workspace(folder / "ws"), {"download": FAST}, upto="download")
-    directory = chain.link("download").directory
+    chain = Pipeline(Workspace(folder / "ws"), {"download": FAST}, upto="download")
+    directory = chain.node("download").store
     rows, digests = [], []
     for marker in sorted(directory.markers().values(), key=lambda marker: marker.shard):
         payloads = directory.payloads(marker)
@@ -103,14 +103,14 @@ def test_the_order_of_arrival_changes_nothing(
 def test_stopped_and_killed_on_the_way_the_end_is_the_same(
     base: str, tmp_path: Path, quiet: tuple[list[object], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataprep.download.config import Hooks
-    from dataprep.download.writer import OpenShard
+    from dataprep.download.config import DownloadCallbacks
+    from dataprep.download.writer import DownloadShard
 
     workspace = Workspace(tmp_path / "ws", create=True)
     workspace.plan().add({"kind": "test"}, "test", wanted(base))
     for enough in (15, 40, 90):
-        chain = Chain(workspace, {"download": FAST}, upto="download")
-        link, state = chain.link("download"), State(chain, workspace.plan())
+        chain = Pipeline(workspace, {"download": FAST}, upto="download")
+        link, state = chain.node("download"), PipelineState(chain, workspace.plan())
         link.stage.lookup = to_loopback
         stop, came = threading.Event(), []
 
@@ -120,34 +120,34 @@ def test_stopped_and_killed_on_the_way_the_end_is_the_same(
                 stop.set()
 
         shards = (
-            OpenShard(
+            DownloadShard(
                 id=shard.id, upstream=shard.digest, samples=state.plan.samples(shard),
-                journal=Journal(link.directory, shard.id), left=0, started=0.0,
+                journal=Journal(link.store, shard.id), remaining=0, started=0.0,
             )
             for shard in state.shards.values() if state.marker(link, shard.id) is None
         )  # fmt: skip
-        asyncio.run(link.stage.process(shards, Hooks(sample=seen, shard=lambda shard: None), stop))
+        asyncio.run(link.stage.process(shards, DownloadCallbacks(on_sample=seen, on_shard=lambda shard: None), stop))
     # and killed in the middle of the closing pass, at its first and at its last commit
-    commit = StageDir.commit_flat
+    commit = StageStore.commit_flat
     for survive in (1, 0):
         left = [survive]
 
-        def killed(self: StageDir, shard: str, *args: object, left: list[int] = left, **values: object) -> object:
+        def killed(self: StageStore, shard: str, *args: object, left: list[int] = left, **values: object) -> object:
             if self.marker(shard) is not None:
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt
             return commit(self, shard, *args, **values)  # type: ignore[arg-type]
 
-        chain = Chain(workspace, {"download": FAST}, upto="download")
-        chain.link("download").stage.lookup = to_loopback
+        chain = Pipeline(workspace, {"download": FAST}, upto="download")
+        chain.node("download").stage.lookup = to_loopback
         with monkeypatch.context() as patch:
-            patch.setattr(StageDir, "commit_flat", killed)
+            patch.setattr(StageStore, "commit_flat", killed)
             with pytest.raises(BaseException):  # noqa: B017 - a kill, as far as the files know
-                run(chain, jobs=0, display=Noting())
-    chain = Chain(workspace, {"download": FAST}, upto="download")
-    chain.link("download").stage.lookup = to_loopback
-    run(chain, jobs=0, display=Noting())
+                run_pipeline(chain, jobs=0, display=Noting())
+    chain = Pipeline(workspace, {"download": FAST}, upto="download")
+    chain.node("download").stage.lookup = to_loopback
+    run_pipeline(chain, jobs=0, display=Noting())
     assert final(tmp_path) == quiet
 
 
@@ -167,12 +167,12 @@ def test_zero_keeps_them_and_the_threshold_is_exact(base: str, tmp_path: Path) -
 def test_later_stages_see_the_placeholders_of_shards_they_had_begun(base: str, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws", create=True)
     workspace.plan().add({"kind": "test"}, "test", wanted(base))
-    chain = Chain(workspace, {"download": {**FAST, "connections": 2}}, upto="validate")
-    chain.link("download").stage.lookup = to_loopback
-    report = run(chain, jobs=0, display=Noting())
+    chain = Pipeline(workspace, {"download": {**FAST, "connections": 2}}, upto="validate")
+    chain.node("download").stage.lookup = to_loopback
+    report = run_pipeline(chain, jobs=0, display=Noting())
     assert not report.errors
     kept = _PEOPLE * _PHOTOS * 4 // 5
     assert report.accounts["download"]["ok"] == kept
     assert report.accounts["validate"]["in"] == kept
-    state = State(chain, workspace.plan())
+    state = PipelineState(chain, workspace.plan())
     assert [state.pending(link) for link in chain.links] == [[], []]

@@ -9,7 +9,7 @@ from aiohttp import web
 from helpers.downloads import PHOTO, download, to_loopback
 from helpers.webserver import serving
 
-from dataprep.download.robots import Rules, opt_out
+from dataprep.download.robots import RobotsRules, find_opt_out
 from dataprep.download.urls import parse_url
 
 
@@ -33,7 +33,7 @@ from dataprep.download.urls import parse_url
     ],
 )
 def test_who_opts_out(tags: list[str], out: bool) -> None:
-    assert (opt_out(tags) is not None) is out
+    assert (find_opt_out(tags) is not None) is out
 
 
 ROBOTS = {
@@ -141,4 +141,4 @@ def test_a_redirect_is_asked_of_the_host_it_leads_to(tmp_path: Path) -> None:
     ],
 )
 def test_rules_are_read_as_rfc_9309_has_it(text: str, path: str, allowed: bool) -> None:
-    assert Rules(text, "dataprep").allow(parse_url("http://x" + path)) is allowed
+    assert RobotsRules(text, "dataprep").is_allowed(parse_url("http://x" + path)) is allowed

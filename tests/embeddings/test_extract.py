@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from helpers.command import Run, command, environment
 
-from dataprep.embeddings.extract import extract
+from dataprep.embeddings.extract import extract_features
 from dataprep.embeddings.files import read_features
-from dataprep.embeddings.images import open_source
+from dataprep.embeddings.images import open_image_source
 from dataprep.errors import DataprepError, ModelError, RecordError, UsageError
-from dataprep.imaging.codec import decode, encode_png
+from dataprep.imaging.codec import decode_image, encode_png
 from dataprep.models.model_files import save_model
-from dataprep.models.preprocessing import Input
-from dataprep.models.registry import build
-from dataprep.packs.base import Face
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.models.registry import create_model
+from dataprep.packs.base import FaceRecord
 from dataprep.packs.rec_writer import write_insightface
 from dataprep.packs.verification_bin import write_bin
 
@@ -44,7 +44,7 @@ def face(number: int, side: int = 16) -> bytes:
 
 
 def truth(data: bytes) -> list[float]:
-    pixels = decode(data)[0]
+    pixels = decode_image(data)[0]
     return [float(pixels[:, :8].mean()), float(pixels[:, 8:].mean())]
 
 
@@ -65,8 +65,8 @@ def names_of(folder: Path) -> list[str]:
 @pytest.mark.parametrize("form", ["parquet", "npy"])
 def test_a_folder_becomes_one_file_in_order(folder: Path, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"x.{form}"
-    result = extract(open_source(folder), Corner(), out, about={}, form=form, batch=4, chunk=5)
-    assert (result.images, result.failed, result.width, result.fresh) == (23, 0, 2, 23)
+    result = extract_features(open_image_source(folder), Corner(), out, about={}, form=form, batch=4, chunk=5)
+    assert (result.images, result.failed, result.width, result.newly_embedded) == (23, 0, 2, 23)
     dump = read_features(out)
     assert dump.names == list(names_of(folder))
     for name, feature in zip(dump.names, dump.matrix, strict=True):
@@ -78,18 +78,18 @@ def test_a_folder_becomes_one_file_in_order(folder: Path, tmp_path: Path, form: 
 def test_lists_bins_and_packs_keep_their_order(folder: Path, tmp_path: Path) -> None:
     listed = names_of(folder)[::-1]
     (tmp_path / "list.txt").write_text("\n".join(listed))
-    extract(open_source(tmp_path / "list.txt", root=folder), Corner(), tmp_path / "l.parquet", about={})
+    extract_features(open_image_source(tmp_path / "list.txt", root=folder), Corner(), tmp_path / "l.parquet", about={})
     assert read_features(tmp_path / "l.parquet").names == listed
     images = [face(i) for i in (5, 3, 5, 9)]
     write_bin(tmp_path / "x.bin", images, [True, False])
-    extract(open_source(tmp_path / "x.bin"), Corner(), tmp_path / "b.npy", about={}, form="npy")
+    extract_features(open_image_source(tmp_path / "x.bin"), Corner(), tmp_path / "b.npy", about={}, form="npy")
     dump = read_features(tmp_path / "b.npy")
     assert dump.names == ["00001", "00002", "00003", "00004"]
     assert dump.matrix.tolist() == [truth(image) for image in images]
     (tmp_path / "pack").mkdir()
-    faces = [Face(name=f"{i // 2}/{i}.jpg", label=i // 2, identity=f"{i // 2}", image=face(i)) for i in range(6)]
+    faces = [FaceRecord(name=f"{i // 2}/{i}.jpg", label=i // 2, identity=f"{i // 2}", image=face(i)) for i in range(6)]
     write_insightface(tmp_path / "pack", faces, height=16, width=16)
-    extract(open_source(tmp_path / "pack"), Corner(), tmp_path / "p.parquet", about={})
+    extract_features(open_image_source(tmp_path / "pack"), Corner(), tmp_path / "p.parquet", about={})
     dump = read_features(tmp_path / "p.parquet")
     assert dump.matrix.tolist() == [truth(one.image) for one in faces]
     assert dump.names is not None
@@ -99,13 +99,15 @@ def test_lists_bins_and_packs_keep_their_order(folder: Path, tmp_path: Path) -> 
 def test_a_list_beside_the_output_of_its_name_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     listed = "\n".join(names_of(folder)[::-1]) + "\n\n"
     (tmp_path / "x.txt").write_text(listed)
-    extract(open_source(tmp_path / "x.txt", root=folder), Corner(), tmp_path / "x.npy", about={}, form="npy")
+    extract_features(
+        open_image_source(tmp_path / "x.txt", root=folder), Corner(), tmp_path / "x.npy", about={}, form="npy"
+    )
     assert (tmp_path / "x.txt").read_text() == listed
     assert read_features(tmp_path / "x.npy").names == names_of(folder)[::-1]
 
 
 def test_flips_are_fused_as_asked(folder: Path, tmp_path: Path) -> None:
-    source = open_source(folder)
+    source = open_image_source(folder)
     plain, added, joined = (
         read_features(_extracted(source, tmp_path / f"{flip}.parquet", flip)).matrix
         for flip in ("none", "sum", "concat")
@@ -115,14 +117,14 @@ def test_flips_are_fused_as_asked(folder: Path, tmp_path: Path) -> None:
 
 
 def _extracted(source: object, out: Path, flip: str) -> Path:
-    extract(source, Corner(), out, about={}, flip=flip)  # type: ignore[arg-type]
+    extract_features(source, Corner(), out, about={}, flip=flip)  # type: ignore[arg-type]
     return out
 
 
 def test_a_file_for_each_image_as_vggface2_and_megaface_want_them(folder: Path, tmp_path: Path) -> None:
-    source = open_source(folder)
-    extract(source, Corner(), tmp_path / "npy", about={}, form="npy-per-image", chunk=4)
-    extract(source, Corner(), tmp_path / "mega", about={}, form="megaface", algorithm="r100")
+    source = open_image_source(folder)
+    extract_features(source, Corner(), tmp_path / "npy", about={}, form="npy-per-image", chunk=4)
+    extract_features(source, Corner(), tmp_path / "mega", about={}, form="megaface", algorithm="r100")
     name = names_of(folder)[7]
     expected = truth((folder / name).read_bytes())
     assert np.load((tmp_path / "npy" / name).with_suffix(".npy")).tolist() == expected
@@ -135,27 +137,29 @@ def test_names_that_cannot_be_placed_are_refused_before_anything_is_embedded(fol
     (folder / "p0/00.jpg").write_bytes(face(1))
     idle = Corner()
     with pytest.raises(RecordError, match=r"p0/00\.jpg and p0/00\.png would both become p0/00\.npy"):
-        extract(open_source(folder), idle, tmp_path / "npy", about={}, form="npy-per-image")
+        extract_features(open_image_source(folder), idle, tmp_path / "npy", about={}, form="npy-per-image")
     (tmp_path / "list.txt").write_text("../in/p0/00.png\n")
     with pytest.raises(RecordError, match=r"\.\./in/p0/00\.png: a name outside"):
-        extract(open_source(tmp_path / "list.txt", root=folder), idle, tmp_path / "x", about={}, form="megaface")
+        extract_features(
+            open_image_source(tmp_path / "list.txt", root=folder), idle, tmp_path / "x", about={}, form="megaface"
+        )
     assert idle.seen == 0
-    assert extract(open_source(folder), idle, tmp_path / "mega", about={}, form="megaface").images == 24
+    assert extract_features(open_image_source(folder), idle, tmp_path / "mega", about={}, form="megaface").images == 24
 
 
 def test_a_fresh_extraction_leaves_no_files_of_the_old_one_and_a_lost_file_is_noticed(
     folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "npy"
-    extract(open_source(folder), Corner(), out, about={"model": 1}, form="npy-per-image")
+    extract_features(open_image_source(folder), Corner(), out, about={"model": 1}, form="npy-per-image")
     (out / "mine.npy").write_bytes(b"mine")
     (folder / "p0/00.png").unlink()
-    extract(open_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image", fresh=True)
+    extract_features(open_image_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image", overwrite=True)
     made = {str(Path(name).with_suffix(".npy")) for name in names_of(folder)}
     assert {str(path.relative_to(out)) for path in out.rglob("*.npy")} == {*made, "mine.npy"}
     (out / "p1/01.npy").unlink()
     with pytest.raises(ModelError, match=r"p1/01\.npy is missing, one of 1 ") as caught:
-        extract(open_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image")
+        extract_features(open_image_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image")
     assert "--fresh" in caught.value.hint
 
 
@@ -166,56 +170,56 @@ def test_a_fresh_extraction_that_is_interrupted_is_gone_on_with(folder: Path, tm
                 raise KeyboardInterrupt
             return super().__call__(images)
 
-    out, source = tmp_path / "x.parquet", open_source(folder)
-    extract(source, Corner(), out, about={"model": 1}, batch=4, chunk=4)
+    out, source = tmp_path / "x.parquet", open_image_source(folder)
+    extract_features(source, Corner(), out, about={"model": 1}, batch=4, chunk=4)
     with pytest.raises(KeyboardInterrupt):
-        extract(source, Dies(), out, about={"model": 2}, batch=4, chunk=4, fresh=True)
-    assert extract(source, Corner(), out, about={"model": 2}, batch=4, chunk=4).fresh == 11
+        extract_features(source, Dies(), out, about={"model": 2}, batch=4, chunk=4, overwrite=True)
+    assert extract_features(source, Corner(), out, about={"model": 2}, batch=4, chunk=4).newly_embedded == 11
 
 
 @pytest.mark.parametrize("change", [lambda path: path.write_bytes(face(1) + b" "), lambda path: os.utime(path, (1, 1))])
 def test_a_source_that_changed_is_another_one(folder: Path, tmp_path: Path, change: Callable[[Path], object]) -> None:
     out = tmp_path / "x.parquet"
-    extract(open_source(folder), Corner(), out, about={})
+    extract_features(open_image_source(folder), Corner(), out, about={})
     change(folder / "p0/00.png")
     with pytest.raises(ModelError, match="another source"):
-        extract(open_source(folder), Corner(), out, about={})
-    extract(open_source(folder), Corner(), out, about={}, fresh=True)
+        extract_features(open_image_source(folder), Corner(), out, about={})
+    extract_features(open_image_source(folder), Corner(), out, about={}, overwrite=True)
     with pytest.raises(ModelError, match="another chunk"):
-        extract(open_source(folder), Corner(), out, about={}, chunk=5)
+        extract_features(open_image_source(folder), Corner(), out, about={}, chunk=5)
     (folder / "p0/00.png").unlink()
     with pytest.raises(ModelError, match="another images and source"):
-        extract(open_source(folder), Corner(), out, about={})
+        extract_features(open_image_source(folder), Corner(), out, about={})
 
 
 @pytest.mark.parametrize("name", [b"\xe9.png", b"a\nb.png"])
 def test_a_file_whose_name_no_list_can_hold_is_named(folder: Path, name: bytes) -> None:
     Path(os.fsdecode(os.fsencode(folder / "p0") + b"/" + name)).write_bytes(face(1))
     with pytest.raises(RecordError, match="rename the file") as error:
-        open_source(folder)
+        open_image_source(folder)
     str(error.value).encode()
 
 
 def test_a_form_under_the_suffix_of_another_is_refused(folder: Path, tmp_path: Path) -> None:
-    source = open_source(folder)
+    source = open_image_source(folder)
     for name, form in (("x.parquet", "npy"), ("x.npy", "parquet"), ("x", "npy"), ("x.npy", "megaface")):
         with pytest.raises(UsageError, match="readers go by the suffix"):
-            extract(source, Corner(), tmp_path / name, about={}, form=form)
+            extract_features(source, Corner(), tmp_path / name, about={}, form=form)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="already exists and is a file"):
-        extract(source, Corner(), tmp_path / "file", about={}, form="megaface")
+        extract_features(source, Corner(), tmp_path / "file", about={}, form="megaface")
 
 
 def test_two_extractions_into_one_output_exclude_each_other(folder: Path, tmp_path: Path) -> None:
-    out, source = tmp_path / "x.parquet", open_source(folder)
+    out, source = tmp_path / "x.parquet", open_image_source(folder)
 
     class Nested(Corner):
         def __call__(self, images: np.ndarray) -> np.ndarray:
             with pytest.raises(DataprepError, match="the output"):
-                extract(source, Corner(), out, about={})
+                extract_features(source, Corner(), out, about={})
             return super().__call__(images)
 
-    assert extract(source, Nested(), out, about={}).images == 23
+    assert extract_features(source, Nested(), out, about={}).images == 23
 
 
 def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: Path, tmp_path: Path) -> None:
@@ -227,7 +231,7 @@ def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: 
 
     (folder / "p0/00.png").write_bytes(b"<html>")
     (folder / "p1/01.png").write_bytes(face(1, side=20))
-    result = extract(open_source(folder), Void(), tmp_path / "x.parquet", about={}, chunk=4)
+    result = extract_features(open_image_source(folder), Void(), tmp_path / "x.parquet", about={}, chunk=4)
     assert (result.images, result.failed) == (20, 3)
     lines = dict(line.split("\t") for line in (tmp_path / "x.parquet.failed.tsv").read_text().splitlines())
     assert lines.keys() == {"p0/00.png", "p1/01.png", "p1/04.png"}
@@ -242,7 +246,7 @@ def test_images_that_cannot_be_embedded_are_left_out_counted_and_listed(folder: 
     for path in folder.glob("*/*"):
         path.write_bytes(b"")
     with pytest.raises(RecordError, match="none of the 23 images"):
-        extract(open_source(folder), Void(), tmp_path / "y.parquet", about={})
+        extract_features(open_image_source(folder), Void(), tmp_path / "y.parquet", about={})
 
 
 def test_an_interrupted_extraction_goes_on_and_another_one_is_told_apart(folder: Path, tmp_path: Path) -> None:
@@ -252,24 +256,26 @@ def test_an_interrupted_extraction_goes_on_and_another_one_is_told_apart(folder:
                 raise KeyboardInterrupt
             return super().__call__(images)
 
-    out, source = tmp_path / "x.parquet", open_source(folder)
+    out, source = tmp_path / "x.parquet", open_image_source(folder)
     with pytest.raises(KeyboardInterrupt):
-        extract(source, Dies(), out, about={"model": 1}, batch=4, chunk=4)
+        extract_features(source, Dies(), out, about={"model": 1}, batch=4, chunk=4)
     assert not out.exists()
     with pytest.raises(ModelError, match="another flip and model"):
-        extract(source, Corner(), out, about={"model": 2}, flip="sum", batch=4, chunk=4)
+        extract_features(source, Corner(), out, about={"model": 2}, flip="sum", batch=4, chunk=4)
     rest = Corner()
-    assert extract(source, rest, out, about={"model": 1}, batch=4, chunk=4).fresh == rest.seen == 11
+    assert extract_features(source, rest, out, about={"model": 1}, batch=4, chunk=4).newly_embedded == rest.seen == 11
     whole = tmp_path / "whole.parquet"
-    extract(source, Corner(), whole, about={"model": 1}, batch=4, chunk=4)
+    extract_features(source, Corner(), whole, about={"model": 1}, batch=4, chunk=4)
     assert out.read_bytes() == whole.read_bytes()
-    assert extract(source, rest, out, about={"model": 1}, batch=4, chunk=4).fresh == 0
+    assert extract_features(source, rest, out, about={"model": 1}, batch=4, chunk=4).newly_embedded == 0
     with pytest.raises(ModelError, match="another model"):
-        extract(source, rest, out, about={"model": 2}, batch=4, chunk=4)
-    assert extract(source, rest, out, about={"model": 2}, batch=4, chunk=4, fresh=True).fresh == 23
+        extract_features(source, rest, out, about={"model": 2}, batch=4, chunk=4)
+    assert (
+        extract_features(source, rest, out, about={"model": 2}, batch=4, chunk=4, overwrite=True).newly_embedded == 23
+    )
     (tmp_path / "mine.parquet").write_bytes(b"mine")
     with pytest.raises(ModelError, match="not from this extraction") as caught:
-        extract(source, rest, tmp_path / "mine.parquet", about={})
+        extract_features(source, rest, tmp_path / "mine.parquet", about={})
     assert "--fresh overwrites" in caught.value.hint
 
 
@@ -277,8 +283,10 @@ def test_a_kill_in_the_middle_loses_only_what_was_not_committed(dataprep: Run, t
     import torch
 
     torch.manual_seed(0)
-    network = build("mobilefacenet", 32)
-    save_model(tmp_path / "m.pt", network, network="mobilefacenet", embedding=32, input=Input(), about={})
+    network = create_model("mobilefacenet", 32)
+    save_model(
+        tmp_path / "m.pt", network, network="mobilefacenet", embedding=32, preprocessing=Preprocessing(), about={}
+    )
     (tmp_path / "in").mkdir()
     for number in range(96):
         (tmp_path / f"in/{number:03d}.png").write_bytes(face(number, side=112))

@@ -8,7 +8,7 @@ import pytest
 
 from dataprep.embeddings import files as features
 from dataprep.embeddings.dumps import write_features, write_vector
-from dataprep.embeddings.files import FeatureFolder, Features, read_features, read_vector, unit_rows
+from dataprep.embeddings.files import FeatureFolder, Features, normalise_rows, read_features, read_vector
 from dataprep.errors import RecordError
 
 MATRIX = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
@@ -192,13 +192,13 @@ def test_rows_without_a_direction_are_named_or_marked() -> None:
     rows[1] = 0
     features = Features(Path("x.npy"), rows, NAMES)
     with pytest.raises(RecordError, match=r"x\.npy: row 1 \(a/2\.jpg\) is all zeros"):
-        unit_rows(features, np.arange(3))
-    found = unit_rows(features, np.arange(3), zeros=True)
+        normalise_rows(features, np.arange(3))
+    found = normalise_rows(features, np.arange(3), zeros=True)
     assert found.present.tolist() == [True, False, True]
     assert np.linalg.norm(found.rows, axis=1).tolist() == pytest.approx([1, 0, 1])
     rows[2, 3] = np.nan
     with pytest.raises(RecordError, match=r"row 2 \(b/1\.jpg\) holds NaN"):
-        unit_rows(features, np.arange(1, 3), zeros=True)
+        normalise_rows(features, np.arange(1, 3), zeros=True)
 
 
 def test_a_folder_is_read_by_its_list(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dataprep.errors import RecordError
-from dataprep.evaluate.results import as_markdown, as_text, find_results, tabulate
+from dataprep.evaluate.results import find_results, format_markdown, format_text, tabulate_results
 
 ODD = json.dumps(
     {"name": "a", "set_name": "b", "verification": {"accuracy": 1, "accuracy_std": 0, "tar_at_far": {"low": 1}}}
@@ -26,7 +26,7 @@ def test_models_are_rows_and_sets_are_columns(tmp_path: Path) -> None:
     result(tmp_path / "a/lfw", "r50", "lfw", 0.9978)
     result(tmp_path / "a/cfp", "r50", "cfp_fp", 0.981)
     result(tmp_path / "b/lfw", "mobile|net", "lfw", 0.99, skipped_pairs=3)
-    table = tabulate(find_results([tmp_path]))
+    table = tabulate_results(find_results([tmp_path]))
     assert table.header == (
         "model", "cfp_fp", "lfw", "cfp_fp TAR@1e-3", "cfp_fp TAR@1e-5", "lfw TAR@1e-3", "lfw TAR@1e-5",
     )  # fmt: skip
@@ -36,11 +36,11 @@ def test_models_are_rows_and_sets_are_columns(tmp_path: Path) -> None:
     )
     assert "mobile|net on lfw: 3 pairs were left out" in table.notes
     assert "cfp_fp, lfw: protocol: insightface" in table.notes
-    lines = as_markdown(table).splitlines()
+    lines = format_markdown(table).splitlines()
     assert lines[0].startswith("| model | cfp_fp | lfw |")
     assert lines[1] == "| --- |" + " ---: |" * 6
     assert lines[3].startswith("| mobile\\|net | - | 99.00% ± 0.31% |")
-    text = as_text(table).splitlines()
+    text = format_text(table).splitlines()
     assert text[0].index("lfw") + 3 == text[1].index("99.78% ± 0.31%") + 14
 
 
@@ -48,7 +48,7 @@ def test_what_does_not_compare_is_said(tmp_path: Path) -> None:
     result(tmp_path / "a", "r50", "lfw", 0.99)
     result(tmp_path / "b", "r50", "lfw", 0.98, model_sha256="other weights")
     result(tmp_path / "c", "r100", "lfw", 0.97, set_sha256="another lfw", protocol="face_pytorch")
-    table = tabulate(find_results([tmp_path / name for name in "abc"]))
+    table = tabulate_results(find_results([tmp_path / name for name in "abc"]))
     assert [row[0] for row in table.rows] == ["r50 (sha of r)", "r50 (other we)", "r100"]
     assert table.header[1:3] == ("lfw (insightface)", "lfw (face_pytorch)")
     assert [row[1:3] for row in table.rows] == [
@@ -56,7 +56,7 @@ def test_what_does_not_compare_is_said(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert any("2 different files have this name" in note for note in table.notes)
     result(tmp_path / "d", "r50", "lfw", 0.5)
-    again = tabulate(find_results([tmp_path / "a", tmp_path / "d"]))
+    again = tabulate_results(find_results([tmp_path / "a", tmp_path / "d"]))
     assert again.rows[0][1].startswith("99.00%")
     assert any("is already in the table" in note for note in again.notes)
 
@@ -86,7 +86,7 @@ def test_templates_and_identification_stand_beside_verification(tmp_path: Path) 
             tmp_path / f"mega-{name}", name, f"MegaFace{refined}, cosine", tar_at_fpr={"1e-06": 0.5},
             distractors=1_000_000, probes_excluded=0, distractors_excluded=0, **(known if name == "a" else {}),
         )  # fmt: skip
-    table = tabulate(find_results([tmp_path]))
+    table = tabulate_results(find_results([tmp_path]))
     cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     assert list(cells) == ["r50", "b", "c"]  # features of known weights are the model's
     assert cells["r50"] == {

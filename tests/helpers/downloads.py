@@ -10,14 +10,14 @@ from typing import Any
 
 from dataprep.download.resolver import Lookup
 from dataprep.imaging.codec import encode_jpeg
-from dataprep.pipeline.pipeline import Chain
-from dataprep.pipeline.progress import Gauge
-from dataprep.pipeline.runner import Report, run
-from dataprep.synth.photos import draw
+from dataprep.pipeline.pipeline import Pipeline
+from dataprep.pipeline.progress import StageProgress
+from dataprep.pipeline.runner import RunReport, run_pipeline
+from dataprep.synth.photos import draw_photo
 from dataprep.types import Sample
 from dataprep.workspace.workspace import Workspace
 
-PHOTO = encode_jpeg(draw(0, 0).pixels)
+PHOTO = encode_jpeg(draw_photo(0, 0).pixels)
 FAST = {
     "connect_timeout": 1.0,
     "idle_timeout": 0.5,
@@ -37,14 +37,14 @@ class Noting:
     line: str = ""
     on_note: Callable[[str], None] = lambda text: None
 
-    def refresh(self, gauges: dict[str, Gauge]) -> None: ...
+    def refresh(self, gauges: dict[str, StageProgress]) -> None: ...
 
     def note(self, text: str) -> None:
         self.notes.append(text)
         self.on_note(text)
 
-    def close(self, gauges: dict[str, Gauge]) -> None:
-        self.line = gauges["download"].line()
+    def close(self, gauges: dict[str, StageProgress]) -> None:
+        self.line = gauges["download"].format_line()
 
 
 def samples(urls: Iterable[str], identity: str = "p") -> list[Sample]:
@@ -58,7 +58,7 @@ def download(
     lookup: Lookup | None = None,
     display: Noting | None = None,
     **params: object,
-) -> tuple[Report, dict[str, dict[str, Any]]]:
+) -> tuple[RunReport, dict[str, dict[str, Any]]]:
     """Download URLs (of one identity) or samples; the report, and the ledger's rows by URL."""
     listed = [w if isinstance(w, Sample) else samples([w])[0] for w in wanted]
     if listed and isinstance(wanted[0], str):
@@ -67,16 +67,16 @@ def download(
     plan = workspace.plan()
     if not plan.generations:
         plan.add({"kind": "test"}, "test", listed)
-    chain = Chain(workspace, {"download": {**FAST, **params}}, upto="download")
-    stage = chain.link("download").stage
+    chain = Pipeline(workspace, {"download": {**FAST, **params}}, upto="download")
+    stage = chain.node("download").stage
     stage.lookup = lookup
-    report = run(chain, jobs=0, display=display or Noting())
+    report = run_pipeline(chain, jobs=0, display=display or Noting())
     return report, rows_of(chain)
 
 
-def rows_of(chain: Chain) -> dict[str, dict[str, Any]]:
-    link = chain.link("download")
-    return {row["url"]: row for marker in link.directory.markers().values() for row in link.directory.rows(marker)}
+def rows_of(chain: Pipeline) -> dict[str, dict[str, Any]]:
+    link = chain.node("download")
+    return {row["url"]: row for marker in link.store.markers().values() for row in link.store.rows(marker)}
 
 
 def to_loopback(host: str) -> list[str]:

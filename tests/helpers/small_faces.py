@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dataprep.imaging.codec import encode_jpeg
-from dataprep.packs.base import Face, Form
+from dataprep.packs.base import FaceRecord, PackFormat
 from dataprep.packs.io import write_pack
 
 
@@ -15,9 +15,9 @@ def noise(seed: int, side: int = 16) -> bytes:
     return encode_jpeg(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
 
 
-def people(count: int, photos: int, *, seed: int = 0, name: str = "person") -> list[Face]:
+def people(count: int, photos: int, *, seed: int = 0, name: str = "person") -> list[FaceRecord]:
     return [
-        Face(
+        FaceRecord(
             name=f"{name}{label}/{photo}.v1.jpg",
             label=label,
             identity=f"{name}{label}",
@@ -31,10 +31,12 @@ def people(count: int, photos: int, *, seed: int = 0, name: str = "person") -> l
 def pack_writer(root: Path) -> Callable[..., Path]:
     """A function that writes faces as a pack into a new folder under `root`."""
 
-    def write(faces: list[Face], name: str = "pack", form: Form | None = None, side: int = 16) -> Path:
+    def write(faces: list[FaceRecord], name: str = "pack", form: PackFormat | None = None, side: int = 16) -> Path:
         folder = root / name
         folder.mkdir()
-        write_pack(folder, iter(faces), form=form or Form(), height=side, width=side, about={"licence": "none"})
+        write_pack(
+            folder, iter(faces), pack_format=form or PackFormat(), height=side, width=side, about={"licence": "none"}
+        )
         return folder
 
     return write

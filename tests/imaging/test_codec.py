@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from dataprep.errors import ImagingError
-from dataprep.imaging.codec import decode, encode_jpeg, encode_png, read_header, turn_pixels
-from dataprep.imaging.sniff import identify, suspicion
+from dataprep.imaging.codec import decode_image, encode_jpeg, encode_png, read_header, turn_pixels
+from dataprep.imaging.sniff import identify_format, reject_reason
 from dataprep.reasons import Reason
 from dataprep.synth.faults import with_orientation
 
@@ -28,7 +28,7 @@ def saved(picture: np.ndarray, form: str, mode: str = "RGB", **options: object) 
 def test_turning_equals_pillows_exif_transpose(picture: np.ndarray, orientation: int) -> None:
     data = with_orientation(picture, orientation, 95)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    pixels, header = decode(data)
+    pixels, header = decode_image(data)
     assert np.array_equal(pixels, expected)
     assert header.orientation == orientation
     assert (header.height, header.width) == expected.shape[:2]
@@ -45,7 +45,7 @@ def test_turning_twice_by_opposite_orientations_gives_the_stored_pixels(picture:
 )
 def test_every_usable_kind_becomes_the_same_rgb(picture: np.ndarray, form: str, mode: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {"quality": 98} if form == "JPEG" else {}
-    pixels, header = decode(saved(picture, form, mode, **options))
+    pixels, header = decode_image(saved(picture, form, mode, **options))
     gray = np.repeat(np.asarray(Image.fromarray(picture).convert("L"))[:, :, None], 3, axis=2)
     expected = gray if mode == "L" else picture
     assert pixels.shape == picture.shape
@@ -56,7 +56,7 @@ def test_every_usable_kind_becomes_the_same_rgb(picture: np.ndarray, form: str, 
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (1999, 1001), (2003, 999), (3000, 1401), (1, 30_000), (30_000, 1)])
 def test_photos_of_any_size_are_whole(size: tuple[int, int]) -> None:
     coarse = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    for pixels in (decode(saved(coarse, "BMP"))[0], decode(saved(coarse, "PNG", "RGBA"))[0]):
+    for pixels in (decode_image(saved(coarse, "BMP"))[0], decode_image(saved(coarse, "PNG", "RGBA"))[0]):
         assert np.array_equal(pixels, coarse)
         assert pixels.flags.c_contiguous
         assert pixels.flags.writeable
@@ -65,22 +65,22 @@ def test_photos_of_any_size_are_whole(size: tuple[int, int]) -> None:
 def test_transparency_lies_over_white_and_sixteen_bits_become_eight(picture: np.ndarray) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((40, 40, 4), np.uint8)).save(stream, "PNG")
-    assert (decode(stream.getvalue())[0] == 255).all()
+    assert (decode_image(stream.getvalue())[0] == 255).all()
     stream = io.BytesIO()
     Image.fromarray(np.full((40, 40), 0x8000, np.uint16)).save(stream, "PNG")
-    assert (decode(stream.getvalue())[0] == 0x80).all()
+    assert (decode_image(stream.getvalue())[0] == 0x80).all()
 
 
 def test_both_codecs_agree_closely(picture: np.ndarray) -> None:
     data = encode_jpeg(picture)
-    one, two = decode(data, codec="pillow")[0], decode(data, codec="opencv")[0]
+    one, two = decode_image(data, codec="pillow")[0], decode_image(data, codec="opencv")[0]
     assert np.abs(one.astype(int) - two).mean() < 1.5
-    assert np.abs(decode(encode_jpeg(picture, codec="opencv"))[0].astype(int) - picture).mean() < 4
+    assert np.abs(decode_image(encode_jpeg(picture, codec="opencv"))[0].astype(int) - picture).mean() < 4
 
 
 def reason_of(data: bytes, **options: int) -> Reason:
     with pytest.raises(ImagingError) as caught:
-        decode(data, **options)
+        decode_image(data, **options)
     return caught.value.reason
 
 
@@ -113,10 +113,10 @@ def test_a_damaged_exif_says_nothing_about_the_pixels(picture: np.ndarray) -> No
 def test_suspicion_passes_photos_and_catches_what_is_cut(picture: np.ndarray) -> None:
     for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF"):
         data = saved(picture, form)
-        assert identify(data) == form.lower()
-        assert suspicion(data) is None
+        assert identify_format(data) == form.lower()
+        assert reject_reason(data) is None
     for form in ("JPEG", "PNG", "WEBP", "BMP"):
         data = saved(picture, form)
-        found = suspicion(data[: len(data) // 2])
+        found = reject_reason(data[: len(data) // 2])
         assert found is not None
         assert found[0] is Reason.TRUNCATED, form

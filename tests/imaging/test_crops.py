@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataprep.detection.base import choose
+from dataprep.detection.base import choose_face
 from dataprep.detection.mtcnn import make_detector
-from dataprep.imaging.codec import decode
-from dataprep.imaging.crops import Crop, extended_crop, fit_scale, fitted, margin_crop, output_margin
-from dataprep.imaging.geometry import overlap
+from dataprep.imaging.codec import decode_image
+from dataprep.imaging.crops import Crop, extended_crop, fit_crop, fit_enlargement, margin_crop, output_margin
+from dataprep.imaging.geometry import box_iou
 from dataprep.types import Box
 
 sides = st.floats(5, 400, width=32)
@@ -119,7 +119,7 @@ def photo_of(width: int, height: int) -> np.ndarray:
 def test_four_ways_from_an_oblong_crop_to_a_square(size: tuple[int, int]) -> None:
     photo, crop = photo_of(*size), Crop(0, 0, *size, 0.0)
     made = {
-        fit: fitted(photo, crop, 224, 224, fit=fit, interpolation="linear", border="black").astype(int)
+        fit: fit_crop(photo, crop, 224, 224, fit=fit, interpolation="linear", border="black").astype(int)
         for fit in ("short-centre", "stretch", "pad", "none")
     }
     assert {fit: made[fit].shape for fit in made} == dict.fromkeys(made, (224, 224, 3)) | {
@@ -141,7 +141,7 @@ def test_four_ways_from_an_oblong_crop_to_a_square(size: tuple[int, int]) -> Non
 @pytest.mark.parametrize("size", [(4000, 4), (4, 4000), (4001, 3), (32, 4), (37, 4)])
 def test_the_centre_of_a_strip_is_what_the_whole_strip_would_give(size: tuple[int, int]) -> None:
     photo, crop = photo_of(*size), Crop(0, 0, *size, 0.0)
-    made = fitted(photo, crop, 224, 224, fit="short-centre", interpolation="linear", border="black").astype(int)
+    made = fit_crop(photo, crop, 224, 224, fit="short-centre", interpolation="linear", border="black").astype(int)
     scale = 256 / min(size)
     whole = cv2.resize(photo, (round(size[0] * scale), round(size[1] * scale)))
     y, x = (whole.shape[0] - 224) // 2, (whole.shape[1] - 224) // 2
@@ -150,15 +150,15 @@ def test_the_centre_of_a_strip_is_what_the_whole_strip_would_give(size: tuple[in
 
 def test_the_enlargement_is_told_before_anything_is_resized() -> None:
     crop = Crop(0, 0, 50, 100, 0.0)
-    assert [fit_scale(crop, 200, 200, fit) for fit in ("none", "pad", "stretch")] == [1.0, 2.0, 4.0]
-    assert fit_scale(Crop(10, 10, 522, 266, 0.0), 224, 224, "short-centre") == 1.0
+    assert [fit_enlargement(crop, 200, 200, fit) for fit in ("none", "pad", "stretch")] == [1.0, 2.0, 4.0]
+    assert fit_enlargement(Crop(10, 10, 522, 266, 0.0), 224, 224, "short-centre") == 1.0
 
 
 def test_a_padded_crop_has_the_border_that_was_asked_for() -> None:
     photo, crop = photo_of(100, 50), Crop(0, 0, 100, 50, 0.0)
-    replicated = fitted(photo, crop, 100, 100, fit="pad", interpolation="linear", border="replicate")
+    replicated = fit_crop(photo, crop, 100, 100, fit="pad", interpolation="linear", border="replicate")
     assert (replicated[0] == photo[0]).all()
-    reflected = fitted(photo, crop, 100, 100, fit="pad", interpolation="linear", border="reflect")
+    reflected = fit_crop(photo, crop, 100, 100, fit="pad", interpolation="linear", border="reflect")
     assert (reflected[24] == photo[1]).all()
 
 
@@ -167,7 +167,8 @@ def pairs(shared: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     assert loose
     return [
         tuple(
-            decode((shared / f"vggface2/{kind}_crop" / path.parent.name / path.name).read_bytes())[0] for kind in kinds
+            decode_image((shared / f"vggface2/{kind}_crop" / path.parent.name / path.name).read_bytes())[0]
+            for kind in kinds
         )
         for path in loose
         for kinds in [("loose", "tight")]
@@ -209,12 +210,12 @@ def test_our_detector_and_the_rule_come_close_to_the_authors_crops(shared: Path)
         height, width = loose.shape[:2]
         detector = make_detector(min_face=int(0.5 * min(width, height)), thresholds=(0.6, 0.7, 0.7), factor=0.709)
         (faces,) = detector.detect([loose])
-        chosen = choose(faces, "centre", width=width, height=height)
+        chosen = choose_face(faces, "centre", width=width, height=height)
         assert chosen is not None
         ours = extended_crop(faces.box(chosen), 0.3, width, height)
         assert np.abs(np.subtract(ours[:4], true)).max() <= 0.03 * tight.shape[0]
-        assert overlap(Box(*map(float, ours[:4])), true) > 0.9
-        resized = fitted(
+        assert box_iou(Box(*map(float, ours[:4])), true) > 0.9
+        resized = fit_crop(
             loose, ours, tight.shape[1], tight.shape[0], fit="stretch", interpolation="auto", border="black"
         )
         assert np.abs(resized.astype(int) - tight).mean() < 17

@@ -12,11 +12,11 @@ from PIL import Image
 
 from dataprep.errors import ImagingError
 from dataprep.imaging.codec import read_header
-from dataprep.imaging.sniff import identify, outline, suspicion
+from dataprep.imaging.sniff import identify_format, parse_structure, reject_reason
 from dataprep.reasons import Reason
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 
-PIXELS = draw(0, 0).pixels
+PIXELS = draw_photo(0, 0).pixels
 FRAMES = [Image.fromarray(np.ascontiguousarray(PIXELS[:: 2 + i, ::2])).resize((60, 50)) for i in range(3)]
 
 
@@ -67,10 +67,10 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_photos_are_not_suspected_and_their_size_is_known(name: str) -> None:
     data = WHOLE[name]
-    assert suspicion(data, max_pixels=250 * 250) is None
-    found = outline(identify(data), data)
+    assert reject_reason(data, max_pixels=250 * 250) is None
+    found = parse_structure(identify_format(data), data)
     assert (found.width, found.height) == Image.open(io.BytesIO(data)).size == (250, 250)
-    assert suspicion(data, max_pixels=250 * 250 - 1) == (Reason.BOMB, "250x250")
+    assert reject_reason(data, max_pixels=250 * 250 - 1) == (Reason.BOMB, "250x250")
 
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if "garbage" not in name and "trailer" not in name])
@@ -79,7 +79,7 @@ def test_photos_cut_anywhere_are_suspected_or_left_to_the_decoder_to_refuse(name
     caught = 0
     for share in (0.05, 0.2, 0.5, 0.8, 0.95):
         cut = data[: int(len(data) * share)]
-        found = suspicion(cut)
+        found = reject_reason(cut)
         assert found is None or found[0] is Reason.TRUNCATED
         caught += found is not None
     assert caught == 5, name
@@ -90,7 +90,7 @@ ANIMATIONS = {"gif": saved("GIF", 3), "apng": saved("PNG", 3), "webp": saved("WE
 
 @pytest.mark.parametrize("name", ANIMATIONS)
 def test_animations_are_told_from_stills_as_pillow_tells_them(name: str) -> None:
-    found = suspicion(ANIMATIONS[name])
+    found = reject_reason(ANIMATIONS[name])
     assert found is not None
     assert found[0] is Reason.ANIMATED
     with pytest.raises(ImagingError) as refused:
@@ -99,8 +99,8 @@ def test_animations_are_told_from_stills_as_pillow_tells_them(name: str) -> None
 
 
 def test_a_bomb_is_known_by_its_header() -> None:
-    assert suspicion(png_of(60_000, 60_000), max_pixels=178_956_970) == (Reason.BOMB, "60000x60000")
-    assert suspicion(png_of(60, 60), max_pixels=178_956_970) is None
+    assert reject_reason(png_of(60_000, 60_000), max_pixels=178_956_970) == (Reason.BOMB, "60000x60000")
+    assert reject_reason(png_of(60, 60), max_pixels=178_956_970) is None
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_bomb_is_known_by_its_header() -> None:
     ],
 )
 def test_what_is_no_photo_says_what_it_is(data: bytes, reason: Reason, detail: str) -> None:
-    found = suspicion(data)
+    found = reject_reason(data)
     assert found is not None
     assert found[0] is reason
     assert detail in found[1]
@@ -152,9 +152,9 @@ STARTS = st.sampled_from(
 def test_no_bytes_make_it_raise(start: bytes, tail: bytes, at: int, patch: bytes) -> None:
     data = start + tail
     data = data[:at] + patch + data[at + len(patch) :]
-    found = suspicion(data, max_pixels=1000)
+    found = reject_reason(data, max_pixels=1000)
     assert found is None or (isinstance(found[0], Reason) and len(found[1]) < 200)
     for kind in ("jpeg", "png", "gif", "webp", "bmp", "tiff"):
-        seen = outline(kind, data)
+        seen = parse_structure(kind, data)
         assert seen.width >= 0
         assert seen.height >= 0

@@ -22,7 +22,7 @@ FACTS = ROOT / "tests" / "detection" / "facenet_facts.json"
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT))
 
-from dataprep.synth.photos import draw  # noqa: E402
+from dataprep.synth.photos import draw_photo  # noqa: E402
 
 
 def facts_of(mtcnn: MTCNN, pixels: np.ndarray) -> dict:
@@ -44,7 +44,7 @@ def gather() -> dict:
     sizes = [(250, 250)] * 10 + [(640, 480), (97, 131)]
     found = {"synth": {}, "shared": {}}
     for number, (width, height) in enumerate(sizes):
-        found["synth"][f"{number}/3"] = facts_of(mtcnn, draw(number, 3, width=width, height=height).pixels)
+        found["synth"][f"{number}/3"] = facts_of(mtcnn, draw_photo(number, 3, width=width, height=height).pixels)
     if SHARED.is_dir():
         paths = sorted((SHARED / "lfw").glob("*/*.jpg"))[::40] + sorted((SHARED / "photos").glob("*.jpg"))[::5]
         for path in paths:

@@ -28,16 +28,16 @@ from hypothesis import given, seed, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mxnet import image, recordio  # noqa: E402
 
-from dataprep.packs.base import Face  # noqa: E402
-from dataprep.packs.rec_reader import Pack  # noqa: E402
+from dataprep.packs.base import FaceRecord  # noqa: E402
+from dataprep.packs.rec_reader import RecordPack  # noqa: E402
 from dataprep.packs.rec_writer import write_flat, write_insightface  # noqa: E402
 from dataprep.packs.record_index import format_index, read_index  # noqa: E402
 from dataprep.packs.recordio import (  # noqa: E402
     MAGIC,
     RecordReader,
     RecordWriter,
-    image_head,
-    scalar_head,
+    encode_image_header,
+    encode_scalar_header,
     unpack_image,
 )
 
@@ -95,7 +95,7 @@ def compare_codecs(scratch: Path) -> int:
         reader = recordio.MXIndexedRecordIO(str(scratch / "o.idx"), str(scratch / "o.rec"), "r")
         assert [reader.read_idx(key) for key in reader.keys] == records
         offsets = read_index(scratch / "t.idx", size=max(1, (scratch / "t.rec").stat().st_size)).offsets
-        assert [RecordReader(scratch / "t.rec").at(int(offset)) for offset in offsets] == records
+        assert [RecordReader(scratch / "t.rec").read_at(int(offset)) for offset in offsets] == records
         reader.close()
 
     compare()
@@ -112,11 +112,11 @@ def compare_headers() -> int:
         nonlocal done
         done += 1
         several = recordio.pack(recordio.IRHeader(0, np.array(values, np.float32), id, id2), data)
-        assert image_head(values, id, id2=id2) + data == several
+        assert encode_image_header(values, id, id2=id2) + data == several
         assert unpack_image(several) == (tuple(values), id, data, id2, len(values))
         one = recordio.pack(recordio.IRHeader(0, values[0], id, id2), data)
-        assert scalar_head(values[0], id, id2=id2) + data == one
-        header, found = recordio.unpack(image_head(values, id, id2=id2) + data)
+        assert encode_scalar_header(values[0], id, id2=id2) + data == one
+        header, found = recordio.unpack(encode_image_header(values, id, id2=id2) + data)
         assert (header.label.tolist(), header.id, header.id2, found) == (values, id, id2, data)
 
     compare()
@@ -128,7 +128,9 @@ def compare_layouts(scratch: Path) -> int:
     generator = np.random.default_rng(0)
     for number in range(20):
         faces = [
-            Face(name=f"{who}/{photo}.jpg", label=who, identity=str(who), image=generator.bytes(generator.integers(90)))
+            FaceRecord(
+                name=f"{who}/{photo}.jpg", label=who, identity=str(who), image=generator.bytes(generator.integers(90))
+            )
             for who in range(generator.integers(1, 30))
             for photo in range(generator.integers(1, 6))
         ]
@@ -144,7 +146,7 @@ def compare_layouts(scratch: Path) -> int:
     return 40
 
 
-def face2rec2(folder: Path, faces: list[Face]) -> None:
+def face2rec2(folder: Path, faces: list[FaceRecord]) -> None:
     """What insightface's script does with a list of aligned images (src/data/face2rec2.py, read_list and write_worker)."""
     record = recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "w")
     identities: list[list[int]] = []
@@ -162,7 +164,7 @@ def face2rec2(folder: Path, faces: list[Face]) -> None:
     record.close()
 
 
-def im2rec(folder: Path, faces: list[Face]) -> None:
+def im2rec(folder: Path, faces: list[FaceRecord]) -> None:
     record = recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "w")
     for key, face in enumerate(faces):
         record.write_idx(key, recordio.pack(recordio.IRHeader(0, float(face.label), key, 0), face.image))
@@ -178,7 +180,7 @@ def read_packs(python: str, scratch: Path) -> None:
     there_and_back(python, scratch)
     for name in ("train", "flat"):
         folder = scratch / "ws" / "packs" / name
-        pack = Pack(folder)
+        pack = RecordPack(folder)
         record = recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "r")
         if name == "train":
             check_identities(record, pack)
@@ -208,7 +210,7 @@ def there_and_back(python: str, scratch: Path) -> None:
     print("rec -> webdataset -> rec and rec -> folder -> rec: the same bytes")
 
 
-def check_identities(record: Any, pack: Pack) -> None:
+def check_identities(record: Any, pack: RecordPack) -> None:
     header, _ = recordio.unpack(record.read_idx(0))
     first, last = (int(value) for value in header.label)
     found = pack.labels()

@@ -14,11 +14,11 @@ from dataprep.embeddings.embedder import OnnxEmbedder, open_model
 from dataprep.errors import ModelError
 from dataprep.models import export
 from dataprep.models.model_files import save_model
-from dataprep.models.preprocessing import Input
+from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.pretrained import load_pretrained
-from dataprep.models.registry import build
+from dataprep.models.registry import create_model
 
-ODD = Input(height=48, width=32, order="BGR", mean=(90.0, 100.0, 130.0), std=(1.0, 50.0, 127.5))
+ODD = Preprocessing(height=48, width=32, order="BGR", mean=(90.0, 100.0, 130.0), std=(1.0, 50.0, 127.5))
 FACES = np.random.default_rng(5).integers(0, 256, (5, 48, 32, 3), dtype=np.uint8)
 
 
@@ -32,8 +32,8 @@ def model(tmp_path: Path) -> Path:
     about = {"pack": str(pack), "identities": 12, "images": 345, "steps": 6, "pack_index_sha256": "ab" * 32,
              "metrics": {"lfw": 0.9938}}  # fmt: skip
     save_model(
-        tmp_path / "model.pt", build("mobilefacenet", 16, input_size=(48, 32)), network="mobilefacenet", embedding=16,
-        input=ODD, about=about,
+        tmp_path / "model.pt", create_model("mobilefacenet", 16, input_size=(48, 32)), network="mobilefacenet", embedding=16,
+        preprocessing=ODD, about=about,
     )  # fmt: skip
     return tmp_path / "model.pt"
 
@@ -55,7 +55,7 @@ def test_onnx_embeds_as_torch_whatever_the_batch_and_says_its_input(
     for count in (1, 5):
         assert np.abs(found(FACES[:count]) - expected[:count]).max() < 1e-4 * np.abs(expected).max()
     with pytest.raises(ModelError, match=r"model\.onnx describes its own input"):
-        open_model(model.with_suffix(".onnx"), input=Input())
+        open_model(model.with_suffix(".onnx"), preprocessing=Preprocessing())
 
     import onnx
 
@@ -78,7 +78,7 @@ def test_safetensors_come_back_to_the_bit(model: Path) -> None:
     assert made.difference == 0
     assert np.array_equal(open_model(made.path)(FACES), open_model(model)(FACES))
     back = load_pretrained(made.path)
-    assert (back.input, back.embedding, back.about["images"]) == (ODD, 16, 345)
+    assert (back.preprocessing, back.embedding, back.about["images"]) == (ODD, 16, 345)
     # and again, from there
     again = export.export_model(made.path, model.with_name("again.safetensors"), "safetensors")
     assert "345 images of 12 identities (pack faces_of_friends)" in again.card.read_text()
@@ -99,7 +99,7 @@ def test_safetensors_may_begin_like_a_pickle(model: Path) -> None:
 
 def test_safetensors_of_others_are_known_by_their_shapes(tmp_path: Path) -> None:
     torch_files = pytest.importorskip("safetensors.torch")
-    module = build("mobilefacenet-0.45", 8).eval()
+    module = create_model("mobilefacenet-0.45", 8).eval()
     torch_files.save_file(module.state_dict(), tmp_path / "model.safetensors")
     found = load_pretrained(tmp_path / "model.safetensors")
     assert (found.network, found.embedding) == ("mobilefacenet-0.45", 8)
@@ -110,7 +110,7 @@ def test_safetensors_of_others_are_known_by_their_shapes(tmp_path: Path) -> None
 
 def test_nothing_is_written_when_the_file_does_not_embed_as_torch(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("safetensors")
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "EXPORT_TOLERANCE", -1.0)
     target = model.with_suffix(".safetensors")
     with pytest.raises(ModelError, match=r"as safetensors, its embeddings are off by .*; nothing is written"):
         export.export_model(model, target, "safetensors")
@@ -133,5 +133,5 @@ def test_foamlius_weights_are_tested_as_they_are_published(shared: Path, tmp_pat
     expected = OnnxEmbedder(shared / "weights/mobilefacenet_foamliu.onnx", **imagenet)(faces)
     weights = shared / "weights/mobilefacenet_foamliu.pt"
     assert np.abs(open_model(weights, "cpu")(faces) - expected).max() < 1e-4
-    other = open_model(weights, "cpu", input=Input())(faces)
+    other = open_model(weights, "cpu", preprocessing=Preprocessing())(faces)
     assert np.abs(other - expected).max() > 0.1

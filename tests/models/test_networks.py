@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dataprep.errors import ModelError
-from dataprep.models.registry import NETWORKS, build, find_network, format_networks, list_networks, outline
+from dataprep.models.registry import (
+    NETWORKS,
+    create_meta_model,
+    create_model,
+    find_network,
+    format_networks,
+    list_networks,
+)
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 SIZES = [(112, 112), (112, 96), (128, 128), (224, 224)]
@@ -40,7 +47,7 @@ def iresnet_names(blocks: tuple[int, ...], squeeze: bool) -> set[str]:
     [(18, (2, 2, 2, 2)), (34, (3, 4, 6, 3)), (50, (3, 4, 14, 3)), (100, (3, 13, 30, 3)), (200, (6, 26, 60, 6))],
 )
 def test_ir_networks_have_the_parameters_of_arcface_torch(depth: int, blocks: tuple[int, ...], squeeze: bool) -> None:
-    state = outline(f"{'se-' * squeeze}ir{depth}").state_dict()
+    state = create_meta_model(f"{'se-' * squeeze}ir{depth}").state_dict()
     assert set(state) == iresnet_names(blocks, squeeze)
     assert state["conv1.weight"].shape == (64, 3, 3, 3)
     assert state["fc.weight"].shape == (512, 512 * 7 * 7)
@@ -51,7 +58,7 @@ def test_ir_networks_have_the_parameters_of_arcface_torch(depth: int, blocks: tu
 
 
 def test_the_last_norm_of_an_ir_network_keeps_its_weight_of_one() -> None:
-    features = build("ir18", 8).get_submodule("features")
+    features = create_model("ir18", 8).get_submodule("features")
     assert isinstance(features.weight, nn.Parameter)
     assert not features.weight.requires_grad
     assert features.weight.tolist() == [1.0] * 8
@@ -74,10 +81,10 @@ def resnet_names(squeeze: bool) -> set[str]:
 @pytest.mark.parametrize("squeeze", [False, True])
 def test_vggface2_networks_have_the_parameters_of_their_published_weights(squeeze: bool) -> None:
     name = "vggface2-senet50" if squeeze else "vggface2-resnet50"
-    state = outline(name).state_dict()
+    state = create_meta_model(name).state_dict()
     assert set(state) == resnet_names(squeeze)
-    assert set(outline(name, 256).state_dict()) == resnet_names(squeeze) | {"feat_extract.weight"}
-    assert outline(name, 128).state_dict()["feat_extract.weight"].shape == (128, 2048, 1, 1)
+    assert set(create_meta_model(name, 256).state_dict()) == resnet_names(squeeze) | {"feat_extract.weight"}
+    assert create_meta_model(name, 128).state_dict()["feat_extract.weight"].shape == (128, 2048, 1, 1)
     if squeeze:
         assert state["layer1.0.conv4.weight"].shape == (16, 256, 1, 1)
         assert state["layer4.2.conv5.weight"].shape == (2048, 128, 1, 1)
@@ -107,7 +114,7 @@ def mbf_names(blocks: tuple[int, int, int, int]) -> set[str]:
     ("name", "blocks"), [("mobilefacenet-0.45", (1, 4, 6, 2)), ("mobilefacenet-large", (2, 8, 12, 4))]
 )
 def test_wide_mobilefacenets_have_the_parameters_of_arcface_torch(name: str, blocks: tuple[int, int, int, int]) -> None:
-    state = outline(name).state_dict()
+    state = create_meta_model(name).state_dict()
     assert set(state) == mbf_names(blocks)
     width = 128 if name.endswith("0.45") else 256
     assert state["layers.0.layers.0.weight"].shape == (width, 3, 3, 3)
@@ -136,14 +143,14 @@ def test_sizes_and_costs_are_the_published_ones() -> None:
 @pytest.mark.parametrize("name", ["mobilefacenet", "mobilefacenet-foamliu", "mobilefacenet-0.45", "ir18",
                                   "vggface2-senet50"])  # fmt: skip
 def test_any_size_that_the_structure_permits_is_taken(name: str, size: tuple[int, int]) -> None:
-    module = outline(name, 48, input_size=size).eval()
+    module = create_meta_model(name, 48, input_size=size).eval()
     assert module(torch.empty(2, 3, *size, device="meta")).shape == (2, 48)
 
 
 @pytest.mark.parametrize("head", ["e", "gdc", "pool"])
 @pytest.mark.parametrize("name", ["mobilefacenet", "mobilefacenet-0.45", "ir18", "resnet50"])
 def test_every_head_goes_on_every_backbone(name: str, head: str) -> None:
-    module = outline(name, 16, input_size=(64, 48), head=head).eval()
+    module = create_meta_model(name, 16, input_size=(64, 48), head=head).eval()
     assert module(torch.empty(1, 3, 64, 48, device="meta")).shape == (1, 16)
     last = module.get_submodule("features" if name == "mobilefacenet-0.45" else "head").get_submodule("features")
     assert isinstance(last, nn.BatchNorm1d)
@@ -155,7 +162,7 @@ def test_every_head_goes_on_every_backbone(name: str, head: str) -> None:
 def test_the_dry_run_leaves_no_trace_in_the_weights() -> None:
     """Weights follow from the seed alone, as they did before heads were sized by a dry run."""
     torch.manual_seed(3)
-    first = build("mobilefacenet", 16)
+    first = create_model("mobilefacenet", 16)
     torch.manual_seed(3)
     torch.empty(64, 3, 3, 3).uniform_()  # what nn.Conv2d draws for the first layer
     expected = torch.empty(1).uniform_()
@@ -164,7 +171,8 @@ def test_the_dry_run_leaves_no_trace_in_the_weights() -> None:
     assert torch.empty(1).uniform_() == expected
     torch.manual_seed(3)
     assert all(
-        torch.equal(a, b) for a, b in zip(first.parameters(), build("mobilefacenet", 16).parameters(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(first.parameters(), create_model("mobilefacenet", 16).parameters(), strict=True)
     )
     assert first.training
     assert first.state_dict()["features.0.1.num_batches_tracked"] == 0
@@ -173,7 +181,7 @@ def test_the_dry_run_leaves_no_trace_in_the_weights() -> None:
 def test_an_ir_block_computes_what_the_paper_says() -> None:
     """BN, 3x3, BN, PReLU, 3x3 with the stride, BN; the shortcut a strided 1x1 with BN; SE on the residual."""
     torch.manual_seed(0)
-    block = build("se-ir18", 4, input_size=(32, 32)).get_submodule("layer2.0").eval()
+    block = create_model("se-ir18", 4, input_size=(32, 32)).get_submodule("layer2.0").eval()
     for name, buffer in block.named_buffers():
         if name.endswith(("mean", "var")):
             buffer.uniform_(0.5, 1.5)
@@ -197,7 +205,7 @@ def test_an_ir_block_computes_what_the_paper_says() -> None:
 
 
 def test_vggface2_strides_in_the_first_convolution_and_pools_without_padding() -> None:
-    ours, plain = outline("vggface2-resnet50"), outline("resnet50")
+    ours, plain = create_meta_model("vggface2-resnet50"), create_meta_model("resnet50")
     for module, strides in ((ours, ((2, 2), (1, 1))), (plain, ((1, 1), (2, 2)))):
         block = module.get_submodule("layer3.0")
         assert (block.conv1.stride, block.conv2.stride) == strides
@@ -215,7 +223,7 @@ def test_the_plain_resnet50_is_torchvisions() -> None:
     torch.manual_seed(0)
     theirs = resnet50(weights=None)
     theirs.fc = nn.Identity()
-    ours = build("resnet50")
+    ours = create_model("resnet50")
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
@@ -231,29 +239,31 @@ def test_timms_backbones_come_under_our_heads(name: str) -> None:
         pytest.skip(f"timm cannot be imported: {error}")
     size = (80, 80)
     if name.startswith(("mobilenet", "vit")):
-        module = build(f"timm:{name}", 12, input_size=size).eval()
+        module = create_model(f"timm:{name}", 12, input_size=size).eval()
         with torch.inference_mode():
             embedded = module(torch.randn(2, 3, *size))
         assert torch.isfinite(embedded).all()
     else:
-        embedded = outline(f"timm:{name}", 12, input_size=size).eval()(torch.empty(2, 3, *size, device="meta"))
+        embedded = create_meta_model(f"timm:{name}", 12, input_size=size).eval()(
+            torch.empty(2, 3, *size, device="meta")
+        )
     assert embedded.shape == (2, 12)
 
 
 def test_what_cannot_be_built_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"unknown network 'ir51'; there are: mobilefacenet, .*ir50, .*timm:NAME"):
-        build("ir51", 128)
+        create_model("ir51", 128)
     with pytest.raises(ModelError, match="takes no embedding head 'gdc'; there are: its own only"):
-        build("mobilefacenet-foamliu", 128, head="gdc")
+        create_model("mobilefacenet-foamliu", 128, head="gdc")
     with pytest.raises(ModelError, match="ir18 takes no embedding head 'mlp'; there are: e, gdc, pool"):
-        build("ir18", 128, head="mlp")
+        create_model("ir18", 128, head="mlp")
     with pytest.raises(ModelError, match="cannot be built for images of 0x112"):
-        build("ir18", 128, input_size=(112, 0))
+        create_model("ir18", 128, input_size=(112, 0))
     with pytest.raises(ModelError, match=r"timm:nonsense_9|timm has no model 'nonsense_9'"):
-        build("timm:nonsense_9", 128)
+        create_model("timm:nonsense_9", 128)
     assert find_network("timm:resnet18").embedding == 512
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not re.search("34|ir50|100|200", name)])
 def test_the_length_of_the_embedding_is_that_of_the_last_parameter(name: str) -> None:
-    assert outline(name, 7).state_dict()[find_network(name).last].shape[0] == 7
+    assert create_meta_model(name, 7).state_dict()[find_network(name).embedding_parameter].shape[0] == 7

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from dataprep.errors import ModelError
 from dataprep.models.model_files import load_model, save_model
-from dataprep.models.preprocessing import Input
+from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.pretrained import load_pretrained
-from dataprep.models.registry import build, outline
-from dataprep.models.state_dicts import find_dialect
+from dataprep.models.registry import create_meta_model, create_model
+from dataprep.models.state_dicts import find_state_dict_format
 
 State = dict[str, Tensor]
 
@@ -43,17 +43,17 @@ def embed(module: nn.Module, size: tuple[int, int] = (112, 112)) -> Tensor:
 @pytest.fixture(scope="module")
 def mobile() -> nn.Module:
     torch.manual_seed(0)
-    return lively(build("mobilefacenet", 24))
+    return lively(create_model("mobilefacenet", 24))
 
 
 def test_foamlius_weights_embed_as_the_onnx_file_beside_them(shared: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = load_pretrained(shared / "weights/mobilefacenet_foamliu.pt")
-    assert (model.network, model.embedding, model.input.order) == ("mobilefacenet-foamliu", 128, "RGB")
-    assert model.input.mean == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
-    assert model.input.std == pytest.approx([255 * s for s in (0.229, 0.224, 0.225)])
+    assert (model.network, model.embedding, model.preprocessing.order) == ("mobilefacenet-foamliu", 128, "RGB")
+    assert model.preprocessing.mean == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
+    assert model.preprocessing.std == pytest.approx([255 * s for s in (0.229, 0.224, 0.225)])
     faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
-    batch = model.input.normalise(faces)
+    batch = model.preprocessing.normalise(faces)
     session = onnxruntime.InferenceSession(str(shared / "weights/mobilefacenet_foamliu.onnx"))
     expected = np.concatenate([session.run(None, {"input0": one[None].numpy()})[0] for one in batch])
     with torch.inference_mode():
@@ -65,19 +65,19 @@ def test_foamlius_weights_embed_as_the_onnx_file_beside_them(shared: Path) -> No
 def test_insightfaces_backbone_is_known_by_its_shapes(
     tmp_path: Path, network: str, size: tuple[int, int], legacy: bool
 ) -> None:
-    module = lively(build(network, 12, input_size=size))
+    module = lively(create_model(network, 12, input_size=size))
     path = tmp_path / "backbone.pth"
     torch.save(module.state_dict(), path, _use_new_zipfile_serialization=not legacy)
     model = load_pretrained(path)
     assert (model.network, model.embedding, model.about["weights"]) == (network, 12, "backbone.pth")
-    assert model.input == Input(height=size[0], width=size[1])
+    assert model.preprocessing == Preprocessing(height=size[0], width=size[1])
     assert torch.equal(embed(model.module, size), embed(module, size))
 
 
 def test_faces_that_are_not_square_are_told_by_the_first_layer_behind_the_map(tmp_path: Path) -> None:
-    save = build("mobilefacenet-0.45", 8, input_size=(112, 96)).state_dict()
+    save = create_model("mobilefacenet-0.45", 8, input_size=(112, 96)).state_dict()
     torch.save(save, tmp_path / "backbone.pth")
-    found = load_pretrained(tmp_path / "backbone.pth").input
+    found = load_pretrained(tmp_path / "backbone.pth").preprocessing
     assert (found.height, found.width) == (112, 96)
 
 
@@ -113,7 +113,7 @@ def test_face_pytorchs_mobileface_is_read_with_its_wrappers(tmp_path: Path, mobi
     wrapped = OrderedDict((f"module.{name}", tensor) for name, tensor in theirs.items())
     torch.save({"iters": 3000, "net_state_dict": wrapped}, tmp_path / "Iter_003000_net.ckpt")
     model = load_pretrained(tmp_path / "Iter_003000_net.ckpt")
-    assert (model.network, model.embedding, model.input.order) == ("mobilefacenet", 24, "BGR")
+    assert (model.network, model.embedding, model.preprocessing.order) == ("mobilefacenet", 24, "BGR")
     assert model.about["source"] == "Face_Pytorch"
     assert torch.equal(embed(model.module), embed(mobile))
 
@@ -129,19 +129,19 @@ def test_face_pytorchs_ir_networks_have_all_their_parameters_renamed(squeeze: bo
             theirs |= {f"layer{stage}.{index}.res_layer.6.{fc}" for fc in ("fc1", "fc2") if squeeze}
         theirs |= {f"layer{stage}.0.shortcut_layer.0", f"layer{stage}.0.shortcut_layer.1"}
     state = {f"{name}.weight": torch.empty(0) for name in theirs}
-    dialect = find_dialect(state)
+    dialect = find_state_dict_format(state)
     assert dialect is not None
     name = "se-ir50" if squeeze else "ir50"
     assert name in dialect.networks
-    assert dialect.input.order == "BGR"
-    ours = {key for key in outline(name).state_dict() if key.endswith(".weight")}
-    assert set(dialect.ours(state)) == ours
+    assert dialect.preprocessing.order == "BGR"
+    ours = {key for key in create_meta_model(name).state_dict() if key.endswith(".weight")}
+    assert set(dialect.convert(state)) == ours
 
 
 @pytest.fixture(scope="module")
 def vggface2() -> State:
     torch.manual_seed(0)
-    module = lively(build("vggface2-resnet50"))
+    module = lively(create_model("vggface2-resnet50"))
     return {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("tracked")}
 
 
@@ -152,7 +152,7 @@ def test_vggface2s_pickle_of_arrays_is_read(tmp_path: Path, vggface2: State) -> 
     (tmp_path / "resnet50_ft_weight.pkl").write_bytes(pickle.dumps(arrays, protocol=3))
     model = load_pretrained(tmp_path / "resnet50_ft_weight.pkl")
     assert (model.network, model.embedding) == ("vggface2-resnet50", 2048)
-    assert model.input == Input(
+    assert model.preprocessing == Preprocessing(
         height=224, width=224, order="BGR", mean=(91.4953, 103.8827, 131.0912), std=(1.0, 1.0, 1.0)
     )
     state = model.module.state_dict()
@@ -163,7 +163,7 @@ def test_vggface2s_pickle_of_arrays_is_read(tmp_path: Path, vggface2: State) -> 
 
 def test_a_pickle_of_python_2_is_read_and_arrays_by_columns_keep_their_shape(tmp_path: Path) -> None:
     """By hand, as cPickle.dump(dict, f, 2) under Python 2.7 writes it: every str by SHORT_BINSTRING."""
-    from dataprep.models.pretrained import _read
+    from dataprep.models.pretrained import _read_weights
 
     def array(shape: bytes, columns: bytes, data: bytes) -> bytes:
         return (
@@ -178,7 +178,7 @@ def test_a_pickle_of_python_2_is_read_and_arrays_by_columns_keep_their_shape(tmp
         + b"U\x07fc.bias" + array(b"K\x06\x85", b"\x89", numbers) + b"u."
     )  # fmt: skip
     (tmp_path / "w.pkl").write_bytes(data)
-    found = _read(tmp_path / "w.pkl")
+    found = _read_weights(tmp_path / "w.pkl")
     assert found["conv1.shape"].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert found["fc.bias"].tolist() == [1, 4, 2, 5, 3, 6]
 
@@ -192,32 +192,38 @@ def test_oxfords_own_conversion_has_all_its_parameters_renamed() -> None:
             theirs |= {f"conv{stage}_{index}_{part}{norm}" for part in parts for norm in ("", "_bn")}
             theirs |= {f"conv{stage}_{index}_1x1_{part}" for part in ("down", "up")}
         theirs |= {f"conv{stage}_1_1x1_proj", f"conv{stage}_1_1x1_proj_bn"}
-    dialect = find_dialect(state := {f"{name}.weight": torch.empty(0) for name in theirs})
+    dialect = find_state_dict_format(state := {f"{name}.weight": torch.empty(0) for name in theirs})
     assert dialect is not None
-    assert (dialect.input.order, dialect.input.mean) == ("RGB", (131.0912, 103.8827, 91.4953))
-    ours = {key for key in outline("vggface2-senet50", 256).state_dict() if key.endswith(".weight")}
-    assert set(dialect.ours(state)) == ours
+    assert (dialect.preprocessing.order, dialect.preprocessing.mean) == ("RGB", (131.0912, 103.8827, 91.4953))
+    ours = {key for key in create_meta_model("vggface2-senet50", 256).state_dict() if key.endswith(".weight")}
+    assert set(dialect.convert(state)) == ours
 
 
 def test_our_models_come_back_with_their_head_size_and_input(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = lively(build("mobilefacenet-0.45", 8, input_size=(96, 80), head="e"))
-    input = Input(height=96, width=80, order="BGR", mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    module = lively(create_model("mobilefacenet-0.45", 8, input_size=(96, 80), head="e"))
+    input = Preprocessing(height=96, width=80, order="BGR", mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
     save_model(
-        tmp_path / "m.pt", module, network="mobilefacenet-0.45", embedding=8, input=input, about={"images": 7}, head="e"
+        tmp_path / "m.pt",
+        module,
+        network="mobilefacenet-0.45",
+        embedding=8,
+        preprocessing=input,
+        about={"images": 7},
+        head="e",
     )
     for model in (load_model(tmp_path / "m.pt"), load_pretrained(tmp_path / "m.pt")):
-        assert (model.input, model.head, model.about["images"]) == (input, "e", 7)
+        assert (model.preprocessing, model.head, model.about["images"]) == (input, "e", 7)
         assert torch.equal(embed(model.module, (96, 80)), embed(module, (96, 80)))
     with pytest.raises(ModelError, match="says itself what its input looks like"):
-        load_pretrained(tmp_path / "m.pt", input=Input())
+        load_pretrained(tmp_path / "m.pt", preprocessing=Preprocessing())
     with pytest.raises(ModelError, match=r"m\.pt holds a mobilefacenet-0\.45, not a ir50"):
         load_pretrained(tmp_path / "m.pt", network="ir50")
 
 
 def test_a_model_of_before_there_were_heads_still_loads(tmp_path: Path, mobile: nn.Module) -> None:
     """The content of a model.pt as save_model wrote it then."""
-    content = {"network": "mobilefacenet", "embedding": 24, "input": asdict(Input()), "about": {"steps": 1},
+    content = {"network": "mobilefacenet", "embedding": 24, "input": asdict(Preprocessing()), "about": {"steps": 1},
                "weights": mobile.state_dict()}  # fmt: skip
     torch.save(content, tmp_path / "model.pt")
     assert torch.equal(embed(load_model(tmp_path / "model.pt").module), embed(mobile))
@@ -226,12 +232,12 @@ def test_a_model_of_before_there_were_heads_still_loads(tmp_path: Path, mobile: 
 def test_checkpoints_of_a_training_are_read(tmp_path: Path, mobile: nn.Module) -> None:
     identity = {"params": {"network": "mobilefacenet", "embedding": 24}, "pack_property": "10,112,112"}
     old = {"identity": json.dumps(identity), "step": 4, "backbone": mobile.state_dict(), "head": {}}
-    new = {"network": "mobilefacenet", "embedding": 24, "input": asdict(Input(order="BGR")), "step": 4,
+    new = {"network": "mobilefacenet", "embedding": 24, "input": asdict(Preprocessing(order="BGR")), "step": 4,
            "backbone": {f"_orig_mod.{name}": tensor for name, tensor in mobile.state_dict().items()}}  # fmt: skip
     for content, order in ((old, "RGB"), (new, "BGR")):
         torch.save(content, tmp_path / "checkpoint.pt")
         model = load_pretrained(tmp_path / "checkpoint.pt")
-        assert model.input.order == order
+        assert model.preprocessing.order == order
         assert torch.equal(embed(model.module), embed(mobile))
 
 

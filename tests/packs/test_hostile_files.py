@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataprep.errors import DataprepError, RecordError
-from dataprep.packs.base import Form
+from dataprep.packs.base import PackFormat
 from dataprep.packs.io import open_pack
-from dataprep.packs.rec_reader import Pack
-from dataprep.packs.recordio import MAGIC, frame, image_head, unframe
-from dataprep.packs.recovery import Found, Gap, salvage
-from dataprep.packs.tools.repair import repair
-from dataprep.packs.tools.verify import verify
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.packs.recordio import MAGIC, decode_record, encode_image_header, encode_record
+from dataprep.packs.recovery import DamagedRange, RecoveredRecord, recover_records
+from dataprep.packs.tools.repair import repair_pack
+from dataprep.packs.tools.verify import verify_pack
 
 HEAD = struct.Struct("<II")
 fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -39,9 +39,10 @@ pieces = st.lists(
             st.integers(0, 7),
             st.one_of(st.integers(0, 40), st.just((1 << 29) - 1)),
         ),
-        st.builds(lambda labels, id: frame(image_head(labels, id)), st.lists(st.floats(width=32), max_size=3),
+        st.builds(lambda labels, id: encode_record(encode_image_header(labels, id)), st.lists(st.floats(width=32),
+        max_size=3),
                   st.integers(0, 2**64 - 1)),
-        st.builds(lambda payload: frame(payload), st.binary(max_size=40)),
+        st.builds(lambda payload: encode_record(payload), st.binary(max_size=40)),
     ),
     max_size=14,
 ).map(b"".join)  # fmt: skip
@@ -55,13 +56,13 @@ def everything(path: Path, scratch: Path) -> None:
         assert len(labels) == len(pack)
         for position in range(min(len(pack), 20)):
             pack.face(position)
-    verify(path)
+    verify_pack(path)
     try:
-        repair(path, scratch)
+        repair_pack(path, scratch)
     except RecordError:
         assert not scratch.exists()
     else:
-        assert [f.code for f in verify(scratch)[1] if not f.warning] == []
+        assert [f.code for f in verify_pack(scratch)[1] if not f.warning] == []
         subprocess.run(["rm", "-r", scratch], check=True)
 
 
@@ -69,14 +70,14 @@ def everything(path: Path, scratch: Path) -> None:
 @given(data=pieces)
 def test_salvage_covers_every_byte_and_finds_every_record_that_follows_another(data: bytes) -> None:
     end = 0
-    for thing in salvage(data):
+    for thing in recover_records(data):
         assert thing.offset == end
-        if isinstance(thing, Gap):
+        if isinstance(thing, DamagedRange):
             assert thing.end > thing.offset
             end = thing.end
         else:
-            assert isinstance(thing, Found)
-            payload, end = unframe(data, thing.offset)
+            assert isinstance(thing, RecoveredRecord)
+            payload, end = decode_record(data, thing.offset)
             assert payload == thing.payload(data)
     assert end == len(data)
 
@@ -99,7 +100,13 @@ def test_a_pack_with_any_of_its_files_edited(
 ) -> None:
     """Bits flipped, stretches cut, moved or doubled, in any file of a pack, of every format in turn."""
     generator = np.random.default_rng(seed)
-    forms = [Form(), Form(style="flat"), Form(format="webdataset"), Form(format="folder"), Form(max_part=900)]
+    forms = [
+        PackFormat(),
+        PackFormat(record_layout="flat"),
+        PackFormat(container="webdataset"),
+        PackFormat(container="folder"),
+        PackFormat(max_part=900),
+    ]
     pack = packed(people(3, 2), f"pack{seed}-{edits}", forms[seed % 5]) if not (tmp_path / f"pack{seed}-{edits}").exists() \
         else tmp_path / f"pack{seed}-{edits}"  # fmt: skip
     files = sorted(path for path in pack.rglob("*") if path.is_file())
@@ -142,13 +149,13 @@ def test_counts_and_offsets_that_lie(tmp_path: Path) -> None:
     ):
         pack = tmp_path / str(number)
         pack.mkdir()
-        records = [image_head((0, 1), 1) + image, image_head(head, 0), image_head(ranges, 2)]
-        framed = [frame(record) for record in records]
+        records = [encode_image_header((0, 1), 1) + image, encode_image_header(head, 0), encode_image_header(ranges, 2)]
+        framed = [encode_record(record) for record in records]
         (pack / "train.rec").write_bytes(b"".join(framed))
         ends = list(itertools.accumulate(map(len, framed), initial=0))
         (pack / "train.idx").write_text(f"1\t0\n0\t{ends[1]}\n2\t{ends[2]}\n")
         everything(pack, tmp_path / "new")
-        codes = {finding.code for finding in verify(pack)[1]}
+        codes = {finding.code for finding in verify_pack(pack)[1]}
         assert codes
         assert codes <= {"unopenable", "range"}
 
@@ -156,11 +163,12 @@ def test_counts_and_offsets_that_lie(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [float("nan"), float("inf"), -1.0, 0.5, 2.0**25])
 def test_labels_that_are_none(tmp_path: Path, label: float) -> None:
     (tmp_path / "train.rec").write_bytes(
-        frame(image_head((label, 1), 1) + noise(1)) + frame(image_head((0, 1), 2) + noise(2))
+        encode_record(encode_image_header((label, 1), 1) + noise(1))
+        + encode_record(encode_image_header((0, 1), 2) + noise(2))
     )
     (tmp_path / "train.idx").write_text("1\t0\n2\t36\n")
     everything(tmp_path, tmp_path / "new")
-    assert repair(tmp_path, tmp_path / "new")["repaired_from"]["lost"] == {"header": 1}
+    assert repair_pack(tmp_path, tmp_path / "new")["repaired_from"]["lost"] == {"header": 1}
 
 
 HOSTILE = {
@@ -170,7 +178,7 @@ HOSTILE = {
     "lengths near 2**29": HEAD.pack(MAGIC, (1 << 29) - 1) * 50_000,
     "middles": HEAD.pack(MAGIC, 2 << 29) * 100_000,
     "magics": struct.pack("<I", MAGIC) * 200_000,
-    "labels without end": frame(struct.pack("<IfQQ", 0xFFFFFFFF, 0, 1, 0)) * 20_000,
+    "labels without end": encode_record(struct.pack("<IfQQ", 0xFFFFFFFF, 0, 1, 0)) * 20_000,
     "almost magics": (struct.pack("<I", MAGIC)[1:] + b"\n") * 200_000,
 }
 
@@ -178,8 +186,8 @@ LOOK = """
 import json, sys, time
 from pathlib import Path
 from dataprep.errors import DataprepError
-from dataprep.packs.tools.repair import repair
-from dataprep.packs.tools.verify import verify
+from dataprep.packs.tools.repair import repair_pack
+from dataprep.packs.tools.verify import verify_pack
 source = Path(sys.argv[1])
 before = time.process_time()
 codes = [finding.code for finding in verify(source)[1]]
@@ -214,5 +222,5 @@ def test_hostile_files_cost_little(tmp_path: Path, kind: str, indexed: bool) -> 
 def test_a_pack_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "train.rec").write_bytes(b"")
     (tmp_path / "train.idx").write_bytes(b"")
-    assert len(Pack(tmp_path)) == 0
+    assert len(RecordPack(tmp_path)) == 0
     everything(tmp_path, tmp_path / "new")

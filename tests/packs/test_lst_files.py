@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep.errors import RecordError
-from dataprep.packs.lst_files import insightface_line, mxnet_line, read_list
+from dataprep.packs.lst_files import format_insightface_line, format_mxnet_line, read_lst
 
 BOX = "10\t20\t110\t140"
 POINTS = "\t".join(map(str, [30, 70, 50, 35, 65, 52, 51, 72, 92, 93]))
@@ -19,7 +19,7 @@ def listed(folder: Path, text: str) -> Path:
 
 def test_insightfaces_three_forms(tmp_path: Path) -> None:
     text = f"1\ta/1.jpg\t0\n0\t/data/b c/2.jpg\t1\t{BOX}\n0\tb/3.jpg\t1\t{BOX}\t{POINTS}\n"
-    dialect, entries = read_list(listed(tmp_path, text))
+    dialect, entries = read_lst(listed(tmp_path, text))
     assert dialect == "insightface"
     assert [(e.key, e.path, e.labels, e.aligned) for e in entries] == [
         (1, "a/1.jpg", (0.0,), True),
@@ -32,14 +32,14 @@ def test_insightfaces_three_forms(tmp_path: Path) -> None:
 
 
 def test_mxnets_form(tmp_path: Path) -> None:
-    dialect, entries = read_list(listed(tmp_path, "68\t7.000000\ta/1.jpg\r\n3\t0.5\t2\tb.jpg\r\n"))
+    dialect, entries = read_lst(listed(tmp_path, "68\t7.000000\ta/1.jpg\r\n3\t0.5\t2\tb.jpg\r\n"))
     assert dialect == "mxnet"
     assert [(e.key, e.labels, e.path) for e in entries] == [(68, (7.0,), "a/1.jpg"), (3, (0.5, 2.0), "b.jpg")]
 
 
 def test_the_real_lists_are_recognised(shared: Path) -> None:
-    assert read_list(shared / "rec/webface8/train.lst")[0] == "mxnet"
-    dialect, entries = read_list(shared / "rec/faceid25/validation.lst")
+    assert read_lst(shared / "rec/webface8/train.lst")[0] == "mxnet"
+    dialect, entries = read_lst(shared / "rec/faceid25/validation.lst")
     assert (dialect, len(entries)) == ("mxnet", 229)
 
 
@@ -59,38 +59,38 @@ def test_the_real_lists_are_recognised(shared: Path) -> None:
 )
 def test_what_is_wrong_with_a_list_is_named(tmp_path: Path, text: str, asked: str | None, said: str) -> None:
     with pytest.raises(RecordError, match=said):
-        read_list(listed(tmp_path, text), asked)  # type: ignore[arg-type]
+        read_lst(listed(tmp_path, text), asked)  # type: ignore[arg-type]
 
 
 def test_a_list_that_reads_as_either_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
     path = listed(tmp_path, "1\t7\t3\n")
-    assert read_list(path, "insightface")[1][0].path == "7"
-    assert read_list(path, "mxnet")[1][0].path == "3"
+    assert read_lst(path, "insightface")[1][0].path == "7"
+    assert read_lst(path, "mxnet")[1][0].path == "3"
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "x.lst"
     path.write_bytes(b"1\t\xff\xfe\t0\n")
     with pytest.raises(RecordError, match="UTF-8"):
-        read_list(path)
+        read_lst(path)
     with pytest.raises(RecordError, match="No such file"):
-        read_list(tmp_path / "none.lst")
+        read_lst(tmp_path / "none.lst")
 
 
 @pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\rb"])
 def test_names_that_would_break_a_list_are_refused(name: str) -> None:
     with pytest.raises(RecordError, match="TAB-separated"):
-        insightface_line(name, 0)
+        format_insightface_line(name, 0)
     with pytest.raises(RecordError, match="TAB-separated"):
-        mxnet_line(0, 0, name)
+        format_mxnet_line(0, 0, name)
 
 
 @given(st.text(alphabet="01-.5e\t\r\n/anifq_ ", max_size=60))
 def test_any_text_is_a_list_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = listed(tmp_path_factory.getbasetemp(), text)
     try:
-        dialect, entries = read_list(path)
+        dialect, entries = read_lst(path)
     except RecordError:
         return
     assert len(entries) == sum(bool(line.strip()) for line in text.split("\n"))
-    assert read_list(path, dialect)[1] == entries
+    assert read_lst(path, dialect)[1] == entries

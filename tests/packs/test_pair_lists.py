@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dataprep.errors import RecordError
-from dataprep.packs.pair_lists import format_list, read_pairs
+from dataprep.packs.pair_lists import format_pair_list, read_pairs
 
 
 def written(tmp_path: Path, text: str, name: str = "pairs.txt") -> Path:
@@ -18,7 +18,7 @@ def test_lfws_pairs_txt_is_read_with_its_folds(tmp_path: Path) -> None:
     pairs = read_pairs(written(tmp_path, text))
     assert pairs.left[:3] == ("Ann/Ann_0001", "Bob/Bob_0002", "Ann/Ann_0001")
     assert pairs.right[:4] == ("Ann/Ann_0004", "Bob/Bob_0013", "Bob/Bob_0002", "Cem/Cem_0010")
-    assert pairs.same.tolist() == [True, True, False, False] * 2
+    assert pairs.issame.tolist() == [True, True, False, False] * 2
     assert pairs.fold.tolist() == [0] * 4 + [1] * 4
 
 
@@ -27,18 +27,18 @@ def test_face_pytorchs_and_insightfaces_lists_are_read(tmp_path: Path) -> None:
         lines = [f"{2 * i + 1:05d}.jpg {2 * i + 2:05d}.jpg {1 if i % 2 == 0 else no}\n" for i in range(23)]
         pairs = read_pairs(written(tmp_path, "".join(lines)))
         assert pairs.left[1] == "00003.jpg"
-        assert pairs.same.tolist() == [i % 2 == 0 for i in range(23)]
+        assert pairs.issame.tolist() == [i % 2 == 0 for i in range(23)]
         assert [pairs.fold.tolist().count(fold) for fold in range(10)] == [3, 3, 3, 2, 2, 2, 2, 2, 2, 2]
-    assert format_list(pairs).splitlines()[:2] == ["00001.jpg 00002.jpg 1", "00003.jpg 00004.jpg -1"]
+    assert format_pair_list(pairs).splitlines()[:2] == ["00001.jpg 00002.jpg 1", "00003.jpg 00004.jpg -1"]
 
 
 def test_csv_is_read_by_position_and_by_header(tmp_path: Path) -> None:
     plain = read_pairs(written(tmp_path, "a b/1.jpg,c.jpg,true\nd.jpg,e.jpg,false\n", "p.csv"))
     assert plain.left == ("a b/1.jpg", "d.jpg")
-    assert plain.same.tolist() == [True, False]
+    assert plain.issame.tolist() == [True, False]
     named = read_pairs(written(tmp_path, "fold,same,right,left\n10,1,b,a\n9,0,d,c\n9,1,f,e\n", "p.csv"))
     assert (named.left, named.right) == (("a", "c", "e"), ("b", "d", "f"))
-    assert named.same.tolist() == [True, False, True]
+    assert named.issame.tolist() == [True, False, True]
     assert named.fold.tolist() == [1, 0, 0]
     assert read_pairs(written(tmp_path, "left,right,same\na,b,1\n", "q.csv")).left == ("a",)
 
@@ -47,7 +47,7 @@ def test_a_name_may_hold_what_unicode_calls_a_line_end(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes("a\u2028b.jpg,c.jpg,1\r\nd.jpg,e.jpg,0\r\n".encode())
     pairs = read_pairs(tmp_path / "p.csv")
     assert pairs.left == ("a\u2028b.jpg", "d.jpg")
-    assert pairs.same.tolist() == [True, False]
+    assert pairs.issame.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

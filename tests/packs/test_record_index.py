@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep.errors import RecordError
-from dataprep.packs.record_index import Index, format_index, read_index
+from dataprep.packs.record_index import RecordIndex, format_index, read_index
 
 
 def written(path: Path, text: str) -> Path:
@@ -15,7 +15,7 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_an_index_is_read_in_the_order_it_was_written(tmp_path: Path) -> None:
-    index = Index(np.array([1, 2, 0]), np.array([0, 44, 132]))
+    index = RecordIndex(np.array([1, 2, 0]), np.array([0, 44, 132]))
     path = tmp_path / "x.idx"
     path.write_bytes(format_index(index))
     assert path.read_text() == "1\t0\n2\t44\n0\t132\n"

@@ -14,11 +14,11 @@ from dataprep.packs import recordio
 from dataprep.packs.recordio import (
     RecordReader,
     RecordWriter,
-    frame,
-    image_head,
+    decode_record,
+    encode_image_header,
+    encode_record,
+    encode_scalar_header,
     read_stream,
-    scalar_head,
-    unframe,
     unpack_image,
 )
 
@@ -34,10 +34,13 @@ GOLDEN = [
     (MAGIC + MAGIC, "0a23d7ce 00000020 0a23d7ce 00000040 0a23d7ce 00000060"),
     (b"a" + MAGIC + b"xyz", "0a23d7ce 08000000 610a23d7ce78797a"),
     (
-        image_head([3, 1], 1) + b"JPG",
+        encode_image_header([3, 1], 1) + b"JPG",
         "0a23d7ce 23000000 02000000 00000000 0100000000000000 0000000000000000 00004040 0000803f 4a504700",
     ),
-    (scalar_head(3, 1) + b"JPG", "0a23d7ce 1b000000 00000000 00004040 0100000000000000 0000000000000000 4a504700"),
+    (
+        encode_scalar_header(3, 1) + b"JPG",
+        "0a23d7ce 1b000000 00000000 00004040 0100000000000000 0000000000000000 4a504700",
+    ),
 ]
 
 # magics, pieces that shift their alignment, and pieces that almost are magics
@@ -48,7 +51,7 @@ payloads = st.lists(
 
 @pytest.mark.parametrize(("payload", "framed"), GOLDEN)
 def test_golden_vectors_of_mxnet(payload: bytes, framed: str) -> None:
-    assert frame(payload) == bytes.fromhex(framed.replace(" ", ""))
+    assert encode_record(payload) == bytes.fromhex(framed.replace(" ", ""))
 
 
 @given(st.lists(payloads, max_size=12), st.sampled_from([8, 64, 1 << 19]), st.integers(0, 30))
@@ -59,11 +62,11 @@ def test_what_is_written_is_read(records: list[bytes], chunk: int, cut: int) -> 
         writer.write(key, record[cut:], record[:cut])
     index = writer.finish()
     data, offset = stream.getvalue(), 0
-    assert data == b"".join(map(frame, records))
+    assert data == b"".join(map(encode_record, records))
     assert index.keys.tolist() == list(range(len(records)))
     for start, record in zip(index.offsets.tolist(), records, strict=True):
         assert start == offset
-        payload, offset = unframe(data, offset)
+        payload, offset = decode_record(data, offset)
         assert payload == record
     assert offset == len(data) == writer.position
 
@@ -80,7 +83,7 @@ class Dripping(io.RawIOBase):
 
 @given(st.lists(payloads, max_size=8), st.integers(1, 40))
 def test_a_stream_is_read_whatever_the_blocks(records: list[bytes], step: int) -> None:
-    data = b"".join(map(frame, records))
+    data = b"".join(map(encode_record, records))
     found = list(read_stream(Dripping(data, step), block=16))  # type: ignore[arg-type]
     assert [payload for _, payload in found] == records
     assert all(data[offset : offset + 4] == MAGIC for offset, _ in found)
@@ -88,14 +91,14 @@ def test_a_stream_is_read_whatever_the_blocks(records: list[bytes], step: int) -
 
 @given(st.lists(payloads, min_size=1, max_size=5), st.integers(4, 60))
 def test_a_cut_stream_gives_its_whole_records_and_then_an_error(records: list[bytes], cut: int) -> None:
-    data = b"".join(map(frame, records))
+    data = b"".join(map(encode_record, records))
     kept = max(0, len(data) - cut)
     found = []
     with contextlib.suppress(RecordError):
         for _, payload in read_stream(io.BytesIO(data[:kept]), block=16):
             found.append(payload)
     assert found == records[: len(found)]
-    assert len(b"".join(map(frame, found))) <= kept + 3
+    assert len(b"".join(map(encode_record, found))) <= kept + 3
 
 
 def test_records_go_to_and_come_from_urls() -> None:
@@ -108,31 +111,31 @@ def test_records_go_to_and_come_from_urls() -> None:
         writer.finish()
     with fsspec.open("memory://packs/x.rec", "rb") as stream:
         assert len(list(read_stream(stream))) == 100
-    assert RecordReader("memory://packs/x.rec").at(0) == b""
+    assert RecordReader("memory://packs/x.rec").read_at(0) == b""
     with pytest.raises(WorkspaceError, match="memory://packs/missing"):
         RecordReader("memory://packs/missing.rec")
 
 
 @given(payloads, st.data())
 def test_a_cut_record_is_an_error_and_never_something_else(payload: bytes, data: st.DataObject) -> None:
-    framed = frame(payload)
+    framed = encode_record(payload)
     without_padding = len(framed) - 3
     cut = data.draw(st.integers(0, max(0, without_padding - 1)))
     with contextlib.suppress(RecordError):
-        assert unframe(framed[:cut])[0] == payload
+        assert decode_record(framed[:cut])[0] == payload
 
 
 @given(st.binary(max_size=60))
 def test_noise_is_an_error(noise: bytes) -> None:
     if noise[:4] != MAGIC:
         with pytest.raises(RecordError):
-            unframe(noise)
+            decode_record(noise)
 
 
 def test_the_middle_of_a_record_is_not_the_start_of_one() -> None:
-    framed = frame(b"abcd" + MAGIC + b"ef")
+    framed = encode_record(b"abcd" + MAGIC + b"ef")
     with pytest.raises(RecordError, match="middle of a split record"):
-        unframe(framed, 12)
+        decode_record(framed, 12)
 
 
 def test_too_long_a_payload_is_refused() -> None:
@@ -141,12 +144,12 @@ def test_too_long_a_payload_is_refused() -> None:
             return 1 << 29
 
     with pytest.raises(RecordError, match="at most 536870911"):
-        frame(Long())
+        encode_record(Long())
 
 
 def test_labels_of_both_kinds() -> None:
-    assert unpack_image(image_head([3, 1], 7) + b"J") == ((3.0, 1.0), 7, b"J", 0, 2)
-    assert unpack_image(scalar_head(5, 8, id2=2) + b"J") == ((5.0,), 8, b"J", 2, 0)
+    assert unpack_image(encode_image_header([3, 1], 7) + b"J") == ((3.0, 1.0), 7, b"J", 0, 2)
+    assert unpack_image(encode_scalar_header(5, 8, id2=2) + b"J") == ((5.0,), 8, b"J", 2, 0)
     with pytest.raises(RecordError, match="24 bytes"):
         unpack_image(b"short")
     with pytest.raises(RecordError, match="1000 labels announced"):
@@ -154,16 +157,16 @@ def test_labels_of_both_kinds() -> None:
 
 
 def read_in_process(reader: RecordReader, offset: int, out: "multiprocessing.Queue[bytes]") -> None:
-    out.put(reader.at(offset))
+    out.put(reader.read_at(offset))
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_reader_serves_in_child_processes(tmp_path: Path, method: str) -> None:
     path = tmp_path / "x.rec"
-    path.write_bytes(frame(b"one") + frame(b"two"))
+    path.write_bytes(encode_record(b"one") + encode_record(b"two"))
     reader = RecordReader(path)
-    assert reader.at(0) == b"one"
+    assert reader.read_at(0) == b"one"
     context = multiprocessing.get_context(method)
     out = context.Queue()
     child = context.Process(target=read_in_process, args=(reader, 12, out))

@@ -3,26 +3,26 @@ import struct
 import pytest
 
 from dataprep.errors import RecordError
-from dataprep.packs.recordio import MAGIC, frame, unframe
-from dataprep.packs.recovery import Found, Gap, salvage
+from dataprep.packs.recordio import MAGIC, decode_record, encode_record
+from dataprep.packs.recovery import DamagedRange, RecoveredRecord, recover_records
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-SPLIT = frame(b"abcd" + MAGIC_BYTES + b"efgh" + MAGIC_BYTES + b"ij")
-GOOD = frame(b"good record")
+SPLIT = encode_record(b"abcd" + MAGIC_BYTES + b"efgh" + MAGIC_BYTES + b"ij")
+GOOD = encode_record(b"good record")
 
 
 def summary(data: bytes) -> list[tuple[str, int, int]]:
     out = []
-    for thing in salvage(data):
-        end = thing.end if isinstance(thing, Gap) else unframe(data, thing.offset)[1]
+    for thing in recover_records(data):
+        end = thing.end if isinstance(thing, DamagedRange) else decode_record(data, thing.offset)[1]
         out.append((type(thing).__name__, thing.offset, end))
     return out
 
 
 def test_whole_records_are_found_with_their_payloads() -> None:
     data = SPLIT + GOOD
-    found = list(salvage(data))
-    assert [thing.payload(data) for thing in found if isinstance(thing, Found)] == [
+    found = list(recover_records(data))
+    assert [thing.payload(data) for thing in found if isinstance(thing, RecoveredRecord)] == [
         b"abcd" + MAGIC_BYTES + b"efgh" + MAGIC_BYTES + b"ij",
         b"good record",
     ]
@@ -64,7 +64,7 @@ def test_a_whole_record_between_the_parts_of_a_split_one_is_damage() -> None:
     last = SPLIT[-12:]
     data = SPLIT[:24] + GOOD + last
     with pytest.raises(RecordError, match="without its end"):
-        unframe(data)
+        decode_record(data)
     assert summary(data) == [
         ("Gap", 0, 24),
         ("Found", 24, 24 + len(GOOD)),

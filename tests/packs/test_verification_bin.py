@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep.errors import RecordError
-from dataprep.packs.pair_sampling import Pairs, level, make_pairs
+from dataprep.packs.pair_sampling import PairList, level_folds, make_pairs
 from dataprep.packs.verification_bin import read_bin, write_bin
 
 PHOTOS = {f"p{i:02d}": [f"p{i:02d}/{j}" for j in range(2 + i % 5)] for i in range(40)}
@@ -17,10 +17,10 @@ PHOTOS = {f"p{i:02d}": [f"p{i:02d}/{j}" for j in range(2 + i % 5)] for i in rang
 def test_every_positive_pair_and_as_many_negatives_in_folds_without_shared_identities() -> None:
     pairs = make_pairs(PHOTOS, seed=3)
     positives = sum(len(v) * (len(v) - 1) // 2 for v in PHOTOS.values())
-    assert pairs.same.sum() == positives
+    assert pairs.issame.sum() == positives
     assert len(pairs) == 2 * positives
     people_of_fold: dict[int, set[str]] = {}
-    for left, right, same, fold in zip(pairs.left, pairs.right, pairs.same, pairs.fold, strict=True):
+    for left, right, same, fold in zip(pairs.left, pairs.right, pairs.issame, pairs.fold, strict=True):
         one, other = left.split("/")[0], right.split("/")[0]
         assert (one == other) == same
         assert left != right
@@ -36,14 +36,14 @@ def test_pairs_follow_the_seed_alone() -> None:
 
 
 def test_level_folds_are_equal_and_mixed() -> None:
-    pairs = level(make_pairs(PHOTOS), at_most=100)
+    pairs = level_folds(make_pairs(PHOTOS), at_most=100)
     assert len(pairs) == 100
     assert np.bincount(pairs.fold).tolist() == [10] * 10
     assert pairs.fold.tolist() == sorted(pairs.fold)
-    assert (np.add.reduceat(pairs.same, range(0, 100, 10)) == 5).all()
+    assert (np.add.reduceat(pairs.issame, range(0, 100, 10)) == 5).all()
 
 
-def people_of_folds(pairs: Pairs) -> list[set[str]]:
+def people_of_folds(pairs: PairList) -> list[set[str]]:
     people: dict[int, set[str]] = {}
     for left, right, fold in zip(pairs.left, pairs.right, pairs.fold.tolist(), strict=True):
         people.setdefault(fold, set()).update((left.split("/")[0], right.split("/")[0]))
@@ -53,10 +53,10 @@ def people_of_folds(pairs: Pairs) -> list[set[str]]:
 def test_one_person_with_many_photos_fills_no_fold() -> None:
     photos = {f"p{i}": [f"p{i}/{k}" for k in range(5)] for i in range(500)}
     photos["big"] = [f"big/{k}" for k in range(200)]
-    pairs = level(make_pairs(photos, at_most=6000), at_most=6000)
+    pairs = level_folds(make_pairs(photos, at_most=6000), at_most=6000)
     assert len(pairs) == 6000
     assert len(set(pairs.fold.tolist())) == 10
-    assert sum(left.startswith("big/") for left, same in zip(pairs.left, pairs.same, strict=True) if same) < 300
+    assert sum(left.startswith("big/") for left, same in zip(pairs.left, pairs.issame, strict=True) if same) < 300
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(0, 5), st.sampled_from([None, 20, 6000]))
@@ -67,11 +67,11 @@ def test_any_four_people_with_two_photos_can_be_paired(sizes: list[int], seed: i
         with pytest.raises(RecordError, match=f"{several} of {len(sizes)} ha"):
             make_pairs(photos, seed=seed, at_most=at_most)
         return
-    pairs = level(make_pairs(photos, seed=seed, at_most=at_most), at_most=at_most, seed=seed)
+    pairs = level_folds(make_pairs(photos, seed=seed, at_most=at_most), at_most=at_most, seed=seed)
     folds = people_of_folds(pairs)
     assert len(folds) == max(2, min(10, len(sizes) // 2, several))
     for fold in range(len(folds)):
-        assert set(pairs.same[pairs.fold == fold].tolist()) == {True, False}
+        assert set(pairs.issame[pairs.fold == fold].tolist()) == {True, False}
     assert len(set(np.bincount(pairs.fold).tolist())) == 1
     if several >= 4:
         assert sum(map(len, folds)) == len(set.union(*folds))
@@ -120,7 +120,7 @@ def test_a_choice_of_pairs_is_drawn_without_listing_all() -> None:
     pairs = make_pairs(photos, at_most=400)
     assert len(pairs) == 400
     assert len(set(zip(pairs.left, pairs.right, strict=True))) == 400
-    for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True):
+    for left, right, same in zip(pairs.left, pairs.right, pairs.issame, strict=True):
         assert (left.split("/")[0] == right.split("/")[0]) == same
         assert left != right
     all_of_them = make_pairs(PHOTOS)

@@ -6,8 +6,8 @@ import pytest
 from helpers.command import Run
 
 from dataprep.errors import UsageError, WorkspaceError
-from dataprep.pipeline.maintenance import ask_retry, hosts_that_failed
-from dataprep.pipeline.pipeline import Chain
+from dataprep.pipeline.maintenance import list_failed_hosts, request_retry
+from dataprep.pipeline.pipeline import Pipeline
 from dataprep.reasons import Reason
 from dataprep.types import Row, Sample
 from dataprep.workspace.workspace import Workspace
@@ -31,7 +31,7 @@ def workspace(tmp_path: Path) -> str:
     samples = [Sample(key=f"p/{n}", identity="p", url=URLS[n % len(URLS)][0] + f"#{n}") for n in range(120)]
     plan = opened.plan()
     plan.add({"kind": "t"}, "d", samples)
-    directory = Chain(opened, {}).link("download").directory
+    directory = Pipeline(opened, {}).node("download").store
     for shard in plan.shards:
         rows = [
             Row(key=s.key, identity="p", reason=URLS[int(s.key[2:]) % len(URLS)][1], values={"url": s.url})
@@ -43,7 +43,7 @@ def workspace(tmp_path: Path) -> str:
 
 def test_the_hosts_that_failed_most_are_named(workspace: str, dataprep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataprep.pipeline.maintenance._TOGETHER", 2)
-    assert hosts_that_failed(workspace, 3) == [
+    assert list_failed_hosts(workspace, 3) == [
         {"host": "dead.example", "ok": 0, "lost": {"dns": 15, "timeout": 30}},
         {"host": "[2001:db8::1]", "ok": 0, "lost": {"timeout": 15}},
         {"host": "half.example", "ok": 15, "lost": {"http_404": 15}},
@@ -55,7 +55,7 @@ def test_the_hosts_that_failed_most_are_named(workspace: str, dataprep: Run, mon
 
 def test_a_workspace_without_a_download_has_no_hosts(tmp_path: Path) -> None:
     Workspace(tmp_path / "ws", create=True)
-    assert hosts_that_failed(str(tmp_path / "ws"), 5) == []
+    assert list_failed_hosts(str(tmp_path / "ws"), 5) == []
 
 
 def test_after_a_retry_any_tool_that_reads_along_finds_every_sample_once(dataprep: Run, tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_after_a_retry_any_tool_that_reads_along_finds_every_sample_once(datapre
 
 
 def test_a_retry_may_be_of_some_shards_only(workspace: str) -> None:
-    directory = Chain(Workspace(workspace), {}).link("download").directory
-    assert ask_retry(workspace, ["timeout"], ["g0-000001"]) == {"download": {"timeout": 19}}
+    directory = Pipeline(Workspace(workspace), {}).node("download").store
+    assert request_retry(workspace, ["timeout"], ["g0-000001"]) == {"download": {"timeout": 19}}
     assert directory.retries() == {"g0-000001": ["timeout"]}
-    assert ask_retry(workspace, ["dns", "timeout"]) == {"download": {"dns": 15, "timeout": 45}}
+    assert request_retry(workspace, ["dns", "timeout"]) == {"download": {"dns": 15, "timeout": 45}}
     assert directory.retries() == {f"g0-00000{n}": ["dns", "timeout"] for n in range(3)}
     with pytest.raises(UsageError, match="unknown shard 'g0-7'"):
-        ask_retry(workspace, ["timeout"], ["g0-7"])
+        request_retry(workspace, ["timeout"], ["g0-7"])
     with pytest.raises(WorkspaceError, match="lost for html in g0-000001"):
-        ask_retry(workspace, ["html"], ["g0-000001"])
+        request_retry(workspace, ["html"], ["g0-000001"])

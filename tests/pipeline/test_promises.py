@@ -20,8 +20,8 @@ from helpers.processes import seconds_of_cpu, workers_of
 from helpers.webserver import serving
 
 from dataprep.imaging.codec import encode_jpeg
-from dataprep.synth.photos import draw
-from dataprep.synth.web import SiteParams, publish
+from dataprep.synth.photos import draw_photo
+from dataprep.synth.web import SiteParams, publish_site
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A site with every kind of fault, served by a process of its own."""
     folder = tmp_path_factory.mktemp("web")
     port = 20_000 + os.getpid() % 20_000
-    publish(folder, SiteParams(identities=9, photos=16, faults=0.5, seed=2, port=port), jobs=2)
+    publish_site(folder, SiteParams(identities=9, photos=16, faults=0.5, seed=2, port=port), jobs=2)
     server = subprocess.Popen(command("synth", "serve", folder), env=environment(), stdout=subprocess.PIPE)
     assert server.stdout is not None
     assert b"serving" in server.stdout.readline()
@@ -249,7 +249,7 @@ def test_a_retry_asks_for_those_samples_and_redoes_what_depends_on_them(
 
 
 def test_a_retry_that_saves_photos_carries_them_through_to_the_pack(dataprep: Run, tmp_path: Path) -> None:
-    photos = {f"/{i}.jpg": encode_jpeg(draw(i % 3, i).pixels) for i in range(15)}
+    photos = {f"/{i}.jpg": encode_jpeg(draw_photo(i % 3, i).pixels) for i in range(15)}
     healed = threading.Event()
 
     async def ailing(request: web.Request) -> web.StreamResponse:
@@ -279,7 +279,7 @@ def test_a_retry_that_saves_photos_carries_them_through_to_the_pack(dataprep: Ru
 
 
 def test_finished_shards_are_aligned_while_others_still_download(dataprep: Run, tmp_path: Path) -> None:
-    photo = encode_jpeg(draw(0, 0).pixels)
+    photo = encode_jpeg(draw_photo(0, 0).pixels)
 
     async def half_slow(request: web.Request) -> web.StreamResponse:
         if int(request.path[1:-4]) >= 50:

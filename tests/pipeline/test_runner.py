@@ -9,25 +9,25 @@ import pytest
 from dataprep.errors import WorkspaceError
 from dataprep.pipeline import runner
 from dataprep.pipeline.executors import LokyExecutor, SerialExecutor, stop_workers
-from dataprep.pipeline.pipeline import Chain, State
-from dataprep.pipeline.progress import Gauge
-from dataprep.pipeline.worker import Board, Result, Task, work
-from dataprep.sources.folder import PhotoFolder
+from dataprep.pipeline.pipeline import Pipeline, PipelineState
+from dataprep.pipeline.progress import StageProgress
+from dataprep.pipeline.worker import ProgressBoard, Task, TaskResult, run_task
+from dataprep.sources.folder import FolderSource
 from dataprep.workspace.workspace import Workspace
 
 
 class Silent:
-    def refresh(self, gauges: Mapping[str, Gauge]) -> None: ...
+    def refresh(self, gauges: Mapping[str, StageProgress]) -> None: ...
     def note(self, text: str) -> None: ...
-    def close(self, gauges: Mapping[str, Gauge]) -> None: ...
+    def close(self, gauges: Mapping[str, StageProgress]) -> None: ...
 
 
 @pytest.fixture
-def chain(drawn: Path, tmp_path: Path) -> Chain:
+def chain(drawn: Path, tmp_path: Path) -> Pipeline:
     workspace = Workspace(tmp_path / "ws", create=True)
-    source = PhotoFolder(drawn)
+    source = FolderSource(drawn)
     workspace.plan().add(source.describe(), source.digest(), source.samples())
-    return Chain(workspace, {}, upto="crop")
+    return Pipeline(workspace, {}, upto="crop")
 
 
 class Deadly(SerialExecutor):
@@ -37,26 +37,28 @@ class Deadly(SerialExecutor):
         self._key = key
         self.deaths = 0
 
-    def run(self, tasks: Iterable[Task | None]) -> Iterator[Result | None]:
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[TaskResult | None]:
         for task in tasks:
-            yield self.alone(task) if task else None
+            yield self.run_isolated(task) if task else None
 
-    def alone(self, task: Task) -> Result:
+    def alone(self, task: Task) -> TaskResult:
         plan = Workspace(task.workspace).plan()
         keys = [s.key for s in plan.samples(next(s for s in plan.shards if s.id == task.shard))]
         if self._key in keys and self._key not in task.skip:
             self.deaths += 1
-            Board(Path(task.board), task.slots).set(task.slot, keys.index(self._key) if task.one_by_one else 0)
-            return Result(task=task, died=True)
-        return work(task)
+            ProgressBoard(Path(task.board_path), task.slots).set(
+                task.slot, keys.index(self._key) if task.one_by_one else 0
+            )
+            return TaskResult(task=task, died=True)
+        return run_task(task)
 
 
 def test_a_photo_that_kills_workers_is_left_out_and_the_rest_is_done(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
+    chain: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadly = Deadly("Person_00002/0003")
     monkeypatch.setattr(runner, "make_executor", lambda jobs: deadly)
-    report = runner.run(chain, jobs=1, display=Silent())
+    report = runner.run_pipeline(chain, jobs=1, display=Silent())
     assert report.errors == {}
     assert report.accounts["validate"]["failed"] == {"worker_died": 1}
     assert report.accounts["validate"]["ok"] == 35
@@ -64,17 +66,17 @@ def test_a_photo_that_kills_workers_is_left_out_and_the_rest_is_done(
     assert deadly.deaths == 5  # once among others, once alone, three times photo by photo
 
 
-def test_a_shard_that_raises_is_reported_and_the_others_are_done(chain: Chain) -> None:
-    state = State(chain, chain.workspace.plan())
+def test_a_shard_that_raises_is_reported_and_the_others_are_done(chain: Pipeline) -> None:
+    state = PipelineState(chain, chain.workspace.plan())
     (chain.workspace.path / "plan" / f"{next(iter(state.shards))}.parquet").write_bytes(b"damaged")
-    report = runner.run(chain, jobs=0, display=Silent())
+    report = runner.run_pipeline(chain, jobs=0, display=Silent())
     assert len(report.errors) == 1
     assert "cannot be read" in next(iter(report.errors.values()))
 
 
-def test_loky_gives_every_result(chain: Chain) -> None:
+def test_loky_gives_every_result(chain: Pipeline) -> None:
     try:
-        report = runner.run(chain, jobs=2, display=Silent())
+        report = runner.run_pipeline(chain, jobs=2, display=Silent())
     finally:
         stop_workers()
     assert report.accounts["crop"]["ok"] == 36
@@ -82,20 +84,20 @@ def test_loky_gives_every_result(chain: Chain) -> None:
     assert LokyExecutor(2).run(iter(())) is not None
 
 
-def test_other_library_versions_stop_a_begun_stage_until_accepted(chain: Chain) -> None:
-    runner.run(chain, jobs=0, display=Silent())
-    link = chain.link("validate")
-    described = link.directory.described()
+def test_other_library_versions_stop_a_begun_stage_until_accepted(chain: Pipeline) -> None:
+    runner.run_pipeline(chain, jobs=0, display=Silent())
+    link = chain.node("validate")
+    described = link.store.read_description()
     assert described is not None
-    link.directory.describe({**described, "versions": {"pillow": "1.0"}})
-    runner.run(chain, jobs=0, display=Silent())  # nothing is pending: nothing to object to
+    link.store.write_description({**described, "versions": {"pillow": "1.0"}})
+    runner.run_pipeline(chain, jobs=0, display=Silent())  # nothing is pending: nothing to object to
     shard = next(iter(chain.workspace.plan().shards)).id
-    link.directory.ask_retry(shard, ["bug"])
+    link.store.request_retry(shard, ["bug"])
     with pytest.raises(WorkspaceError, match=r"pillow 1\.0 -> ") as raised:
-        runner.run(chain, jobs=0, display=Silent())
+        runner.run_pipeline(chain, jobs=0, display=Silent())
     assert "--accept-versions" in raised.value.hint
-    runner.run(chain, jobs=0, display=Silent(), accept_versions=True)
-    assert link.directory.described() == described
+    runner.run_pipeline(chain, jobs=0, display=Silent(), accept_versions=True)
+    assert link.store.read_description() == described
 
 
 def test_a_photo_that_changed_behind_validates_back_is_noticed(drawn: Path, tmp_path: Path) -> None:
@@ -105,17 +107,17 @@ def test_a_photo_that_changed_behind_validates_back_is_noticed(drawn: Path, tmp_
     shutil.copytree(drawn, photos)
     (photos / "truth.csv").unlink()
     workspace = Workspace(tmp_path / "ws", create=True)
-    source = PhotoFolder(photos)
+    source = FolderSource(photos)
     workspace.plan().add(source.describe(), source.digest(), source.samples())
-    runner.run(Chain(workspace, {}, upto="crop"), jobs=0, display=Silent())
+    runner.run_pipeline(Pipeline(workspace, {}, upto="crop"), jobs=0, display=Silent())
     (photos / "Person_00000/0001.jpg").write_bytes((photos / "Person_00001/0001.jpg").read_bytes())
     (photos / "Person_00000/0002.jpg").unlink()
-    report = runner.run(Chain(workspace, {}, upto="align"), jobs=0, display=Silent())
+    report = runner.run_pipeline(Pipeline(workspace, {}, upto="align"), jobs=0, display=Silent())
     assert report.accounts["detect"]["failed"] == {"photo_changed": 1, "unreadable": 1}
 
 
-def test_runs_leave_a_log_of_events(chain: Chain) -> None:
-    runner.run(chain, jobs=0, display=Silent())
+def test_runs_leave_a_log_of_events(chain: Pipeline) -> None:
+    runner.run_pipeline(chain, jobs=0, display=Silent())
     (log,) = (chain.workspace.path / "runs").glob("*.jsonl")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [e["event"] for e in events] == ["pending", "pending", "commit", "commit", "end"]

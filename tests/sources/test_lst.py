@@ -5,7 +5,7 @@ import pytest
 
 from dataprep.errors import DataprepError, SourceError
 from dataprep.reasons import Reason
-from dataprep.sources.lst import ImageList
+from dataprep.sources.lst import LstSource
 from dataprep.types import Box
 
 POINTS = "\t".join(map(str, [30, 70, 50, 35, 65, 52, 51, 72, 92, 93]))
@@ -19,7 +19,7 @@ def listed(folder: Path, text: str) -> Path:
 
 def test_insightfaces_list_with_boxes_and_landmarks(tmp_path: Path) -> None:
     text = f"1\tAnn/1.png\t0\n0\t/data/Ben/2.jpg\t1\t10\t20\t110\t140\n0\tBen/3.jpg\t1\t10\t20\t110\t140\t{POINTS}\n"
-    source = ImageList(listed(tmp_path, text), root=tmp_path)
+    source = LstSource(listed(tmp_path, text), root=tmp_path)
     one, two, three = source.samples()
     assert (one.key, one.identity, one.aligned, one.path) == ("Ann/1", "Ann", True, str(tmp_path / "Ann/1.png"))
     assert (two.key, two.aligned, two.path, two.box) == ("Ben/2", False, "/data/Ben/2.jpg", Box(10, 20, 110, 140))
@@ -30,24 +30,24 @@ def test_insightfaces_list_with_boxes_and_landmarks(tmp_path: Path) -> None:
 
 def test_im2recs_list_is_of_photos_unless_they_are_said_to_be_aligned(tmp_path: Path) -> None:
     path = listed(tmp_path, "0\t7.000000\tman/1.jpg\n5\t8.000000\twoman/2.jpg\n")
-    assert [(s.key, s.aligned) for s in ImageList(path).samples()] == [("man/1", False), ("woman/2", False)]
-    assert [s.aligned for s in ImageList(path, aligned=True).samples()] == [True, True]
+    assert [(s.key, s.aligned) for s in LstSource(path).samples()] == [("man/1", False), ("woman/2", False)]
+    assert [s.aligned for s in LstSource(path, aligned=True).samples()] == [True, True]
 
 
 @pytest.mark.parametrize("folder", ["", "img_celeba/"])
 def test_labels_name_people_whose_images_share_a_folder_or_have_none(tmp_path: Path, folder: str) -> None:
     path = listed(tmp_path, f"0\t2880.0\t{folder}000001.jpg\n1\t2937.0\t{folder}000002.jpg\n2\t5.0\tother/3.jpg\n")
-    assert [s.key for s in ImageList(path).samples()] == ["2880/000001", "2937/000002", "5/3"]
+    assert [s.key for s in LstSource(path).samples()] == ["2880/000001", "2937/000002", "5/3"]
 
 
 def test_lines_that_name_nobody_are_accounted_for(tmp_path: Path) -> None:
     path = listed(tmp_path, "0\tnan\t1.jpg\n1\t-1\t2.jpg\n2\t3\t..jpg\n")
-    assert [s.trouble for s in ImageList(path).samples()] == [Reason.BAD_LINE, Reason.BAD_LINE, Reason.BAD_NAME]
+    assert [s.error for s in LstSource(path).samples()] == [Reason.BAD_LINE, Reason.BAD_LINE, Reason.BAD_NAME]
 
 
 def test_a_landmark_that_is_no_number_is_the_samples_own_trouble(tmp_path: Path) -> None:
     path = listed(tmp_path, f"0\tBen/3.jpg\t1\t10\t20\tinf\t140\t{POINTS.replace('72', 'nan')}\n")
-    (sample,) = ImageList(path).samples()
+    (sample,) = LstSource(path).samples()
     assert sample.box is not None
     assert np.isinf(sample.box.right)
     assert sample.landmarks is not None
@@ -56,17 +56,17 @@ def test_a_landmark_that_is_no_number_is_the_samples_own_trouble(tmp_path: Path)
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
-        ImageList(tmp_path / "none.lst")
+        LstSource(tmp_path / "none.lst")
     path = listed(tmp_path, "1\ta/1.jpg\t0\n")
     with pytest.raises(SourceError, match="none: no such directory"):
-        ImageList(path, root=tmp_path / "none")
+        LstSource(path, root=tmp_path / "none")
     with pytest.raises(SourceError, match="marks each image as aligned"):
-        ImageList(path, aligned=True)
+        LstSource(path, aligned=True)
     with pytest.raises(DataprepError, match="not in mxnet's"):
-        ImageList(path, dialect="mxnet")
+        LstSource(path, dialect="mxnet")
 
 
 def test_the_real_lists(shared: Path) -> None:
-    source = ImageList(shared / "rec/webface8/train.lst", root=shared / "rec/webface8/images")
+    source = LstSource(shared / "rec/webface8/train.lst", root=shared / "rec/webface8/images")
     assert {s.identity for s in source.samples()} == {"man", "woman"}
-    assert len(list(ImageList(shared / "rec/faceid25/validation.lst").samples())) == 229
+    assert len(list(LstSource(shared / "rec/faceid25/validation.lst").samples())) == 229

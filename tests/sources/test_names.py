@@ -5,12 +5,12 @@ import unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.names import folded, is_safe, plain
+from dataprep.names import casefold_name, is_safe, plain_name
 from dataprep.reasons import Reason
-from dataprep.sources.base import bad_line, is_identity, named_sample
+from dataprep.sources.base import bad_line_sample, is_identity_name, named_sample
 from dataprep.types import Sample
-from dataprep.workspace.plan_merge import Planned, fresh, places_of
-from dataprep.workspace.plan_table import samples_of, table_of
+from dataprep.workspace.plan_merge import PlannedShard, location_keys, select_new_samples
+from dataprep.workspace.plan_table import samples_to_table, table_to_samples
 
 # what names are made of that do harm, beside any text
 NASTY = st.sampled_from(
@@ -43,11 +43,11 @@ def test_no_name_of_a_list_yields_an_unsafe_key(identity: str, name: str) -> Non
     assert harmless(sample.key)
     assert sample.key.startswith(f"{sample.identity}/")
     (sample.key + sample.detail).encode()
-    if sample.trouble:
-        assert (sample.identity, sample.trouble) == ("_unusable", Reason.BAD_NAME)
+    if sample.error:
+        assert (sample.identity, sample.error) == ("_unusable", Reason.BAD_NAME)
         assert "line 7" in sample.detail
     else:
-        assert sample.key == f"{plain(identity)}/{plain(name)}"
+        assert sample.key == f"{plain_name(identity)}/{plain_name(name)}"
 
 
 @settings(max_examples=80)
@@ -56,17 +56,27 @@ def test_what_is_safe_stays_so_when_a_disk_or_a_program_folds_it(name: str) -> N
     if is_safe(name):
         for form in ("NFC", "NFD", "NFKC", "NFKD"):
             assert harmless(f"a/{unicodedata.normalize('NFC', unicodedata.normalize(form, name))}")
-        assert folded(name) == folded(name.upper().lower()) or not name.isascii()
-        assert folded(unicodedata.normalize("NFD", name)) == folded(name) == folded(folded(name))
+        assert casefold_name(name) == casefold_name(name.upper().lower()) or not name.isascii()
+        assert (
+            casefold_name(unicodedata.normalize("NFD", name))
+            == casefold_name(name)
+            == casefold_name(casefold_name(name))
+        )
 
 
-def as_planned(samples: list[Sample]) -> list[Planned]:
-    table = table_of(samples)
-    return [Planned(table["key"].to_pylist(), places_of(table).to_pylist(), table["identity"].unique().to_pylist())]
+def as_planned(samples: list[Sample]) -> list[PlannedShard]:
+    table = samples_to_table(samples)
+    return [
+        PlannedShard(table["key"].to_pylist(), location_keys(table).to_pylist(), table["identity"].unique().to_pylist())
+    ]
 
 
-def what_is_new(samples: list[Sample], planned: list[Planned]) -> list[Sample]:
-    return [sample for table in fresh([table_of(samples)], planned) for sample in samples_of(table)]
+def what_is_new(samples: list[Sample], planned: list[PlannedShard]) -> list[Sample]:
+    return [
+        sample
+        for table in select_new_samples([samples_to_table(samples)], planned)
+        for sample in table_to_samples(table)
+    ]
 
 
 SIMILAR = st.sampled_from(["Anna", "anna", "ANNA", "Zoë", "ZOË", "A", "a", "Straße", "STRASSE"])
@@ -79,7 +89,7 @@ def test_people_and_photos_that_differ_in_case_only_stay_apart_and_keep_their_na
     samples = [Sample(key=f"{who}/{name}", identity=who, url=f"http://x/{photo}") for who, name, photo in rows]
     planned = what_is_new(samples, [])
     assert len(planned) == len(samples)
-    assert len({folded(s.key) for s in planned}) == len(planned)
+    assert len({casefold_name(s.key) for s in planned}) == len(planned)
     origin = {s.identity: given.identity for s, given in zip(planned, samples, strict=True)}
     assert len(origin) == len({s.identity for s in samples})
     assert all(s.key.startswith(f"{s.identity}/") for s in planned)
@@ -91,8 +101,8 @@ def test_people_and_photos_that_differ_in_case_only_stay_apart_and_keep_their_na
 def test_names_that_real_lists_have() -> None:
     assert named_sample("Robert_Downey_Jr.", "1", "").key == "Robert_Downey_Jr/1"
     assert named_sample("Zoe\u0308", "1", "").identity == "Zoë"
-    assert named_sample("_Unusable", "1", "").trouble is Reason.BAD_NAME
-    assert not is_identity("DJ_Clue?")
+    assert named_sample("_Unusable", "1", "").error is Reason.BAD_NAME
+    assert not is_identity_name("DJ_Clue?")
 
 
 def test_a_name_that_is_repeated_a_lot_costs_no_more_each_time() -> None:
@@ -104,8 +114,8 @@ def test_a_name_that_is_repeated_a_lot_costs_no_more_each_time() -> None:
 
 def test_a_bad_line_is_the_same_sample_when_lines_move() -> None:
     one, two, three = (
-        bad_line("t line 1", "x", "a,b"),
-        bad_line("t line 9", "x", "a,b"),
-        bad_line("t line 9", "x", "a,c"),
+        bad_line_sample("t line 1", "x", "a,b"),
+        bad_line_sample("t line 9", "x", "a,b"),
+        bad_line_sample("t line 9", "x", "a,c"),
     )
     assert one.key == two.key != three.key

@@ -8,8 +8,8 @@ import pytest
 from dataprep.errors import SourceError
 from dataprep.names import is_safe
 from dataprep.reasons import Reason
-from dataprep.sources.folder import PhotoFolder
-from dataprep.sources.urls import Urls
+from dataprep.sources.folder import FolderSource
+from dataprep.sources.urls import UrlTableSource
 from dataprep.types import Box
 
 ROWS = [
@@ -30,7 +30,7 @@ def write(path: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
 def test_a_table_in_each_form(tmp_path: Path, suffix: str) -> None:
-    one, two = Urls(write(tmp_path / f"t.{suffix}")).samples()
+    one, two = UrlTableSource(write(tmp_path / f"t.{suffix}")).samples()
     assert (one.key, one.identity, one.url, one.box) == ("Ann/first", "Ann", "http://x/1.jpg", Box(1, 2, 3, 4.5))
     assert two.box is None
     assert two.key.startswith("Ben/")
@@ -40,8 +40,8 @@ def test_a_key_made_from_the_url_does_not_depend_on_the_place(tmp_path: Path) ->
     (tmp_path / "a.csv").write_text("url,identity\nhttp://x/1,A\nhttp://x/2,A\n")
     (tmp_path / "b.csv").write_text("identity,url\nA,http://x/2\n")
     assert (
-        next(s.key for s in Urls(tmp_path / "b.csv").samples())
-        == [s.key for s in Urls(tmp_path / "a.csv").samples()][1]
+        next(s.key for s in UrlTableSource(tmp_path / "b.csv").samples())
+        == [s.key for s in UrlTableSource(tmp_path / "a.csv").samples()][1]
     )
 
 
@@ -49,8 +49,8 @@ def test_bad_rows_are_accounted_for(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "url,identity,left,top,right,bottom\n,A,,,,\nhttp://x,,,,,\nhttp://x,../up,,,,\nhttp://x,A,1,2,x,4\nhttp://x,A,1,2,nan,4\n"
     )
-    samples = list(Urls(tmp_path / "t.csv").samples())
-    assert [s.trouble for s in samples] == [
+    samples = list(UrlTableSource(tmp_path / "t.csv").samples())
+    assert [s.error for s in samples] == [
         Reason.BAD_LINE,
         Reason.BAD_LINE,
         Reason.BAD_NAME,
@@ -73,7 +73,7 @@ def test_bad_rows_are_accounted_for(tmp_path: Path) -> None:
 def test_what_is_no_table_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(SourceError, match=said):
-        list(Urls(tmp_path / name).samples())
+        list(UrlTableSource(tmp_path / name).samples())
 
 
 def test_a_folder_in_sorted_order_without_litter(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_folder_in_sorted_order_without_litter(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    samples = list(PhotoFolder(tmp_path).samples())
+    samples = list(FolderSource(tmp_path).samples())
     assert [(s.key, s.identity) for s in samples] == [("a/notes", "a"), ("a/x/3", "a"), ("b/1", "b"), ("b/2", "b")]
     assert samples[1].path == str(tmp_path / "a/x/3.png")
 
@@ -99,13 +99,13 @@ def test_file_names_that_are_no_text_are_accounted_for(tmp_path: Path) -> None:
     os.makedirs(os.path.join(os.fsencode(tmp_path), b"a"), exist_ok=True)
     with open(os.path.join(os.fsencode(tmp_path), b"a", b"\xff.jpg"), "wb"):
         pass
-    (sample,) = PhotoFolder(tmp_path).samples()
-    assert sample.trouble is Reason.BAD_NAME
+    (sample,) = FolderSource(tmp_path).samples()
+    assert sample.error is Reason.BAD_NAME
 
 
 def test_an_empty_folder_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="IDENTITY/PHOTO"):
-        list(PhotoFolder(tmp_path).samples())
+        list(FolderSource(tmp_path).samples())
 
 
 @pytest.mark.parametrize(

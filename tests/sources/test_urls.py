@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from dataprep.errors import DataprepError, SourceError
 from dataprep.reasons import Reason
 from dataprep.sources.catalog import open_source
-from dataprep.sources.facescrub import FaceScrub
-from dataprep.sources.urls import Columns, Urls
-from dataprep.sources.vggface import VggFace
+from dataprep.sources.facescrub import FaceScrubSource
+from dataprep.sources.urls import ColumnMapping, UrlTableSource
+from dataprep.sources.vggface import VggFaceSource
 from dataprep.storage import Folder
 from dataprep.types import Box, Sample
 from dataprep.workspace.plan import Plan
@@ -27,7 +27,7 @@ ROWS = [
     {"link": "http://x/1.jpg", "who": "Ann, B.", "id": "p1", "bb": "1,2,3,4.5", "sum": SHA.upper()},
     {"link": "http://x/2,a.jpg", "who": "Zoë", "id": "p2", "bb": "", "sum": ""},
 ]
-NAMED = Columns(url="link", identity="who", key="id", box=("bb",), hash="sum")
+NAMED = ColumnMapping(url="link", identity="who", key="id", box=("bb",), hash="sum")
 
 
 def write(path: Path) -> Path:
@@ -48,44 +48,44 @@ def write(path: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv.gz", "json", "json.gz", "jsonl", "jsonl.gz", "csv.gz", "parquet"])
 def test_every_form_says_the_same(tmp_path: Path, suffix: str) -> None:
-    one, two = Urls(write(tmp_path / f"t.{suffix}"), NAMED).samples()
+    one, two = UrlTableSource(write(tmp_path / f"t.{suffix}"), NAMED).samples()
     assert (one.key, one.url, one.box, one.hash) == ("Ann, B/p1", "http://x/1.jpg", Box(1, 2, 3, 4.5), f"sha256:{SHA}")
     assert (two.key, two.url, two.box, two.hash) == ("Zoë/p2", "http://x/2,a.jpg", None, "")
-    assert [s.key for s in Urls(f"file://{tmp_path}/t.{suffix}", NAMED).samples()] == [one.key, two.key]
+    assert [s.key for s in UrlTableSource(f"file://{tmp_path}/t.{suffix}", NAMED).samples()] == [one.key, two.key]
 
 
 def test_a_url_per_line_needs_an_identity(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("http://x/a,b.jpg\n\n  http://x/c  \r\n\udcff\n", "utf-8", "surrogateescape")
     with pytest.raises(SourceError, match=r"column .identity. is missing") as raised:
-        Urls(tmp_path / "t.txt")
+        UrlTableSource(tmp_path / "t.txt")
     assert "--identity-column COLUMN" in raised.value.hint
     assert "--identity NAME" in raised.value.hint
-    samples = list(Urls(tmp_path / "t.txt", Columns(constant="Ann")).samples())
+    samples = list(UrlTableSource(tmp_path / "t.txt", ColumnMapping(constant="Ann")).samples())
     assert [(s.identity, s.url) for s in samples[:2]] == [("Ann", "http://x/a,b.jpg"), ("Ann", "http://x/c")]
-    assert (samples[2].trouble, samples[2].detail) == (Reason.BAD_LINE, "t.txt line 4: not UTF-8")
+    assert (samples[2].error, samples[2].detail) == (Reason.BAD_LINE, "t.txt line 4: not UTF-8")
 
 
 @pytest.mark.parametrize(
     ("columns", "said", "hint"),
     [
-        (Columns(), r"'url' is missing; its columns are: link, who, id, bb, sum", "--url-column"),
-        (Columns(url="link"), r"'identity' is missing", "--identity-column"),
-        (Columns(url="lin"), r"'lin' is missing", "--url-column"),
-        (Columns(url="link", identity="who", key="no"), "'no' is missing", "--key-column"),
-        (Columns(url="link", identity="who", hash="no"), "'no' is missing", "--hash-column"),
-        (Columns(url="link", identity="who", box=("bb", "no", "a", "b")), "'no' is missing", "--box-column"),
+        (ColumnMapping(), r"'url' is missing; its columns are: link, who, id, bb, sum", "--url-column"),
+        (ColumnMapping(url="link"), r"'identity' is missing", "--identity-column"),
+        (ColumnMapping(url="lin"), r"'lin' is missing", "--url-column"),
+        (ColumnMapping(url="link", identity="who", key="no"), "'no' is missing", "--key-column"),
+        (ColumnMapping(url="link", identity="who", hash="no"), "'no' is missing", "--hash-column"),
+        (ColumnMapping(url="link", identity="who", box=("bb", "no", "a", "b")), "'no' is missing", "--box-column"),
         (
-            Columns(url="link", identity="who", box=("bb", "id")),
+            ColumnMapping(url="link", identity="who", box=("bb", "id")),
             "one column with four numbers, or four",
             "--box-column",
         ),
     ],
 )
 def test_a_missing_column_is_named_with_those_there_are_and_the_option(
-    tmp_path: Path, columns: Columns, said: str, hint: str
+    tmp_path: Path, columns: ColumnMapping, said: str, hint: str
 ) -> None:
     with pytest.raises(SourceError, match=said) as raised:
-        Urls(write(tmp_path / "t.csv"), columns)
+        UrlTableSource(write(tmp_path / "t.csv"), columns)
     assert hint in raised.value.hint
 
 
@@ -97,7 +97,9 @@ def test_bad_rows_have_their_line_and_stop_nothing(tmp_path: Path) -> None:
         + b"x" * 200_000
         + b'",\nhttp://x/9,A,"2\n3 4 5",d41d8cd98f00b204e9800998ecf8427e,\nhttp://x/10,A,,\n'
     )
-    found = list(Urls(tmp_path / "t.csv", Columns(box=("bbox",), box_format="ltwh", hash="md5")).samples())
+    found = list(
+        UrlTableSource(tmp_path / "t.csv", ColumnMapping(box=("bbox",), box_format="ltwh", hash="md5")).samples()
+    )
     said = [s.detail.removeprefix("t.csv ") or s.url[9:] for s in found]
     assert said[0] == "1"
     assert found[0].box == Box(1, 2, 31, 42)
@@ -107,7 +109,7 @@ def test_bad_rows_have_their_line_and_stop_nothing(tmp_path: Path) -> None:
     assert said[8].endswith("field larger than field limit (131072)")
     assert (said[9], found[9].box, found[9].hash) == ("9", Box(2, 3, 6, 8), "md5:d41d8cd98f00b204e9800998ecf8427e")
     assert said[10] == "10"
-    assert {s.trouble for s in found if s.detail} == {Reason.BAD_LINE}
+    assert {s.error for s in found if s.detail} == {Reason.BAD_LINE}
 
 
 @pytest.mark.parametrize("quotes", [[10], [10, 900], [10, 11], [999], [500, 501, 502]])
@@ -116,7 +118,7 @@ def test_a_stray_quote_costs_no_other_line(tmp_path: Path, quotes: list[int]) ->
     for n in quotes:
         lines[n] = f'"http://x/{n}.jpg,Ann'
     (tmp_path / "t.csv").write_text("url,name\n" + "\n".join(lines) + "\n")
-    found = list(Urls(str(tmp_path / "t.csv"), Columns()).samples())
+    found = list(UrlTableSource(str(tmp_path / "t.csv"), ColumnMapping()).samples())
     assert len(found) == 5_000
     usual = {f"http://x/{n}.jpg": f"Ann, the {n}th" for n in range(5_000) if n not in quotes}
     assert {sample.url: sample.identity for sample in found if sample.url in usual} == usual
@@ -129,13 +131,13 @@ def test_stray_quotes_in_a_column_nobody_asked_for_cost_no_line(tmp_path: Path) 
     lines[10] = lines[10].replace("none", '"none')
     lines[90] = lines[90].replace("none", '"none')
     (tmp_path / "t.csv").write_text("url,name,caption\n" + "\n".join(lines) + "\n")
-    found = list(Urls(str(tmp_path / "t.csv"), Columns()).samples())
+    found = list(UrlTableSource(str(tmp_path / "t.csv"), ColumnMapping()).samples())
     assert [sample.url for sample in found] == [f"http://x/{n}.jpg" for n in range(100)]
 
 
 def test_lines_within_quotes_are_one_field(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('url,name,caption\nhttp://x/1,A,"two\nlines"\n"http://x/2\n",B,"and\n\n""four"""\n')
-    assert [(s.url, s.identity) for s in Urls(str(tmp_path / "t.csv"), Columns()).samples()] == [
+    assert [(s.url, s.identity) for s in UrlTableSource(str(tmp_path / "t.csv"), ColumnMapping()).samples()] == [
         ("http://x/1", "A"), ("http://x/2", "B"),
     ]  # fmt: skip
 
@@ -145,10 +147,10 @@ def test_objects_that_are_none_and_values_that_are_no_text(tmp_path: Path) -> No
         '{"url": "http://x", "identity": 5}\n[1]\n{"url": {}, "identity": "A"}\n{"url"\n{"identity": "A"}\n'
         '{"url": "http://\\ud800", "identity": "A"}\n' + "[" * 100_000 + '\n{"url": "http://y", "identity": 6.0}\n'
     )
-    found = list(Urls(tmp_path / "t.jsonl").samples())
-    assert [(s.identity, s.trouble) for s in found] == [("5", None), *[("_unusable", Reason.BAD_LINE)] * 6, ("6", None)]
+    found = list(UrlTableSource(tmp_path / "t.jsonl").samples())
+    assert [(s.identity, s.error) for s in found] == [("5", None), *[("_unusable", Reason.BAD_LINE)] * 6, ("6", None)]
     (tmp_path / "t.json").write_text('{"url": {"0": "http://x"}, "identity": {"0": "A"}}')  # as pandas writes it
-    assert [s.identity for s in Urls(tmp_path / "t.json").samples()] == ["A"]
+    assert [s.identity for s in UrlTableSource(tmp_path / "t.json").samples()] == ["A"]
 
 
 def test_what_img2dataset_writes(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_what_img2dataset_writes(tmp_path: Path) -> None:
         table = pa.table({**columns, "key": [f"{shard:05d}0000", f"{shard:05d}0001"], "status": ["success", "failed"]})
         pq.write_table(table, tmp_path / f"0000{shard}.parquet")
         (tmp_path / f"0000{shard}_stats.json").write_text("{}")
-    found = list(Urls(tmp_path, Columns(identity="caption", hash="sha256")).samples())
+    found = list(UrlTableSource(tmp_path, ColumnMapping(identity="caption", hash="sha256")).samples())
     assert [s.key for s in found] == ["Ann/000000000", "Ben/000000001", "Ann/000010000", "Ben/000010001"]
     assert [bool(s.hash) for s in found] == [True, False] * 2
 
@@ -172,7 +174,7 @@ def test_facescrub(tmp_path: Path) -> None:
         HEAD + FACE + FACE.replace("1\t1", "1\t2").replace("53,", "60,") + "x\ty\n"
     )
     (tmp_path / "facescrub_actresses.txt").write_text(HEAD + FACE.replace("Aaron", "Ann").replace(SHA, "12"))
-    found = list(FaceScrub([tmp_path]).samples())
+    found = list(FaceScrubSource([tmp_path]).samples())
     assert [s.key for s in found[:2]] == ["Aaron_Eckhart/1_1", "Aaron_Eckhart/1_2"]
     assert [s.box for s in found[:2]] == [Box(53, 177, 418, 542), Box(60, 177, 418, 542)]
     assert {s.hash for s in found[:2]} == {f"sha256:{SHA}"}
@@ -180,16 +182,16 @@ def test_facescrub(tmp_path: Path) -> None:
         "facescrub_actors.txt line 4: 2 fields; the header has 6",
         "facescrub_actresses.txt line 2: the hash '12' is not a hexadecimal sha256",
     ]
-    relaxed = list(FaceScrub([tmp_path / "facescrub_actresses.txt"], ignore_hashes=True).samples())
+    relaxed = list(FaceScrubSource([tmp_path / "facescrub_actresses.txt"], ignore_hashes=True).samples())
     assert [(s.key, s.hash) for s in relaxed] == [("Ann_Eckhart/1_1", "")]
     with pytest.raises(SourceError, match="on request"):
-        FaceScrub([])
+        FaceScrubSource([])
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"no facescrub_actors\.txt"):
-        FaceScrub([tmp_path / "empty"])
+        FaceScrubSource([tmp_path / "empty"])
     (tmp_path / "o.txt").write_text("name\turl\n")
     with pytest.raises(SourceError, match="column 'image_id' is missing"):
-        FaceScrub([tmp_path / "o.txt"])
+        FaceScrubSource([tmp_path / "o.txt"])
 
 
 def keys(plan: Plan) -> list[str]:
@@ -225,7 +227,7 @@ ROW = "http://x/{0},P{0},1,2,3,4\n"
 def test_of_a_table_that_grew_only_what_is_new_is_planned(tmp_path: Path, rows: list[object], added: int) -> None:
     def samples(text: str) -> list[Sample]:
         (tmp_path / "t.csv").write_text("url,identity,left,top,right,bottom\n" + text)
-        return list(Urls(tmp_path / "t.csv").samples())
+        return list(UrlTableSource(tmp_path / "t.csv").samples())
 
     def lines(rows: list[object]) -> str:
         return "".join(ROW.format(row) if isinstance(row, int) else f"{row}\n" for row in rows)
@@ -241,7 +243,7 @@ def test_of_a_persons_list_that_grew_only_what_is_new_is_planned(tmp_path: Path)
         for person in "AB":
             lines = [f"{line.rstrip('!')} http://x/{person}{line} 0 0 1 1 3 2 1\n" for line in text.split()]
             (tmp_path / f"l/files/{person}.txt").write_text("".join(lines))
-        return list(VggFace(tmp_path / "l").samples())
+        return list(VggFaceSource(tmp_path / "l").samples())
 
     first, new = planned(tmp_path, samples, "1 2 2! 3", "0 2! 1 2!! 2 3 4")
     assert first == ["A/1", "A/2", "A/2~2", "A/3", "B/1", "B/2", "B/2~2", "B/3"]
@@ -254,7 +256,7 @@ def test_selections_of_any_source(tmp_path: Path) -> None:
 
     def chosen(**options: object) -> tuple[list[str], str]:
         source = open_source("urls", {"table": str(tmp_path / "t.csv"), **options}, "ws")
-        return [s.identity for s in source.samples()], source.account
+        return [s.identity for s in source.samples()], source.summary
 
     assert chosen(limit=4)[0] == ["P0", "P1", "P2", "P0"]
     assert chosen(per_identity=1)[0] == ["P0", "P1", "P2", "_unusable"]

@@ -10,15 +10,15 @@ from skimage.transform import SimilarityTransform
 
 from dataprep.errors import UsageError
 from dataprep.imaging.codec import encode_png
-from dataprep.imaging.geometry import template
-from dataprep.imaging.quality import sharpness
+from dataprep.imaging.geometry import scale_template
+from dataprep.imaging.quality import measure_sharpness
 from dataprep.reasons import Reason
-from dataprep.stages.align import Align, AlignParams
+from dataprep.stages.align import AlignParams, AlignStage
 from dataprep.stages.base import Item, Photo
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 from dataprep.types import Row, Sample
 
-DRAWN = draw(1, 0)
+DRAWN = draw_photo(1, 0)
 
 
 def item(pixels: np.ndarray = DRAWN.pixels, points: np.ndarray = DRAWN.landmarks, **detected: object) -> Item:
@@ -38,7 +38,7 @@ def item(pixels: np.ndarray = DRAWN.pixels, points: np.ndarray = DRAWN.landmarks
 
 
 def align(given: Item | None = None, **params: object) -> Row:
-    return Align(AlignParams.from_mapping({"format": "png", **params})).guarded(given or item())
+    return AlignStage(AlignParams.from_mapping({"format": "png", **params})).apply_safely(given or item())
 
 
 def face(row: Row) -> np.ndarray:
@@ -51,29 +51,31 @@ def face(row: Row) -> np.ndarray:
 def test_the_matrix_is_scikit_images_for_every_template(size: str, height: int, width: int) -> None:
     row = align(size=size)
     assert face(row).shape == (height, width, 3)
-    oracle = SimilarityTransform.from_estimate(DRAWN.landmarks.astype(float), template(height, width).astype(float))
+    oracle = SimilarityTransform.from_estimate(
+        DRAWN.landmarks.astype(float), scale_template(height, width).astype(float)
+    )
     assert np.allclose(np.reshape(row.values["matrix"], (2, 3)), oracle.params[:2], atol=1e-4)
     fitted = oracle(DRAWN.landmarks.astype(float))
-    missed = np.sqrt(((fitted - template(height, width)) ** 2).sum(axis=1).mean())
+    missed = np.sqrt(((fitted - scale_template(height, width)) ** 2).sum(axis=1).mean())
     assert row.values["residual"] == pytest.approx(missed, abs=1e-4)
 
 
 def test_the_quality_is_on_record() -> None:
     row = align()
     box = DRAWN.box
-    assert set(row.values) == set(Align.columns)
+    assert set(row.values) == set(AlignStage.columns)
     assert (row.values["probability"], row.values["outside"]) == (0.9, 0.0)
     assert row.values["box_side"] == min(box.width, box.height)
-    assert row.values["sharpness"] == pytest.approx(sharpness(face(row)))
+    assert row.values["sharpness"] == pytest.approx(measure_sharpness(face(row)))
 
 
 FILTERS = [
-    ({"min_prob": 0.95}, Reason.LOW_PROBABILITY, "probability 0.900"),
-    ({"min_size": 500.0}, Reason.SMALL_FACE, "pixels"),
-    ({"max_scale": 0.01}, Reason.TINY_FACE, "enlarged"),
-    ({"max_roll": 0.0}, Reason.ROLLED, "degrees"),
-    ({"max_yaw": 0.0}, Reason.PROFILE, "degrees"),
-    ({"max_residual": 0.01}, Reason.MISFIT, "off the template"),
+    ({"min_prob": 0.95}, Reason.LOW_CONFIDENCE, "probability 0.900"),
+    ({"min_size": 500.0}, Reason.FACE_TOO_SMALL, "pixels"),
+    ({"max_scale": 0.01}, Reason.UPSCALED, "enlarged"),
+    ({"max_roll": 0.0}, Reason.ROLL_TOO_LARGE, "degrees"),
+    ({"max_yaw": 0.0}, Reason.YAW_TOO_LARGE, "degrees"),
+    ({"max_residual": 0.01}, Reason.ALIGNMENT_ERROR, "off the template"),
     ({"min_sharpness": 1e9}, Reason.BLURRED, "sharpness"),
 ]
 
@@ -96,7 +98,7 @@ def test_a_filter_drops_with_its_reason_and_what_was_measured(
 def test_both_directions_of_a_turn_are_dropped(sign: int) -> None:
     points = DRAWN.landmarks.copy()
     points[2, 0] += sign * 25
-    assert align(item(points=points), max_yaw=30).reason is Reason.PROFILE
+    assert align(item(points=points), max_yaw=30).reason is Reason.YAW_TOO_LARGE
     assert np.sign(align(item(points=points)).values["yaw"]) == sign
 
 
@@ -106,7 +108,7 @@ def test_a_face_that_the_border_cuts_is_kept_or_dropped_and_told() -> None:
     share = align(cut).values["outside"]
     assert 0.3 < share < 0.7
     assert (face(align(cut)) == 0).all(axis=2).mean() == pytest.approx(share, abs=0.02)
-    assert align(cut, max_outside=0.25).reason is Reason.CUT_FACE
+    assert align(cut, max_outside=0.25).reason is Reason.FACE_OUT_OF_FRAME
     assert align(cut, max_outside=share + 0.01).reason is None
     assert not (face(align(cut, border="replicate")) == 0).all(axis=2).any()
 
@@ -150,7 +152,7 @@ def test_a_face_that_was_aligned_before_keeps_its_bytes_and_is_measured() -> Non
     assert row.values["sharpness"] > 0
     assert align(done, min_sharpness=1e9).reason is Reason.BLURRED
     assert align(done, min_prob=1, max_yaw=0, max_roll=0, max_outside=0).reason is None
-    assert align(done, size=224).reason is Reason.OTHER_SIZE
+    assert align(done, size=224).reason is Reason.SIZE_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -174,4 +176,8 @@ def test_options_that_make_no_sense_are_named(params: dict[str, object], said: s
 def test_every_option_counts_and_whole_numbers_are_the_same_as_typed_ones() -> None:
     assert set(AlignParams().counted()) == {f.name for f in fields(AlignParams)}
     one, other = AlignParams.from_mapping({"max-yaw": 30}), AlignParams(max_yaw=30.0)
-    assert Align(one).fingerprint("x") == Align(other).fingerprint("x") != Align(AlignParams()).fingerprint("x")
+    assert (
+        AlignStage(one).fingerprint("x")
+        == AlignStage(other).fingerprint("x")
+        != AlignStage(AlignParams()).fingerprint("x")
+    )

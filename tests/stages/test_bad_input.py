@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataprep.pipeline.pipeline import Chain
-from dataprep.pipeline.runner import run
+from dataprep.pipeline.pipeline import Pipeline
+from dataprep.pipeline.runner import run_pipeline
 from dataprep.sources.base import Source
-from dataprep.sources.folder import PhotoFolder
-from dataprep.sources.lst import ImageList
-from dataprep.sources.vggface2 import VggFace2
-from dataprep.synth.photos import draw
+from dataprep.sources.folder import FolderSource
+from dataprep.sources.lst import LstSource
+from dataprep.sources.vggface2 import VggFace2Source
+from dataprep.synth.photos import draw_photo
 from dataprep.workspace.workspace import Workspace
 
-DRAWN = draw(3, 0)
+DRAWN = draw_photo(3, 0)
 GRAY = np.asarray(Image.fromarray(DRAWN.pixels).convert("L"))
 
 
@@ -45,12 +45,12 @@ def outcome(folder: Path, source: Source, **recipe: dict[str, object]) -> dict[s
     """Name of the photo to (the stage that lost it, or "align"; reason, or "ok"; the row)."""
     workspace = Workspace(folder / "ws", create=True)
     workspace.plan().add(source.describe(), "d", source.samples())
-    chain = Chain(workspace, recipe, upto="align")
-    run(chain, jobs=0)
+    chain = Pipeline(workspace, recipe, upto="align")
+    run_pipeline(chain, jobs=0)
     found = {}
     for link in chain.links[1:]:
-        for marker in link.directory.markers().values():
-            for row in link.directory.rows(marker):
+        for marker in link.store.markers().values():
+            for row in link.store.rows(marker):
                 found[row["key"].partition("/")[2]] = (link.name, row["reason"] or "ok", row)
     return found
 
@@ -59,7 +59,7 @@ def test_every_kind_of_file_that_shows_a_face_is_aligned_alike(tmp_path: Path) -
     for name, data in usable_kinds().items():
         (tmp_path / "photos/p").mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos/p" / name).write_bytes(data)
-    found = outcome(tmp_path, PhotoFolder(tmp_path / "photos"))
+    found = outcome(tmp_path, FolderSource(tmp_path / "photos"))
     assert {name: found[name.rpartition(".")[0]][:2] for name in usable_kinds()} == dict.fromkeys(
         usable_kinds(), ("align", "ok")
     )
@@ -76,7 +76,7 @@ def test_photos_of_one_to_eleven_pixels_are_rows(tmp_path: Path, min_side: int) 
     shapes = [(side, side) for side in range(1, 12)] + [(1, 400), (400, 1), (11, 60)]
     for height, width in shapes:
         (photos / f"{width}x{height}.png").write_bytes(saved(Image.fromarray(noise[:height, :width]), "PNG"))
-    found = outcome(tmp_path, PhotoFolder(photos.parent), validate={"min_side": min_side})
+    found = outcome(tmp_path, FolderSource(photos.parent), validate={"min_side": min_side})
     assert len(found) == len(shapes)
     expected = ("validate", "too_small") if min_side == 32 else ("detect", "no_face")
     assert {seen[:2] for seen in found.values()} == {expected}
@@ -94,7 +94,7 @@ def test_a_photo_without_a_face_and_files_that_are_none(tmp_path: Path) -> None:
     (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     listed = "".join(f"{i}\t0\tp/{path.name}\n" for i, path in enumerate(sorted(photos.iterdir())))
     (tmp_path / "photos/x.lst").write_text(listed)
-    found = outcome(tmp_path, ImageList(tmp_path / "photos/x.lst"))
+    found = outcome(tmp_path, LstSource(tmp_path / "photos/x.lst"))
     assert {name: seen[:2] for name, seen in found.items()} == {
         "sky": ("detect", "no_face"),
         "face": ("align", "ok"),
@@ -124,7 +124,7 @@ def test_landmarks_and_boxes_of_a_csv_that_are_no_numbers(tmp_path: Path) -> Non
     table = "".join(f'"n000001/{name}",{",".join(row)}\n' for name, row in rows.items())
     (root / "loose_landmark_train.csv").write_text(table)
     (root / "loose_bb_train.csv").write_text('"n000001/0001_01",60,60,nan,90\n')
-    source = VggFace2(root)
+    source = VggFace2Source(root)
     found = outcome(tmp_path, source)
     assert {name: seen[:2] for name, seen in found.items()} == {
         "0001_01": ("crop", "bad_box"),
@@ -132,7 +132,7 @@ def test_landmarks_and_boxes_of_a_csv_that_are_no_numbers(tmp_path: Path) -> Non
         "0007_01": ("align", "bad_landmarks"),  # they coincide
         "0008_01": ("align", "ok"),  # the row is useless, so the face is looked for
     }
-    assert "2 malformed rows" in source.account
+    assert "2 malformed rows" in source.summary
     assert "nan" in found["0002_01"][2]["detail"]
     assert "not finite" in found["0001_01"][2]["detail"]
 
@@ -143,7 +143,7 @@ def test_boxes_beyond_all_photos_and_boxes_of_faces_that_were_aligned_before(tmp
     for name in boxes:
         (tmp_path / f"{name}.png").write_bytes(saved(Image.fromarray(DRAWN.pixels).resize((112, 112)), "PNG"))
     (tmp_path / "x.lst").write_text("\n".join(boxes.values()) + "\n")
-    found = outcome(tmp_path, ImageList(tmp_path / "x.lst"))
+    found = outcome(tmp_path, LstSource(tmp_path / "x.lst"))
     assert {name: seen[:2] for name, seen in found.items()} == {
         "far": ("crop", "bad_box"),
         "cut": ("align", "ok"),
@@ -158,7 +158,7 @@ def test_landmarks_of_a_list_that_are_no_numbers(tmp_path: Path) -> None:
     for name in rows:
         (tmp_path / f"{name}.png").write_bytes(saved(Image.fromarray(DRAWN.pixels), "PNG"))
     (tmp_path / "x.lst").write_text("".join("\t".join(["0", f"{name}.png", "1", *rows[name]]) + "\n" for name in rows))
-    found = outcome(tmp_path, ImageList(tmp_path / "x.lst"))
+    found = outcome(tmp_path, LstSource(tmp_path / "x.lst"))
     assert {name: seen[:2] for name, seen in found.items()} == {
         "good": ("align", "ok"),
         "bad": ("detect", "bad_landmarks"),
@@ -174,9 +174,9 @@ def test_a_panorama_of_twenty_thousand_pixels_is_one_photo(tmp_path: Path) -> No
     wide[:, 9_900:10_150] = DRAWN.pixels
     (tmp_path / "photos/p").mkdir(parents=True)
     (tmp_path / "photos/p/wide.jpg").write_bytes(saved(Image.fromarray(wide), "JPEG", quality=95))
-    found = outcome(tmp_path, PhotoFolder(tmp_path / "photos"))
+    found = outcome(tmp_path, FolderSource(tmp_path / "photos"))
     assert found["wide"][:2] == ("align", "ok")
     landmarks = np.linalg.inv(np.vstack([np.reshape(found["wide"][2]["matrix"], (2, 3)), [0, 0, 1]])) @ [56, 72, 1]
     assert 9_900 < landmarks[0] < 10_150
-    found = outcome(tmp_path / "two", PhotoFolder(tmp_path / "photos"), validate={"max_pixels": 4_000_000})
+    found = outcome(tmp_path / "two", FolderSource(tmp_path / "photos"), validate={"max_pixels": 4_000_000})
     assert found["wide"][:2] == ("validate", "too_many_pixels")

@@ -10,11 +10,11 @@ from dataprep.detection.mtcnn import resolve_backend
 from dataprep.imaging.codec import encode_png
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, Photo
-from dataprep.stages.detect import Detect, DetectParams
-from dataprep.synth.photos import draw
+from dataprep.stages.detect import DetectParams, DetectStage
+from dataprep.synth.photos import draw_photo
 from dataprep.types import Box, Row, Sample
 
-LEFT, RIGHT = draw(1, 0), draw(2, 0, width=180, height=180)
+LEFT, RIGHT = draw_photo(1, 0), draw_photo(2, 0, width=180, height=180)
 
 
 def item(box: Box | None) -> Item:
@@ -33,7 +33,7 @@ def row(box: Box | None, **params: object) -> Row:
 
 
 def detect(given: Item, **params: object) -> Row:
-    stage = Detect(DetectParams.from_mapping(params))
+    stage = DetectStage(DetectParams.from_mapping(params))
     stage.setup()
     return stage.apply_many([given])[0]
 
@@ -52,7 +52,7 @@ def test_published_landmarks_stand_in_for_detection() -> None:
     assert found.values["boxes"] == list(LEFT.box)
     assert (found.values["faces"], found.values["chosen"], found.values["probabilities"]) == (1, 0, [None])
     assert detect(published(LEFT.landmarks), landmarks="detect").values == row(LEFT.box).values
-    assert Detect(DetectParams(backend="torch")).fingerprint("x") != Detect(
+    assert DetectStage(DetectParams(backend="torch")).fingerprint("x") != DetectStage(
         DetectParams(backend="torch", landmarks="detect")
     ).fingerprint("x")
 
@@ -77,7 +77,7 @@ def test_published_landmarks_that_cannot_be_are_a_reason(bad: float, said: str, 
     points = LEFT.landmarks.copy()
     points[3, 0] = bad
     given = published(points)
-    lost = Detect(DetectParams(backend="torch")).guarded(given) if one_by_one else detect(given)
+    lost = DetectStage(DetectParams(backend="torch")).apply_safely(given) if one_by_one else detect(given)
     assert lost.reason is Reason.BAD_LANDMARKS
     assert re.search(said, lost.detail)
     assert detect(given, landmarks="detect").reason is None
@@ -106,4 +106,4 @@ def test_a_published_box_beside_the_faces_loses_the_sample() -> None:
 def test_what_is_looked_for_counts() -> None:
     target = DetectParams(backend="torch")
     assert target.faces == "target"
-    assert Detect(target).fingerprint("x") != Detect(replace(target, faces="all")).fingerprint("x")
+    assert DetectStage(target).fingerprint("x") != DetectStage(replace(target, faces="all")).fingerprint("x")

@@ -18,16 +18,16 @@ FACTS = Path(__file__).with_name("golden.json")
 
 def observe(folder: Path) -> dict[str, Any]:
     """Versions of the stages, and what their ledgers (and the aligned faces, coarsely) hold."""
-    from dataprep.imaging.codec import decode, encode_png
-    from dataprep.pipeline.pipeline import Chain
-    from dataprep.pipeline.runner import run
-    from dataprep.synth.photos import draw
+    from dataprep.imaging.codec import decode_image, encode_png
+    from dataprep.pipeline.pipeline import Pipeline
+    from dataprep.pipeline.runner import run_pipeline
+    from dataprep.synth.photos import draw_photo
     from dataprep.types import Sample
     from dataprep.workspace.workspace import Workspace
 
     samples = []
     for number in range(4):
-        drawn = draw(number // 2, number % 2, seed=11)
+        drawn = draw_photo(number // 2, number % 2, seed=11)
         path = folder / f"{number}.png"
         path.write_bytes(encode_png(drawn.pixels))
         samples.append(
@@ -35,11 +35,11 @@ def observe(folder: Path) -> dict[str, Any]:
         )
     workspace = Workspace(folder / "ws", create=True)
     workspace.plan().add({"kind": "golden"}, "golden", samples)
-    chain = Chain(workspace, {}, upto="pack")
-    run(chain, jobs=0)
+    chain = Pipeline(workspace, {}, upto="pack")
+    run_pipeline(chain, jobs=0)
     seen: dict[str, Any] = {}
     for link in chain.links[1:]:
-        rows = [row for marker in link.directory.markers().values() for row in link.directory.rows(marker)]
+        rows = [row for marker in link.store.markers().values() for row in link.store.rows(marker)]
         kept = [
             {k: row[k] for k in ("key", "verdict", *link.stage.counted_columns()) if k != "photo_sha256"}
             for row in rows
@@ -47,8 +47,8 @@ def observe(folder: Path) -> dict[str, Any]:
         seen[link.name] = {"version": link.stage.version, "rows": kept}
         if link.name == "align":
             for row, out in zip(rows, kept, strict=True):
-                (marker,) = link.directory.markers().values()
-                face = decode(link.directory.payloads(marker).read(row["offset"], row["size"]))[0]
+                (marker,) = link.store.markers().values()
+                face = decode_image(link.store.payloads(marker).read(row["offset"], row["size"]))[0]
                 out["thumbnail"] = face.reshape(8, 14, 8, 14, 3).mean(axis=(1, 3, 4)).ravel().tolist()
     return seen
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from dataprep.errors import SourceError
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.reasons import Reason
-from dataprep.stages.align import Align
-from dataprep.stages.base import MergeContext, Part, Stage
-from dataprep.stages.detect import Detect
-from dataprep.stages.lst import Listing, ListingParams, held_out_identities
-from dataprep.stages.validate import Validate
+from dataprep.stages.align import AlignStage
+from dataprep.stages.base import MergeContext, MergeInput, Stage
+from dataprep.stages.detect import DetectStage
+from dataprep.stages.lst import ListingParams, ListStage, choose_held_out
+from dataprep.stages.validate import ValidateStage
 from dataprep.storage import Folder
 from dataprep.types import Row
-from dataprep.workspace.ledger import completed
-from dataprep.workspace.stage_store import StageDir
+from dataprep.workspace.ledger import add_missing_columns
+from dataprep.workspace.stage_store import StageStore
 
 PEOPLE = ["ann", "bob", "Zoë", "émile", "zed"]
 
@@ -31,32 +31,32 @@ def photo_hash(photo: int) -> str:
     return f"{photo % 2:016x}{photo:016x}" + "0" * 32  # the difference lies in either half of what is compared
 
 
-def part(folder: Path, shard: str, faces: list[dict[str, Any]]) -> Part:
+def part(folder: Path, shard: str, faces: list[dict[str, Any]]) -> MergeInput:
     """A shard's ledgers as the stages write them; each face has key, identity, photo, face (or None) and lost."""
     ledgers = {}
-    kinds: list[type[Stage[Any]]] = [Validate, Detect, Align]
+    kinds: list[type[Stage[Any]]] = [ValidateStage, DetectStage, AlignStage]
     for kind in kinds:
         rows = []
         for face in faces:
-            reason = Reason.NO_FACE if face["lost"] and kind is Align else None
+            reason = Reason.NO_FACE if face["lost"] and kind is AlignStage else None
             values: dict[str, Any] = {}
-            if kind is Validate:
+            if kind is ValidateStage:
                 values = {"photo_sha256": photo_hash(face["photo"])}
-            elif kind is Detect and face["face"] is not None:
+            elif kind is DetectStage and face["face"] is not None:
                 offsets = np.array([[0, 0], [10, 0], [5, 5], [1, 10], [9, 10]])
                 points = [*offsets.ravel() + 700.0, *(offsets + 40 * face["face"]).ravel()]
                 values = {"points": points, "chosen": 1}
-            payload = face["key"].encode() if kind is Align and not reason else None
+            payload = face["key"].encode() if kind is AlignStage and not reason else None
             rows.append(Row(key=face["key"], identity=face["identity"], reason=reason, values=values, payload=payload))
-        directory = StageDir(Folder(folder / kind.name), name=kind.name, columns=kind.columns, counted=())
+        directory = StageStore(Folder(folder / kind.name), name=kind.name, columns=kind.columns, counted=())
         ledgers[kind.name] = directory.rows_path(directory.commit(shard, rows, upstream="", seconds=0))
-    return Part(shard=shard, ledgers=ledgers)
+    return MergeInput(shard=shard, ledgers=ledgers)
 
 
-def listed(parts: list[Part], params: ListingParams) -> tuple[list[dict[str, Any]], Any]:
-    context = MergeContext(workspace=Path(), recipe={}, sources=[], payloads={}, tick=lambda done: None)
-    merged = Listing(params).merge(parts, context)
-    rows = completed(merged.table, Listing.columns).to_pylist()
+def listed(parts: list[MergeInput], params: ListingParams) -> tuple[list[dict[str, Any]], Any]:
+    context = MergeContext(workspace=Path(), recipe={}, sources=[], payloads={}, progress=lambda done: None)
+    merged = ListStage(params).merge(parts, context)
+    rows = add_missing_columns(merged.table, ListStage.columns).to_pylist()
     return [{name: row[name] for name in row if name not in ("offset", "size", "sha256")} for row in rows], merged.extra
 
 
@@ -66,7 +66,7 @@ def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], par
         ({**face, "source": shard} for shard, faces in shards.items() for face in faces if not face["lost"]),
         key=lambda face: (face["identity"], face["key"]),
     )
-    excluded = params.excluded()
+    excluded = params.read_excluded()
     for row in rows:
         same = [
             other
@@ -89,7 +89,7 @@ def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], par
             row["reason"], row["detail"] = "duplicate", f"the same photo and face as {row['again']}"
     images = Counter(row["identity"] for row in rows if not row["reason"])
     kept = {name: images[name] for name in sorted(images) if images[name] >= params.min_images}
-    held_out = held_out_identities(kept, params.holdout, params.seed)
+    held_out = choose_held_out(kept, params.holdout, params.seed)
     assert len(held_out) >= min(4, sum(count > 1 for count in kept.values()) // 2) * bool(params.holdout)
     labels = {name: label for label, name in enumerate(name for name in kept if name not in held_out)}
     result = []
@@ -154,7 +154,7 @@ def test_the_listing_is_what_its_rules_say(
     places = {
         row["key"]: (row["offset"], row["size"])
         for one in parts
-        for row in one.ok("align", ["key", "offset", "size"]).to_pylist()
+        for row in one.read_passed("align", ["key", "offset", "size"]).to_pylist()
     }
     expected = plainly(named, places, params)
     photos = Counter(row["identity"] for row in expected if not row["reason"])

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from helpers.command import Run, command, environment, pack_bytes
 
-from dataprep.packs.base import Form
+from dataprep.packs.base import PackFormat
 from dataprep.packs.io import open_pack
-from dataprep.packs.tools.convert import convert
-from dataprep.packs.tools.verify import verify
+from dataprep.packs.tools.convert import convert_pack
+from dataprep.packs.tools.verify import verify_pack
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,17 @@ def workspace(built: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "form"),
     [
-        (["--format", "webdataset"], Form(format="webdataset")),
-        (["--format", "folder"], Form(format="folder")),
-        (["--style", "flat"], Form(style="flat")),
-        (["--max-part-size", "1"], Form(max_part=1 << 20)),
+        (["--format", "webdataset"], PackFormat(container="webdataset")),
+        (["--format", "folder"], PackFormat(container="folder")),
+        (["--style", "flat"], PackFormat(record_layout="flat")),
+        (["--max-part-size", "1"], PackFormat(max_part=1 << 20)),
     ],
 )
 def test_every_format_is_what_unpack_makes_of_the_rec(
-    workspace: Path, tmp_path: Path, dataprep: Run, options: list[str], form: Form
+    workspace: Path, tmp_path: Path, dataprep: Run, options: list[str], form: PackFormat
 ) -> None:
     rec = workspace / "packs" / "train"
-    convert(rec, tmp_path / "converted", form=form)
+    convert_pack(rec, tmp_path / "converted", pack_format=form)
     dataprep("pack", *options, "--name", "other")
     made = workspace / "packs" / "other"
     files = {str(p.relative_to(made)): p.read_bytes() for p in made.rglob("*") if p.is_file() and p.name != "pack.json"}
@@ -53,7 +53,7 @@ def test_every_format_is_what_unpack_makes_of_the_rec(
         assert (tmp_path / "converted" / name).read_bytes() == data
     manifest = json.loads((made / "pack.json").read_text())
     assert manifest["files"] == {n: hashlib.sha256(d).hexdigest() for n, d in files.items() if "/" not in n}
-    assert [f.code for f in verify(made)[1]] == []
+    assert [f.code for f in verify_pack(made)[1]] == []
 
 
 def test_a_shuffled_flat_pack_is_the_same_for_the_same_seed_and_any_jobs(workspace: Path, dataprep: Run) -> None:
@@ -76,7 +76,7 @@ def test_a_pack_taken_in_again_comes_out_as_it_was(workspace: Path, dataprep: Ru
 
 def test_packs_are_cleaned_and_merged_by_importing_them(shared: Path, dataprep: Run, tmp_path: Path) -> None:
     dataprep("import", "rec", shared / "rec/faceid25")
-    convert(shared / "rec/webface8", tmp_path / "images", form=Form(format="folder"))
+    convert_pack(shared / "rec/webface8", tmp_path / "images", pack_format=PackFormat(container="folder"))
     dataprep("import", "folder", "--aligned", tmp_path / "images")
     (tmp_path / "out.txt").write_text("Irada_Ramadanova\nAli_Okapov\n")
     dataprep("pack", "--exclude", tmp_path / "out.txt", "--min-images", 9)

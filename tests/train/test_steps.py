@@ -7,12 +7,12 @@ from torch import nn
 
 from dataprep.errors import ModelError, UsageError
 from dataprep.params import read_config
-from dataprep.train.callback import Best
+from dataprep.train.callback import BestScore
 from dataprep.train.config import TrainParams
 from dataprep.train.distributed.process_group import World, choose_device
-from dataprep.train.losses.factory import make_head
+from dataprep.train.losses.factory import make_loss_head
 from dataprep.train.optim import (
-    Average,
+    EMA,
     check_optimizer,
     check_schedule,
     clip_gradients,
@@ -20,7 +20,7 @@ from dataprep.train.optim import (
     learning_rate,
     make_optimizer,
 )
-from dataprep.train.step import Stepper, choose_precision
+from dataprep.train.step import TrainStep, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def test_clipping_is_torchs(largest: float) -> None:
 
 def test_the_average_is_the_formulas_and_follows_the_buffers() -> None:
     net = nn.BatchNorm1d(1)
-    average = Average(net, 0.5)
+    average = EMA(net, 0.5)
     with torch.no_grad():
         net.weight.fill_(3.0)
         net.running_mean.fill_(7.0)
@@ -82,10 +82,10 @@ def test_the_average_is_the_formulas_and_follows_the_buffers() -> None:
     assert float(average.module.running_mean) == 7.0
 
 
-def _stepper(params: TrainParams, backbone: nn.Module) -> tuple[Stepper, nn.Module]:
-    head = make_head(params, 4, 3, seed=0)
+def _stepper(params: TrainParams, backbone: nn.Module) -> tuple[TrainStep, nn.Module]:
+    head = make_loss_head(params, 4, 3, seed=0)
     parameters = [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad]
-    return Stepper(backbone, head, make_optimizer(params, parameters), params, World(), CPU), head
+    return TrainStep(backbone, head, make_optimizer(params, parameters), params, World(), CPU), head
 
 
 def _linear() -> nn.Module:
@@ -116,7 +116,7 @@ def test_a_step_is_that_of_torchs_optimisers(settings: dict[str, object]) -> Non
     params = TrainParams(batch_size=8, loss="norm-softmax", clip=0.0, weight_decay=0.01, **settings)
     net, same = _linear(), _linear()
     stepper, _ = _stepper(params, net)
-    head = make_head(params, 4, 3, seed=0)
+    head = make_loss_head(params, 4, 3, seed=0)
     both = [*same.parameters(), *head.parameters()]
     if "nesterov" in settings:
         expected: torch.optim.Optimizer = torch.optim.SGD(both, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
@@ -163,7 +163,7 @@ def test_bf16_on_a_cpu_is_near_float32() -> None:
 
 
 def test_the_best_is_of_the_last_set_or_of_the_mean() -> None:
-    last, mean = Best(rule="last"), Best(rule="mean")
+    last, mean = BestScore(rule="last"), BestScore(rule="mean")
     turns = [{"a": 0.9, "b": 0.5}, {"a": 0.1, "b": 0.6}, {"a": 1.0, "b": 0.6}]
     assert [last.improves(scores, step) for step, scores in enumerate(turns)] == [True, True, False]
     assert [mean.improves(scores, step) for step, scores in enumerate(turns)] == [True, False, True]

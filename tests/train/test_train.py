@@ -14,29 +14,31 @@ from helpers.command import Run, command, environment
 from dataprep.errors import Interrupted, ModelError, RecordError, UsageError
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.imaging.crops import resize
-from dataprep.imaging.geometry import similarity, template, warp
+from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image
 from dataprep.models.model_files import load_model
-from dataprep.models.preprocessing import Input
-from dataprep.packs.base import Face
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.packs.base import FaceRecord
 from dataprep.packs.rec_writer import write_insightface
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 from dataprep.train.config import TrainParams
-from dataprep.train.data.dataset import open_source
-from dataprep.train.trainer import Progress, train
+from dataprep.train.data.dataset import open_dataset
+from dataprep.train.trainer import TrainingProgress, train
 
 SIDE = 56  # a quarter of the work of 112
 SMALL = TrainParams(epochs=3, batch_size=4, checkpoint_every=1, lr=0.05, seed=1)
 
 
-def faces(identities: int, photos: int) -> list[Face]:
+def faces(identities: int, photos: int) -> list[FaceRecord]:
     made = []
     for identity in range(identities):
         for photo in range(photos):
-            drawn = draw(identity, photo)
-            face = warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112)
+            drawn = draw_photo(identity, photo)
+            face = warp_image(drawn.pixels, estimate_similarity(drawn.landmarks, scale_template(112, 112)), 112, 112)
             face = resize(face, SIDE, SIDE)
             made.append(
-                Face(name=f"{identity}/{photo}.jpg", label=identity, identity=str(identity), image=encode_jpeg(face))
+                FaceRecord(
+                    name=f"{identity}/{photo}.jpg", label=identity, identity=str(identity), image=encode_jpeg(face)
+                )
             )
     return made
 
@@ -94,7 +96,7 @@ def test_all_that_is_drawn_and_kept_survives_an_interruption(pack: Path, tmp_pat
         sample_rate=0.4, accumulate=2,
     )  # fmt: skip
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step in (2, 4):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -140,7 +142,7 @@ def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> 
     train([pack], tmp_path, SMALL)
     with pytest.raises(ModelError, match=r"seed 1 -> 2.*--fresh"):
         train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
-    train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), fresh=True)
+    train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), overwrite=True)
 
 
 def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -> None:
@@ -150,10 +152,10 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
         (broken / name).write_bytes((pack / name).read_bytes())
     (broken / "property").write_text(f"2,{SIDE},{SIDE}\n")
     with pytest.raises(RecordError, match=r"label 2 is not among 0\.\.1"):
-        open_source([broken])
+        open_dataset([broken])
     (broken / "property").write_text(f"9,{SIDE},{SIDE}\n")
     with pytest.raises(RecordError, match="6 labels have no image"):
-        open_source([broken])
+        open_dataset([broken])
     (broken / "property").write_text("3,224,224\n")
     with pytest.raises(RecordError, match=r"image \d+ is 56x56.*224x224"):
         train([broken], tmp_path / "m", SMALL)
@@ -225,10 +227,10 @@ class Scores:
     def __init__(self, *found: float | BaseException) -> None:
         self.found, self.asked = list(found), 0
 
-    def check(self, input: Input) -> None:
+    def check(self, input: Preprocessing) -> None:
         assert (input.height, input.width) == (SIDE, SIDE)
 
-    def __call__(self, module: torch.nn.Module, input: Input) -> dict[str, float]:
+    def __call__(self, module: torch.nn.Module, input: Preprocessing) -> dict[str, float]:
         assert not module.training
         self.asked += 1
         score = self.found.pop(0)
@@ -240,7 +242,7 @@ class Scores:
 def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path) -> None:
     params = TrainParams(**{**SMALL.as_dict(), "validate_every": 2})
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -317,11 +319,11 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_made(
 def test_normalisation_is_the_fields() -> None:
     images = np.zeros((1, 112, 112, 3), np.uint8)
     images[..., 0] = 255
-    normalised = Input().normalise(images)
+    normalised = Preprocessing().normalise(images)
     assert normalised.shape == (1, 3, 112, 112)
     assert (normalised[0, 0] == 1).all()
     assert (normalised[0, 1] == -1).all()
-    assert (Input(order="BGR").normalise(images)[0, 2] == 1).all()
+    assert (Preprocessing(order="BGR").normalise(images)[0, 2] == 1).all()
 
 
 def test_the_command_says_what_is_missing(dataprep: Run) -> None:

@@ -8,16 +8,16 @@ import pytest
 
 from dataprep.reasons import Reason
 from dataprep.storage import Folder
-from dataprep.tar import END
+from dataprep.tar import TAR_END
 from dataprep.types import Row
 from dataprep.workspace.journal import Journal
-from dataprep.workspace.stage_store import StageDir
+from dataprep.workspace.stage_store import StageStore
 
 KEYS = [f"p/{i}" for i in range(6)]
 
 
-def directory(path: Path) -> StageDir:
-    return StageDir(Folder(path), name="download", columns={"seconds": "double"}, counted=[])
+def directory(path: Path) -> StageStore:
+    return StageStore(Folder(path), name="download", columns={"seconds": "double"}, counted=[])
 
 
 def row(key: str) -> Row:
@@ -94,7 +94,7 @@ def test_a_kill_before_the_marker_leaves_the_journal_whole(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageDir, "commit_flat", killed)
+        patch.setattr(StageStore, "commit_flat", killed)
         with pytest.raises(KeyboardInterrupt):
             journal.commit(KEYS, upstream="u", seconds=0)
     journal.close()
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was_and_it_goes_on_when_there_is_r
     marker = journal.commit(keys, upstream="u", seconds=0)
     assert photos(tmp_path) == {one.key: one.payload for one in rows if one.payload}
     assert hashlib.sha256((tmp_path / f"data/{marker.data}").read_bytes()).hexdigest() == marker.data_sha256
-    assert directory(tmp_path).garbage() == []
+    assert directory(tmp_path).list_unreferenced() == []
 
 
 def test_a_commit_that_found_no_room_for_its_ledger_is_made_again(tmp_path: Path) -> None:
@@ -234,4 +234,4 @@ def test_a_commit_that_found_no_room_for_its_ledger_is_made_again(tmp_path: Path
     assert hashlib.sha256((tmp_path / f"data/{marker.data}").read_bytes()).hexdigest() == marker.data_sha256
     with tarfile.open(tmp_path / f"data/{marker.data}") as archive:
         assert len(archive.getmembers()) == 5
-    assert (tmp_path / f"data/{marker.data}").stat().st_size == tar + len(END)
+    assert (tmp_path / f"data/{marker.data}").stat().st_size == tar + len(TAR_END)

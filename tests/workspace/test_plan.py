@@ -8,7 +8,7 @@ from dataprep.reasons import Reason
 from dataprep.storage import Folder
 from dataprep.types import Box, Sample
 from dataprep.workspace.plan import Plan
-from dataprep.workspace.plan_table import digest, table_of
+from dataprep.workspace.plan_table import samples_to_table, table_digest
 
 
 def samples(count: int, start: int = 0) -> list[Sample]:
@@ -19,13 +19,13 @@ def samples(count: int, start: int = 0) -> list[Sample]:
 
 
 def test_a_plan_is_read_back_as_it_was_frozen(tmp_path: Path) -> None:
-    given = [*samples(120), Sample(key="odd/é 'x", identity="odd", trouble=Reason.BAD_LINE, detail="why")]
+    given = [*samples(120), Sample(key="odd/é 'x", identity="odd", error=Reason.BAD_LINE, detail="why")]
     Plan(Folder(tmp_path)).add({"kind": "t"}, "d1", given)
     plan = Plan(Folder(tmp_path))
     assert [s for shard in plan.shards for s in plan.samples(shard)] == given
     assert plan.count == 121
-    assert plan.knows({"kind": "t"}, "d1")
-    assert not plan.knows({"kind": "t"}, "d2")
+    assert plan.contains_source({"kind": "t"}, "d1")
+    assert not plan.contains_source({"kind": "t"}, "d2")
 
 
 def test_a_grown_list_appends_a_generation_and_renumbers_nothing(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_shards_hold_a_thousand_and_split_small_sets(tmp_path: Path) -> None:
 
 def test_a_plan_is_the_same_whether_samples_come_one_by_one_or_in_tables(tmp_path: Path) -> None:
     local = [Sample(key=f"l/{i}", identity="l", path=f"/l/{i}.jpg", offset=i) for i in range(130)]
-    given = [*samples(70), *local, *samples(40, start=70), Sample(key="u/1", identity="u", trouble=Reason.BAD_LINE)]
+    given = [*samples(70), *local, *samples(40, start=70), Sample(key="u/1", identity="u", error=Reason.BAD_LINE)]
     plans = []
     for number, step in enumerate((0, 1, 7, 75, 1000)):
-        chunks = [table_of(given[at : at + step]) for at in range(0, len(given), step)] if step else given
+        chunks = [samples_to_table(given[at : at + step]) for at in range(0, len(given), step)] if step else given
         plans.append(Plan(Folder(tmp_path / str(number))))
         plans[-1].add({}, "d", [*chunks, given[0]])  # the first one once more
     shards = plans[0].shards
@@ -77,9 +77,11 @@ def test_every_value_of_a_sample_is_in_its_shards_digest() -> None:
         {"landmarks": None}, {"hash": "md5:0"}, {"trouble": Reason.BAD_LINE}, {"detail": "x"},
         {"key": "a/1http://", "url": "x/1"},
     ]  # fmt: skip
-    digests = [digest(table_of([each])) for each in [sample, *(replace(sample, **values) for values in other)]]
+    digests = [
+        table_digest(samples_to_table([each])) for each in [sample, *(replace(sample, **values) for values in other)]
+    ]
     assert len(set(digests)) == len(other) + 1
-    assert digest(table_of([sample] * 3).slice(1, 1)) == digests[0]
+    assert table_digest(samples_to_table([sample] * 3).slice(1, 1)) == digests[0]
 
 
 def test_a_kill_while_planning_leaves_no_half_plan(tmp_path: Path) -> None:

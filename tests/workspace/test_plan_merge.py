@@ -8,14 +8,14 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.names import folded
+from dataprep.names import casefold_name
 from dataprep.storage import Folder
 from dataprep.types import Sample
 from dataprep.workspace import plan_merge as numbering
 from dataprep.workspace import plan_table as module
 from dataprep.workspace.plan import Plan
-from dataprep.workspace.plan_merge import Planned, fresh, places_of
-from dataprep.workspace.plan_table import samples_of, table_of, tables
+from dataprep.workspace.plan_merge import PlannedShard, location_keys, select_new_samples
+from dataprep.workspace.plan_table import iterate_tables, samples_to_table, table_to_samples
 
 
 def plainly(samples: Iterable[Sample], planned: dict[str, str]) -> Iterator[Sample]:
@@ -23,26 +23,26 @@ def plainly(samples: Iterable[Sample], planned: dict[str, str]) -> Iterator[Samp
 
     `planned` has places by keys; cases and forms of accents make no difference between keys.
     """
-    known = {folded(key): place for key, place in planned.items()}
+    known = {casefold_name(key): place for key, place in planned.items()}
     seen: set[str] = set()
     for sample in samples:
         place = place_of(sample)
         for number in itertools.count(1):
             key = sample.key if number == 1 else f"{sample.key}~{number}"
-            if folded(key) not in seen and known.get(folded(key), place) == place:
+            if casefold_name(key) not in seen and known.get(casefold_name(key), place) == place:
                 break
-        seen.add(folded(key))
-        if folded(key) not in known:
+        seen.add(casefold_name(key))
+        if casefold_name(key) not in known:
             yield replace(sample, key=key)
 
 
 def place_of(sample: Sample) -> str:
-    (place,) = places_of(table_of([sample])).to_pylist()
+    (place,) = location_keys(samples_to_table([sample])).to_pylist()
     return str(place)
 
 
-def columns(planned: dict[str, str]) -> list[Planned]:
-    return [Planned(list(planned), list(planned.values()), ["p"])]
+def columns(planned: dict[str, str]) -> list[PlannedShard]:
+    return [PlannedShard(list(planned), list(planned.values()), ["p"])]
 
 
 # few keys and places, so that they meet; some keys look like numbered ones
@@ -67,7 +67,11 @@ def test_what_is_new_is_what_the_plain_way_finds(lists: list[list[Sample]], chun
     try:
         planned: dict[str, str] = {}
         for listed in lists:
-            found = [sample for table in fresh(tables(listed), columns(planned)) for sample in samples_of(table)]
+            found = [
+                sample
+                for table in select_new_samples(iterate_tables(listed), columns(planned))
+                for sample in table_to_samples(table)
+            ]
             assert found == list(plainly(listed, planned))
             planned |= {sample.key: place_of(sample) for sample in found}
     finally:
@@ -89,7 +93,7 @@ def test_a_plan_on_the_disk_knows_what_it_holds(tmp_path_factory: object, lists:
 
 def test_thousands_of_namesakes_are_numbered_without_counting_from_one_each_time() -> None:
     listed = [Sample(key="a/1", identity="a", url=f"http://x/{number}") for number in range(5_000)]
-    keys = [key for table in fresh(tables(listed), []) for key in table["key"].to_pylist()]
+    keys = [key for table in select_new_samples(iterate_tables(listed), []) for key in table["key"].to_pylist()]
     assert keys[0] == "a/1"
     assert keys[1:] == [f"a/1~{number}" for number in range(2, 5_001)]
 

@@ -7,11 +7,11 @@ from dataprep.errors import WorkspaceError
 from dataprep.reasons import Reason
 from dataprep.storage import Folder
 from dataprep.types import Row
-from dataprep.workspace.stage_store import StageDir
+from dataprep.workspace.stage_store import StageStore
 
 
-def stage_dir(path: Path) -> StageDir:
-    return StageDir(Folder(path), name="x", columns={"n": "int32", "note": "string"}, counted=["n"])
+def stage_dir(path: Path) -> StageStore:
+    return StageStore(Folder(path), name="x", columns={"n": "int32", "note": "string"}, counted=["n"])
 
 
 def row(key: str, n: int, payload: bytes | None = b"data", reason: Reason | None = None, note: str = "") -> Row:
@@ -65,20 +65,20 @@ def test_only_the_marker_commits(tmp_path: Path) -> None:
     directory.commit("s", [row("p/1", 1)], upstream="u", seconds=0)
     (tmp_path / "done/s.json").unlink()
     assert directory.markers() == {}
-    garbage = {path.suffix for path in directory.garbage()}
+    garbage = {path.suffix for path in directory.list_unreferenced()}
     assert garbage == {".tar", ".parquet"}
     directory.commit("s", [row("p/1", 1)], upstream="u", seconds=0)
-    assert directory.garbage() == []
+    assert directory.list_unreferenced() == []
 
 
 def test_a_second_commit_replaces_the_first_and_ends_the_retry(tmp_path: Path) -> None:
     directory = stage_dir(tmp_path)
     directory.commit("s", [row("p/1", 1)], upstream="u", seconds=0)
-    directory.ask_retry("s", ["timeout"])
+    directory.request_retry("s", ["timeout"])
     assert directory.retries() == {"s": ["timeout"]}
     directory.commit("s", [row("p/1", 2)], upstream="u", seconds=0)
     assert directory.retries() == {}
-    assert len(directory.garbage()) == 1  # the tar is the same; the first ledger is nobody's now
+    assert len(directory.list_unreferenced()) == 1  # the tar is the same; the first ledger is nobody's now
 
 
 def test_a_damaged_marker_or_ledger_is_named(tmp_path: Path) -> None:
@@ -94,6 +94,6 @@ def test_a_damaged_marker_or_ledger_is_named(tmp_path: Path) -> None:
 
 def test_a_second_retry_adds_to_the_first(tmp_path: Path) -> None:
     directory = stage_dir(tmp_path)
-    directory.ask_retry("s", ["timeout"])
-    directory.ask_retry("s", ["http_5xx", "timeout"])
+    directory.request_retry("s", ["timeout"])
+    directory.request_retry("s", ["http_5xx", "timeout"])
     assert directory.retries() == {"s": ["http_5xx", "timeout"]}

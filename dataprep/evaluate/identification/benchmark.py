@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 
 from dataprep import __version__
-from dataprep.embeddings.files import read_features, unit_rows
-from dataprep.embeddings.search import nearest
+from dataprep.embeddings.files import normalise_rows, read_features
+from dataprep.embeddings.search import search_nearest
 from dataprep.errors import RecordError, UsageError, WorkspaceError
 from dataprep.evaluate.identification import megaface_lists as megaface
 from dataprep.evaluate.identification.ijb import (
-    find_protocol,
-    meta_files,
-    read_faces,
+    find_ijb_protocol,
+    list_meta_files,
     read_subjects,
+    read_template_media,
     read_template_pairs,
 )
-from dataprep.evaluate.identification.megaface import Identification, identify
-from dataprep.evaluate.identification.megaface_lists import open_contest
-from dataprep.evaluate.identification.one_to_many import OneToMany, search_templates
-from dataprep.evaluate.identification.one_to_one import OneToOne, verify_templates
-from dataprep.evaluate.identification.templates import Pooling, by_image, pool
+from dataprep.evaluate.identification.megaface import IdentificationResult, identify_probes
+from dataprep.evaluate.identification.megaface_lists import open_megaface
+from dataprep.evaluate.identification.one_to_many import OneToManyResult, search_templates
+from dataprep.evaluate.identification.one_to_one import OneToOneResult, verify_templates
+from dataprep.evaluate.identification.templates import Pooling, order_by_image, pool_templates
 from dataprep.storage import Folder, file_sha256
 
-Tick = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -61,7 +61,7 @@ class GalleryResult:
     matches: tuple[Match, ...]
 
 
-def ijb_folder(meta: Path, features: Path, protocol: str | None, pooling: Pooling, **asked: bool) -> str:
+def ijb_result_name(meta: Path, features: Path, protocol: str | None, pooling: Pooling, **asked: bool) -> str:
     """The name of a result: one for each way to score these features. `asked`: one_to_many, exclude_missing."""
     switches = {
         pooling.kind: pooling.kind != "insightface",
@@ -72,10 +72,12 @@ def ijb_folder(meta: Path, features: Path, protocol: str | None, pooling: Poolin
         "nomissing": asked["exclude_missing"],
     }
     way = "1N" if asked["one_to_many"] else "11"
-    return _joined(features.stem, find_protocol(meta, protocol), way, *(name for name, on in switches.items() if on))
+    return _joined(
+        features.stem, find_ijb_protocol(meta, protocol), way, *(name for name, on in switches.items() if on)
+    )
 
 
-def megaface_folder(
+def megaface_result_name(
     probes: Path, distractors: Path, size: int | None, *, refined: bool, seed: int, exclude_missing: bool
 ) -> str:
     """The name of a result: one for each way to search these features."""
@@ -85,7 +87,7 @@ def megaface_folder(
     )  # fmt: skip
 
 
-def gallery_folder(gallery: Path, probes: Path, top: int, *, exclude_missing: bool) -> str:
+def gallery_result_name(gallery: Path, probes: Path, top: int, *, exclude_missing: bool) -> str:
     """The name of a result: one for each way to search this gallery."""
     return _joined(probes.stem, "in", gallery.stem, f"top{top}", "nomissing" if exclude_missing else "")
 
@@ -94,7 +96,7 @@ def _joined(*parts: str) -> str:
     return "-".join(part for part in parts if part)
 
 
-def check_target(target: Path, *features: Path) -> None:
+def check_identification_target(target: Path, *features: Path) -> None:
     """UsageError if `target` holds a result of other features: files of one name in two folders share a default."""
     found = Folder(target).get_json("result.json")
     wanted = [str(path.resolve()) for path in features]
@@ -114,28 +116,30 @@ def score_ijb(
     one_to_many: bool = False,
     exclude_missing: bool = False,
     dim: int | None = None,
-    tick: Tick = _silent,
-) -> OneToOne | OneToMany:
+    progress: ProgressCallback = _silent,
+) -> OneToOneResult | OneToManyResult:
     """Score IJB-B or IJB-C, 1:1 or 1:N, from the features of all faces; write result.json.
 
     Features are found by image name; features without names must be in the order of the meta files.
     """
     pooling = pooling or Pooling()
-    protocol = find_protocol(meta, protocol)
-    files = meta_files(meta, protocol, one_to_many=one_to_many)
-    faces = read_faces(*files[:2])
-    rows = by_image(read_features(features, dim), faces.image, exclude_missing=exclude_missing)
-    templates = pool(rows, faces, pooling, exclude_missing=exclude_missing, tick=_named(tick, "faces"))
+    protocol = find_ijb_protocol(meta, protocol)
+    files = list_meta_files(meta, protocol, one_to_many=one_to_many)
+    faces = read_template_media(*files[:2])
+    rows = order_by_image(read_features(features, dim), faces.image, exclude_missing=exclude_missing)
+    templates = pool_templates(
+        rows, faces, pooling, exclude_missing=exclude_missing, progress=_named(progress, "faces")
+    )
     del rows
-    found: OneToOne | OneToMany
+    found: OneToOneResult | OneToManyResult
     if one_to_many:
         *galleries, probes = (read_subjects(path, path.stem) for path in files[2:])
         found = search_templates(
-            templates, galleries, probes, exclude_missing=exclude_missing, tick=_named(tick, "probes")
+            templates, galleries, probes, exclude_missing=exclude_missing, progress=_named(progress, "probes")
         )
     else:
         pairs = read_template_pairs(files[2])
-        found = verify_templates(templates, pairs, exclude_missing=exclude_missing, tick=_named(tick, "pairs"))
+        found = verify_templates(templates, pairs, exclude_missing=exclude_missing, progress=_named(progress, "pairs"))
     name = f"{protocol} {'1:N' if one_to_many else '1:1'}; {pooling.description}"
     _save(target, name, [features], files, found)
     return found
@@ -155,17 +159,17 @@ def score_megaface(
     exclude_missing: bool = False,
     dim: int | None = None,
     device: str = "cpu",
-    tick: Tick = _silent,
-) -> Identification:
-    """Score MegaFace, refined if the two noise lists are given (see `open_contest`); write result.json."""
-    contest = open_contest(
+    progress: ProgressCallback = _silent,
+) -> IdentificationResult:
+    """Score MegaFace, refined if the two noise lists are given (see `open_megaface`); write result.json."""
+    contest = open_megaface(
         probes, probe_list, distractors, distractor_list=distractor_list, noises=noises, suffix=suffix, seed=seed,
         zeros=exclude_missing, dim=dim,
     )  # fmt: skip
-    found = identify(
-        contest.probes, contest.listed.identities, contest.distractors, size=size, pushed_away=contest.pushed_away,
+    found = identify_probes(
+        contest.probes, contest.probe_list.identities, contest.distractors, size=size, pushed_away=contest.noisy_distractors,
         present=(contest.probes != 0).any(axis=1), exclude_missing=exclude_missing, device=device,
-        tick=_named(tick, "distractors"),
+        progress=_named(progress, "distractors"),
     )  # fmt: skip
     lists = [path for path in (probe_list, distractor_list, *(noises or ())) if path is not None]
     name = "MegaFace refined (@R)" if noises else "MegaFace"
@@ -183,7 +187,7 @@ def search_gallery(
     exclude_missing: bool = False,
     dim: int | None = None,
     device: str = "cpu",
-    tick: Tick = _silent,
+    progress: ProgressCallback = _silent,
 ) -> GalleryResult:
     """Find the `top` gallery photos for each probe, leaving out photos of the probe's own name; write matches.csv and
     result.json. The identity of a photo is its folder."""
@@ -194,27 +198,27 @@ def search_gallery(
     if listed.dim != asked.dim:
         raise RecordError(f"{gallery} holds features of {listed.dim} values, but {probes} of {asked.dim}")
     names, wanted = list(listed.names or ()), list(asked.names or ())
-    units = unit_rows(asked, np.arange(len(asked)), zeros=exclude_missing)
+    units = normalise_rows(asked, np.arange(len(asked)), zeros=exclude_missing)
     kept = np.flatnonzero(units.present)
-    found = nearest(
+    found = search_nearest(
         units.rows[kept], listed, keep=min(top + 1, len(names)), exclude_zeros=exclude_missing, device=device,
-        tick=_named(tick, "gallery photos"),
+        progress=_named(progress, "gallery photos"),
     )  # fmt: skip
     matches: list[Match] = []
-    people = {megaface.own_folder(name) for name in names}
+    people = {megaface.identity_from_path(name) for name in names}
     per_person = _photos(names)
     with_mate = right = 0
     for row, scores, columns in zip(kept.tolist(), found.scores.tolist(), found.rows.tolist(), strict=True):
         name = wanted[row]
-        identity = megaface.own_folder(name)
+        identity = megaface.identity_from_path(name)
         best = [(s, names[c]) for s, c in zip(scores, columns, strict=True) if c >= 0 and names[c] != name][:top]
         matches += [
-            Match(probe=name, rank=i, match=match, identity=megaface.own_folder(match), score=score)
+            Match(probe=name, rank=i, match=match, identity=megaface.identity_from_path(match), score=score)
             for i, (score, match) in enumerate(best, 1)
         ]
         if identity in people and (name not in per_person[identity] or len(per_person[identity]) > 1):
             with_mate += 1
-            right += bool(best) and megaface.own_folder(best[0][1]) == identity
+            right += bool(best) and megaface.identity_from_path(best[0][1]) == identity
     result = GalleryResult(
         probes=len(kept),
         gallery=found.compared,
@@ -235,12 +239,12 @@ def search_gallery(
 def _photos(names: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name in names:
-        found.setdefault(megaface.own_folder(name), set()).add(name)
+        found.setdefault(megaface.identity_from_path(name), set()).add(name)
     return found
 
 
-def _named(tick: Tick, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: tick(what, done, total)
+def _named(progress: ProgressCallback, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total)
 
 
 def _version(name: str) -> str | None:

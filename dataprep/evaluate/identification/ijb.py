@@ -19,20 +19,20 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError
 
-Ints32 = npt.NDArray[np.int32]
-Bools = npt.NDArray[np.bool_]
-Matrix = npt.NDArray[np.float32]
+Int32Array = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
 
-GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
+IJB_GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Faces:
+class TemplateMedia:
     """One row per face: its template and media numbers, the detector's score, and the image's name."""
 
-    template: Ints32
-    media: Ints32
-    score: Matrix
+    template: Int32Array
+    media: Int32Array
+    score: Float32Array
     image: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -43,9 +43,9 @@ class Faces:
 class TemplatePairs:
     """Pairs of template numbers; `same` is true if they show one person."""
 
-    left: Ints32
-    right: Ints32
-    same: Bools
+    left: Int32Array
+    right: Int32Array
+    issame: BoolArray
 
     def __len__(self) -> int:
         return len(self.left)
@@ -56,34 +56,38 @@ class Subjects:
     """Templates, ascending and unique, and the subjects they show."""
 
     name: str
-    template: Ints32
-    subject: Ints32
+    template: Int32Array
+    subject: Int32Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class MetaColumn:
     """A field's name and type; `kind` is an Arrow type name."""
 
     name: str
     kind: str
 
 
-_FACE = [Column(name="image", kind="string"), Column(name="template", kind="int32"), Column(name="media", kind="int32")]
+_FACE = [
+    MetaColumn(name="image", kind="string"),
+    MetaColumn(name="template", kind="int32"),
+    MetaColumn(name="media", kind="int32"),
+]
 _PAIR = [
-    Column(name="first template", kind="int32"),
-    Column(name="second template", kind="int32"),
-    Column(name="label", kind="int8"),
+    MetaColumn(name="first template", kind="int32"),
+    MetaColumn(name="second template", kind="int32"),
+    MetaColumn(name="label", kind="int8"),
 ]
 _SCORE = [
-    Column(name="image", kind="string"),
-    *(Column(name=f"{axis}{point}", kind="float32") for point in range(1, 6) for axis in "xy"),
-    Column(name="score", kind="float32"),
+    MetaColumn(name="image", kind="string"),
+    *(MetaColumn(name=f"{axis}{point}", kind="float32") for point in range(1, 6) for axis in "xy"),
+    MetaColumn(name="score", kind="float32"),
 ]
 
 
-def find_protocol(folder: Path, protocol: str | None = None) -> str:
+def find_ijb_protocol(folder: Path, protocol: str | None = None) -> str:
     """ijbb or ijbc: the given one, or the one whose face_tid_mid is in the folder."""
-    found = [name for name in GALLERIES if (folder / f"{name}_face_tid_mid.txt").is_file()]
+    found = [name for name in IJB_GALLERIES if (folder / f"{name}_face_tid_mid.txt").is_file()]
     if protocol is not None and protocol not in found:
         raise RecordError(
             f"{folder} holds no {protocol}_face_tid_mid.txt", hint="pass the benchmark's meta folder with --meta"
@@ -96,18 +100,18 @@ def find_protocol(folder: Path, protocol: str | None = None) -> str:
     return protocol or found[0]
 
 
-def meta_files(folder: Path, protocol: str, *, one_to_many: bool) -> list[Path]:
+def list_meta_files(folder: Path, protocol: str, *, one_to_many: bool) -> list[Path]:
     """The files that a protocol reads; the first two describe the faces."""
     names = ["face_tid_mid.txt", "name_5pts_score.txt"]
     names += (
-        [f"1N_gallery_{name}.csv" for name in GALLERIES[protocol]] + ["1N_probe_mixed.csv"]
+        [f"1N_gallery_{name}.csv" for name in IJB_GALLERIES[protocol]] + ["1N_probe_mixed.csv"]
         if one_to_many
         else ["template_pair_label.txt"]
     )
     return [folder / f"{protocol}_{name}" for name in names]
 
 
-def read_faces(tid_mid: Path, scores: Path) -> Faces:
+def read_template_media(tid_mid: Path, scores: Path) -> TemplateMedia:
     """The faces of a benchmark; RecordError if the two files do not list the same images in the same order."""
     faces = _read(tid_mid, _FACE)
     scored = _read(scores, _SCORE)
@@ -124,7 +128,7 @@ def read_faces(tid_mid: Path, scores: Path) -> Faces:
     bad = ~np.isfinite(score) | (score < 0)
     if bad.any():
         raise RecordError(f"{scores}: line {int(bad.argmax()) + 1}: score: {score[bad][0]} is not a detector score")
-    return Faces(
+    return TemplateMedia(
         template=faces["template"].to_numpy(),
         media=faces["media"].to_numpy(),
         score=score,
@@ -142,7 +146,9 @@ def read_template_pairs(path: Path) -> TemplatePairs:
     same = label == 1
     if same.all() or not same.any():
         raise RecordError(f"{path}: all {len(same)} pairs are of one kind; both kinds are needed")
-    return TemplatePairs(left=table["first template"].to_numpy(), right=table["second template"].to_numpy(), same=same)
+    return TemplatePairs(
+        left=table["first template"].to_numpy(), right=table["second template"].to_numpy(), issame=same
+    )
 
 
 def read_subjects(path: Path, name: str) -> Subjects:
@@ -170,7 +176,7 @@ def read_subjects(path: Path, name: str) -> Subjects:
     return Subjects(name=name, template=unique, subject=subject[first])
 
 
-def _read(path: Path, columns: Sequence[Column]) -> Any:
+def _read(path: Path, columns: Sequence[MetaColumn]) -> Any:
     """A table of one array per column. Arrow is fast, but its errors are vague, so they are located line by line."""
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -195,7 +201,7 @@ def _read(path: Path, columns: Sequence[Column]) -> Any:
     return table
 
 
-def _explain(path: Path, columns: Sequence[Column]) -> None:
+def _explain(path: Path, columns: Sequence[MetaColumn]) -> None:
     """Raise RecordError for the first line that does not fit the columns."""
     with _opened(path) as stream:
         for number, line in enumerate(stream, 1):

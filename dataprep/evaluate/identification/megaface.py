@@ -16,16 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataprep.embeddings.files import Bools, FeatureRows, Ints, Matrix
-from dataprep.embeddings.search import exact_scores, nearest
+from dataprep.embeddings.files import BoolArray, FeatureRows, Float32Array, IntArray
+from dataprep.embeddings.search import exact_scores, search_nearest
 from dataprep.errors import RecordError
 
-RANKS = (1, 10, 100)
-FPRS = (1e-6, 1e-5)
+MEGAFACE_RANKS = (1, 10, 100)
+MEGAFACE_FPRS = (1e-6, 1e-5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identification:
+class IdentificationResult:
     """`rank[r]`: the share of searches in which at most r - 1 distractors score as high as the planted photo.
     `tar_at_fpr` omits rates for which there are too few negatives."""
 
@@ -42,18 +42,18 @@ class Identification:
     probes_excluded: int
 
 
-def identify(
-    probes: Matrix,
+def identify_probes(
+    probes: Float32Array,
     identities: Sequence[str],
     distractors: FeatureRows,
     *,
     size: int | None = None,
-    pushed_away: Bools | None = None,
-    present: Bools | None = None,
+    pushed_away: BoolArray | None = None,
+    present: BoolArray | None = None,
     exclude_missing: bool = False,
     device: str = "cpu",
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Identification:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> IdentificationResult:
     """Search every probe (rows of length one) among the first `size` distractors.
 
     `pushed_away` marks distractors that match nothing but count as negatives (the refined protocol); `present` marks
@@ -68,33 +68,33 @@ def identify(
     if present is not None and not present.all():
         dropped = int((~present).sum())
         probes, identities = probes[present], [name for name, kept in zip(identities, present, strict=True) if kept]
-    left, right, people = same_person(identities)
+    left, right, people = list_genuine_pairs(identities)
     if not len(left):
         raise RecordError("no person has two probe photos: there is nothing to search for")
     own = exact_scores(probes, probes, left, right)
     possible = len(probes) * total
-    found = nearest(
+    found = search_nearest(
         probes,
         distractors,
-        keep=max(RANKS),
-        highest=max((_allowed(fpr, possible) + 1 for fpr in FPRS if _allowed(fpr, possible)), default=0),
+        keep=max(MEGAFACE_RANKS),
+        highest=max((_allowed(fpr, possible) + 1 for fpr in MEGAFACE_FPRS if _allowed(fpr, possible)), default=0),
         stop=total,
         excluded=pushed_away,
         exclude_zeros=exclude_missing,
         device=device,
-        tick=tick,
+        progress=progress,
     )
     pushed = 0 if pushed_away is None else int(pushed_away[:total].sum())
     negatives = len(probes) * (found.compared + pushed)
     ahead = np.concatenate([_ahead(found.scores, left, own), _ahead(found.scores, right, own)])
     tar = {}
-    for fpr in FPRS:
+    for fpr in MEGAFACE_FPRS:
         allowed = _allowed(fpr, negatives)
         if allowed:
             threshold = found.highest[allowed] if allowed < len(found.highest) else -np.inf
             tar[f"{fpr:g}"] = float((own > threshold).mean())
-    return Identification(
-        rank={str(rank): float((ahead < rank).mean()) for rank in RANKS},
+    return IdentificationResult(
+        rank={str(rank): float((ahead < rank).mean()) for rank in MEGAFACE_RANKS},
         tar_at_fpr=tar,
         probes=len(probes),
         identities=people,
@@ -108,7 +108,7 @@ def identify(
     )
 
 
-def same_person(identities: Sequence[str]) -> tuple[Ints, Ints, int]:
+def list_genuine_pairs(identities: Sequence[str]) -> tuple[IntArray, IntArray, int]:
     """Every pair of rows of one person, once (left < right), and how many people there are."""
     _, person, counts = np.unique(np.asarray(identities), return_inverse=True, return_counts=True)
     order = np.argsort(person, kind="stable")
@@ -121,7 +121,7 @@ def same_person(identities: Sequence[str]) -> tuple[Ints, Ints, int]:
     return np.concatenate(left), np.concatenate(right), len(counts)
 
 
-def _ahead(scores: Matrix, probe: Ints, own: Matrix) -> Ints:
+def _ahead(scores: Float32Array, probe: IntArray, own: Float32Array) -> IntArray:
     """How many of a probe's best distractors score at least as high as `own`; exact below the number kept."""
     ahead = np.empty(len(probe), np.int64)
     for begin in range(0, len(probe), 1 << 16):

@@ -3,9 +3,9 @@
 insightface's remove_noises.py edits the feature files before the devkit reads them. Every feature gets one more value,
 0. A noisy probe (a FaceScrub photo of someone else) becomes its person's centre: the sum of the clean features plus
 uniform noise of +-0.001, scaled to length one. A noisy distractor (a MegaFace photo of a FaceScrub person) keeps its
-feature and gets 100.0 as the last value, which puts it at an L2 distance of 100 from everything. `refined_probes` and
-`extended` write the same. Scoring here uses an equivalent without the extra value: noisy probes are replaced likewise,
-and noisy distractors match nothing but count as negatives. The ranks and rates are the same.
+feature and gets 100.0 as the last value, which puts it at an L2 distance of 100 from everything. `refine_probes` and
+`append_noise_column` write the same. Scoring here uses an equivalent without the extra value: noisy probes are
+replaced likewise, and noisy distractors match nothing but count as negatives. The ranks and rates are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from dataprep.embeddings.dumps import write_vector
-from dataprep.embeddings.files import Bools, FeatureFolder, FeatureRows, Features, Matrix, read_features, unit_rows
+from dataprep.embeddings.files import (
+    BoolArray,
+    FeatureFolder,
+    FeatureRows,
+    Features,
+    Float32Array,
+    normalise_rows,
+    read_features,
+)
 from dataprep.errors import RecordError
 from dataprep.evaluate.identification import megaface_lists as megaface
 from dataprep.names import is_safe
@@ -28,14 +36,14 @@ FAR_AWAY = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class FeatureList:
     """Features by name; `identities[i]` is the person that `names[i]` shows."""
 
     names: tuple[str, ...]
     identities: tuple[str, ...]
 
 
-def read_list(path: Path, *, people: bool = False) -> Listed:
+def read_feature_list(path: Path, *, people: bool = False) -> FeatureList:
     """Read a devkit list (`{"path": [...], "id": [...]}`), a JSON array of paths, or one relative path per line.
 
     Without `id`, the identity is the file's folder, as in the devkit. Raises RecordError for invalid lists and, with
@@ -57,7 +65,7 @@ def read_list(path: Path, *, people: bool = False) -> Listed:
     names = found.get("path", [])
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise RecordError(f'{path}: "path" must be a non-empty list of names')
-    identities = found.get("id", [own_folder(name) for name in names])
+    identities = found.get("id", [identity_from_path(name) for name in names])
     if not isinstance(identities, list) or len(identities) != len(names):
         raise RecordError(f'{path}: "id" must name one identity for each of the {len(names)} paths')
     if people and "id" not in found and len(names) > 1 and len(set(identities)) == 1:
@@ -67,7 +75,7 @@ def read_list(path: Path, *, people: bool = False) -> Listed:
         )
     if len(set(names)) != len(names):
         raise RecordError(f"{path}: {len(names) - len(set(names))} names occur more than once")
-    return Listed(names=tuple(names), identities=tuple(map(str, identities)))
+    return FeatureList(names=tuple(names), identities=tuple(map(str, identities)))
 
 
 def read_noises(path: Path) -> frozenset[str]:
@@ -83,16 +91,16 @@ def read_noises(path: Path) -> frozenset[str]:
     return names
 
 
-def noisy(names: Sequence[str], noises: frozenset[str], *, parts: int) -> Bools:
+def find_noisy(names: Sequence[str], noises: frozenset[str], *, parts: int) -> BoolArray:
     """Which names are noise, by their last `parts` parts: 1 for FaceScrub (file), 3 for MegaFace (folder/folder/file).
     A short list of distractors may contain no noise; the number found is part of the result.
     """
     return np.array(["/".join(name.split("/")[-parts:]) in noises for name in names], np.bool_)
 
 
-def refined_probes(
-    probes: Matrix, listed: Listed, noise: Bools, *, present: Bools | None = None, seed: int = 0
-) -> Matrix:
+def refine_probes(
+    probes: Float32Array, listed: FeatureList, noise: BoolArray, *, present: BoolArray | None = None, seed: int = 0
+) -> Float32Array:
     """Replace noisy probes by their person's centre plus noise. RecordError for a person without a clean photo."""
     generator = np.random.default_rng(seed)
     clean = ~noise if present is None else ~noise & present
@@ -110,7 +118,7 @@ def refined_probes(
     return out
 
 
-def extended(matrix: Matrix, noise: Bools | None = None) -> Matrix:
+def append_noise_column(matrix: Float32Array, noise: BoolArray | None = None) -> Float32Array:
     """(n, d + 1): features as remove_noises.py writes them for the devkit; `noise` marks noisy distractors."""
     last = np.zeros((len(matrix), 1), np.float32)
     if noise is not None:
@@ -118,7 +126,7 @@ def extended(matrix: Matrix, noise: Bools | None = None) -> Matrix:
     return np.concatenate([matrix, last], axis=1)
 
 
-def own_folder(name: str) -> str:
+def identity_from_path(name: str) -> str:
     """The identity of a photo: the folder it is in; without a folder, the photo itself."""
     return name.strip("/").split("/")[-2:][0]
 
@@ -127,20 +135,20 @@ _BLOCK = 1024  # distractors in memory together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
+class MegaFaceBenchmark:
     """Probes (n, d), of length one or zero, and the distractors to search.
 
     `pushed_away` marks the noisy distractors of the refined protocol; its noisy probes are already replaced.
     """
 
-    listed: megaface.Listed
-    probes: Matrix
+    probe_list: megaface.FeatureList
+    probes: Float32Array
     distractors: FeatureRows
-    pushed_away: Bools | None
+    noisy_distractors: BoolArray | None
     noisy_probes: int
 
 
-def open_contest(
+def open_megaface(
     probes: Path,
     probe_list: Path,
     distractors: Path,
@@ -151,39 +159,45 @@ def open_contest(
     seed: int = 0,
     zeros: bool = False,
     dim: int | None = None,
-) -> Contest:
+) -> MegaFaceBenchmark:
     """Open MegaFace's probes and distractors; refined if the noise lists (FaceScrub's, MegaFace's) are given.
 
     Features are files, or folders with one file per name with this `suffix`. A file without names is in the order of
     its list. Raises RecordError for inputs that do not fit together and, unless `zeros`, for probes that are all zero.
     """
-    listed = megaface.read_list(probe_list, people=True)
-    others = megaface.read_list(distractor_list) if distractor_list is not None else None
+    listed = megaface.read_feature_list(probe_list, people=True)
+    others = megaface.read_feature_list(distractor_list) if distractor_list is not None else None
     searched = _rows(distractors, others.names if others else None, suffix, dim)
     opened = _rows(probes, listed.names, suffix, dim)
     if opened.dim != searched.dim:
         raise RecordError(f"{probes} holds features of {opened.dim} values, {distractors} of {searched.dim}")
-    units = unit_rows(opened, np.arange(len(opened)), zeros=zeros)
+    units = normalise_rows(opened, np.arange(len(opened)), zeros=zeros)
     if noises is None:
-        return Contest(listed=listed, probes=units.rows, distractors=searched, pushed_away=None, noisy_probes=0)
-    noise = megaface.noisy(listed.names, megaface.read_noises(noises[0]), parts=1)
+        return MegaFaceBenchmark(
+            probe_list=listed, probes=units.rows, distractors=searched, noisy_distractors=None, noisy_probes=0
+        )
+    noise = megaface.find_noisy(listed.names, megaface.read_noises(noises[0]), parts=1)
     if not noise.any():
         raise RecordError(f"{noises[0]} names none of the photos in {probe_list}; it belongs to another data set")
     if searched.names is None:
         raise RecordError(
             f"{distractors} holds no names, so noisy distractors cannot be found", hint="add --distractor-list"
         )
-    return Contest(
-        listed=listed,
-        probes=megaface.refined_probes(units.rows, listed, noise, present=units.present, seed=seed),
+    return MegaFaceBenchmark(
+        probe_list=listed,
+        probes=megaface.refine_probes(units.rows, listed, noise, present=units.present, seed=seed),
         distractors=searched,
-        pushed_away=megaface.noisy(searched.names, megaface.read_noises(noises[1]), parts=3),
+        noisy_distractors=megaface.find_noisy(searched.names, megaface.read_noises(noises[1]), parts=3),
         noisy_probes=int(noise.sum()),
     )
 
 
 def write_for_devkit(
-    contest: Contest, target: Path, *, algorithm: str, tick: Callable[[int, int], None] = lambda done, total: None
+    contest: MegaFaceBenchmark,
+    target: Path,
+    *,
+    algorithm: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the features like insightface's remove_noises.py: TARGET/facescrub/NAME_ALGORITHM.bin and
     TARGET/megaface/NAME_ALGORITHM.bin, with one value more than the input features."""
@@ -191,18 +205,20 @@ def write_for_devkit(
     if names is None:
         raise RecordError(f"{contest.distractors.path} holds no names for the files", hint="add --distractor-list")
     total = len(contest.probes) + len(names)
-    _write(target / "facescrub", contest.listed.names, megaface.extended(contest.probes), algorithm)
-    tick(len(contest.probes), total)
+    _write(target / "facescrub", contest.probe_list.names, megaface.append_noise_column(contest.probes), algorithm)
+    progress(len(contest.probes), total)
     for first in range(0, len(names), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(names)))
-        block = unit_rows(contest.distractors, rows, zeros=True).rows
-        noise = None if contest.pushed_away is None else contest.pushed_away[rows]
-        _write(target / "megaface", names[first : first + _BLOCK], megaface.extended(block, noise), algorithm)
+        block = normalise_rows(contest.distractors, rows, zeros=True).rows
+        noise = None if contest.noisy_distractors is None else contest.noisy_distractors[rows]
+        _write(
+            target / "megaface", names[first : first + _BLOCK], megaface.append_noise_column(block, noise), algorithm
+        )
         contest.distractors.release()
-        tick(len(contest.probes) + int(rows[-1]) + 1, total)
+        progress(len(contest.probes) + int(rows[-1]) + 1, total)
 
 
-def _write(folder: Path, names: Sequence[str], vectors: Matrix, algorithm: str) -> None:
+def _write(folder: Path, names: Sequence[str], vectors: Float32Array, algorithm: str) -> None:
     for name, vector in zip(names, vectors, strict=True):
         own = f"{name.lstrip('/')}_{algorithm}.bin"
         if not all(map(is_safe, own.split("/"))):

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataprep.embeddings.files import Bools, Floats, Ints
+from dataprep.embeddings.files import BoolArray, FloatArray, IntArray
 from dataprep.errors import RecordError
 from dataprep.evaluate.identification.ijb import Subjects
 from dataprep.evaluate.identification.templates import Templates
 
-RANKS = (1, 5, 10)
-FPIRS = (0.01, 0.1)
+IJB_RANKS = (1, 5, 10)
+IJB_FPIRS = (0.01, 0.1)
 _DECIMALS = 12  # as in the 1:1 protocol
 _PROBES = 1024  # per block: 29 MB of scores at IJB-C's 3,531 gallery templates
 
@@ -44,7 +44,7 @@ class GallerySearch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneToMany:
+class OneToManyResult:
     """`rank` and `tpir_at_fpir_ijb_1n` treat both galleries as one; `mean_tpir_at_fpir` averages the galleries."""
 
     probes: int
@@ -62,10 +62,10 @@ class _Scores:
     """Per probe: its mate's column (-1: none), the mate's score, how many others score at least as high, the best
     other score."""
 
-    mate: Ints
-    score: Floats
-    ahead: Ints
-    best_other: Floats
+    mate: IntArray
+    score: FloatArray
+    ahead: IntArray
+    best_other: FloatArray
 
 
 def search_templates(
@@ -74,8 +74,8 @@ def search_templates(
     probes: Subjects,
     *,
     exclude_missing: bool = False,
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> OneToMany:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> OneToManyResult:
     """Score all probes against all galleries.
 
     Raises RecordError for a subject with two templates in the galleries and, unless `exclude_missing`, for templates
@@ -98,7 +98,7 @@ def search_templates(
     mated = int((mates[0] >= 0).sum())
     if not mated:
         raise RecordError("no probe has a mate: the probes and the galleries share no subject")
-    wrong = max(math.ceil(mated * fpir) for fpir in FPIRS)
+    wrong = max(math.ceil(mated * fpir) for fpir in IJB_FPIRS)
     found: list[list[_Scores]] = [[] for _ in columns]
     highest = np.empty(0)
     vectors = np.ascontiguousarray(templates.vectors[gallery_rows].T)
@@ -110,13 +110,13 @@ def search_templates(
         union = mates[0][block]
         scores[np.flatnonzero(union >= 0), union[union >= 0]] = -np.inf
         highest = _top(np.concatenate([highest, scores[union >= 0].ravel()]), wrong)
-        tick(min(begin + _PROBES, len(probe_rows)), len(probe_rows))
+        progress(min(begin + _PROBES, len(probe_rows)), len(probe_rows))
     both, *single = (_joined(parts) for parts in found)
     searches = tuple(
         _open_set(gallery.name, len(chosen), scores)
         for gallery, chosen, scores in zip(galleries, sets, single, strict=True)
     )
-    return OneToMany(
+    return OneToManyResult(
         probes=len(probe_rows),
         probes_without_mate=len(probe_rows) - mated,
         probes_excluded=int((~probe_kept).sum()),
@@ -132,7 +132,7 @@ def search_templates(
     )
 
 
-def _score(scores: Floats, mate: Ints) -> _Scores:
+def _score(scores: FloatArray, mate: IntArray) -> _Scores:
     at = np.arange(len(scores))
     own = np.where(mate >= 0, scores[at, np.maximum(mate, 0)], np.inf)
     ahead = (scores >= own[:, None]).sum(axis=1) - (mate >= 0)
@@ -151,11 +151,11 @@ def _joined(parts: Sequence[_Scores]) -> _Scores:
 
 
 def _open_set(name: str, templates: int, scores: _Scores) -> GallerySearch:
-    mated: Bools = scores.mate >= 0
+    mated: BoolArray = scores.mate >= 0
     impostors = np.sort(scores.best_other[~mated])[::-1]
     first = scores.ahead[mated] == 0
     own = scores.score[mated]
-    fpirs = [fpir for fpir in FPIRS if fpir * len(impostors) >= 1] if mated.any() else []
+    fpirs = [fpir for fpir in IJB_FPIRS if fpir * len(impostors) >= 1] if mated.any() else []
 
     def tpir(place: int) -> float:
         return float((first & (own > impostors[place])).mean()) if place < len(impostors) else float(first.mean())
@@ -171,9 +171,9 @@ def _open_set(name: str, templates: int, scores: _Scores) -> GallerySearch:
     )
 
 
-def _tpir_ijb_1n(own: Floats, wrong: Floats) -> dict[str, float]:
+def _tpir_ijb_1n(own: FloatArray, wrong: FloatArray) -> dict[str, float]:
     """`wrong`: the highest scores of templates that are not the mate, descending; -inf replaces the mates."""
-    places = {f"{fpir:g}": math.ceil(len(own) * fpir) - 1 for fpir in FPIRS}
+    places = {f"{fpir:g}": math.ceil(len(own) * fpir) - 1 for fpir in IJB_FPIRS}
     return {
         fpir: float((own > wrong[place]).mean())
         for fpir, place in places.items()
@@ -183,18 +183,18 @@ def _tpir_ijb_1n(own: Floats, wrong: Floats) -> dict[str, float]:
 
 def _ranks(scores: _Scores) -> dict[str, float]:
     ahead = scores.ahead[scores.mate >= 0]
-    return {str(rank): float((ahead < rank).mean()) for rank in RANKS} if len(ahead) else {}
+    return {str(rank): float((ahead < rank).mean()) for rank in IJB_RANKS} if len(ahead) else {}
 
 
 def _floor(count: float) -> int:
     return math.floor(count + 1e-9)  # 0.1 * 30 is not 3.0000000000000004 impostors
 
 
-def _top(values: Floats, count: int) -> Floats:
+def _top(values: FloatArray, count: int) -> FloatArray:
     return values if len(values) <= count else np.partition(values, len(values) - count)[len(values) - count :]
 
 
-def _mates(subjects: np.ndarray, gallery: np.ndarray) -> Ints:
+def _mates(subjects: np.ndarray, gallery: np.ndarray) -> IntArray:
     """For each probe the place of its subject in the gallery, or -1."""
     if not len(gallery):
         return np.full(len(subjects), -1)
@@ -203,7 +203,7 @@ def _mates(subjects: np.ndarray, gallery: np.ndarray) -> Ints:
     return np.where(gallery[place] == subjects, place, -1)
 
 
-def _usable(templates: Templates, listed: Subjects, exclude_missing: bool) -> Ints:
+def _usable(templates: Templates, listed: Subjects, exclude_missing: bool) -> IntArray:
     rows = templates.rows(listed.template)
     if (rows < 0).any() and not exclude_missing:
         raise RecordError(

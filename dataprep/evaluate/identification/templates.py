@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from dataprep.embeddings.files import Bools, FeatureRows, Floats, Ints, Matrix, checked_norms
+from dataprep.embeddings.files import BoolArray, FeatureRows, Float32Array, FloatArray, IntArray, check_norms
 from dataprep.errors import RecordError, UsageError
-from dataprep.evaluate.identification.ijb import Faces, Ints32
+from dataprep.evaluate.identification.ijb import Int32Array, TemplateMedia
 
 _CHUNK = 8192  # faces; 32 MB of 1024 float32, and as much again during summation
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp)$", re.IGNORECASE)
@@ -36,7 +36,7 @@ class Pooling:
     normalise_faces: bool = False
 
     @classmethod
-    def of(cls, kind: str, **switches: bool) -> Pooling:
+    def from_switches(cls, kind: str, **switches: bool) -> Pooling:
         """From the switches as given. UsageError for switches that the kind does not have."""
         if kind == "vggface2":
             if not switches.get("detector_score", True) or switches.get("normalise_faces", False):
@@ -60,13 +60,13 @@ class Pooling:
 class Templates:
     """`vectors[i]`, of length one, is template `number[i]` (ascending). Templates not `present` have no usable face."""
 
-    number: Ints32
-    vectors: Floats
-    present: Bools
+    number: Int32Array
+    vectors: FloatArray
+    present: BoolArray
     faces: int
     zero_faces: int
 
-    def rows(self, numbers: Ints32) -> Ints:
+    def rows(self, numbers: Int32Array) -> IntArray:
         """The rows of these templates; -1 for those without a usable face."""
         first = int(self.number[0])
         if int(self.number[-1]) - first >= 1 << 24:  # too large a range for a lookup table
@@ -81,14 +81,14 @@ class Templates:
 class FaceFeatures:
     """The features of a benchmark's faces in its order, from a file in another order; zeros for missing faces."""
 
-    def __init__(self, features: FeatureRows, images: Sequence[str], rows: Ints) -> None:
+    def __init__(self, features: FeatureRows, images: Sequence[str], rows: IntArray) -> None:
         self.path, self.dim, self.names = features.path, features.dim, images
         self._features, self._rows = features, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, rows: Ints) -> Matrix:
+    def take(self, rows: IntArray) -> Float32Array:
         chosen = self._rows[rows]
         found = self._features.take(np.maximum(chosen, 0))
         return found if (chosen >= 0).all() else np.where(chosen[:, None] < 0, np.float32(0), found)
@@ -97,7 +97,7 @@ class FaceFeatures:
         self._features.release()
 
 
-def by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: bool = False) -> FeatureRows:
+def order_by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: bool = False) -> FeatureRows:
     """Row i is the feature of `images[i]`, found by its name; features without names must already be in that order.
 
     Names are compared without the image suffix, and without folders if the file's differ from the benchmark's. Raises
@@ -105,7 +105,7 @@ def by_image(features: FeatureRows, images: Sequence[str], *, exclude_missing: b
     """
     if features.names is None:
         return features
-    rows: Ints | None = None
+    rows: IntArray | None = None
     for key in (_stem, lambda name: _stem(name.rpartition("/")[2])):
         place = {key(name): row for row, name in enumerate(features.names)}
         if len(place) == len(features.names) and len({key(image) for image in images}) == len(set(images)):
@@ -128,13 +128,13 @@ def _stem(name: str) -> str:
     return _SUFFIX.sub("", name)
 
 
-def pool(
+def pool_templates(
     features: FeatureRows,
-    faces: Faces,
+    faces: TemplateMedia,
     pooling: Pooling,
     *,
     exclude_missing: bool = False,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Templates:
     """The templates of a benchmark; row i of `features` is face i.
 
@@ -171,8 +171,8 @@ def pool(
         zero += int((~present).sum())
         done += len(rows)
         features.release()
-        tick(done, len(order))
-    full: Bools = (vectors != 0).any(axis=1)
+        progress(done, len(order))
+    full: BoolArray = (vectors != 0).any(axis=1)
     if not exclude_missing and not full.all():
         raise RecordError(
             f"{features.path}: the faces of template {template[starts][~full][0]} and of {int((~full).sum()) - 1} "
@@ -185,14 +185,14 @@ def pool(
 
 
 def _prepared(
-    features: FeatureRows, rows: Ints, score: Matrix, pooling: Pooling, *, zeros: bool
-) -> tuple[Matrix, Bools]:
+    features: FeatureRows, rows: IntArray, score: Float32Array, pooling: Pooling, *, zeros: bool
+) -> tuple[Float32Array, BoolArray]:
     """Faces ready for summation, in float32 as in the originals, and which of them are not zero."""
     found = features.take(rows)
     if pooling.halves:
         half = features.dim // 2
         found = found[:, :half] + found[:, half:] if pooling.flip else found[:, :half]
-    norms = checked_norms(features, rows, found, zeros=zeros)
+    norms = check_norms(features, rows, found, zeros=zeros)
     present = norms > 0
     if pooling.kind == "vggface2" or pooling.normalise_faces:
         found = found / np.where(present, norms, 1).astype(np.float32)[:, None]
@@ -201,7 +201,7 @@ def _prepared(
     return found, present
 
 
-def _sums(rows: Matrix | Floats, starts: Ints) -> Floats:
+def _sums(rows: Float32Array | FloatArray, starts: IntArray) -> FloatArray:
     """Sums over runs of rows, in float64: all first rows, then all second rows; five times faster than reduceat."""
     counts = np.diff(starts, append=len(rows))
     out = rows[starts].astype(np.float64)
@@ -212,7 +212,7 @@ def _sums(rows: Matrix | Floats, starts: Ints) -> Floats:
     return out
 
 
-def _chunks(starts: Ints, faces: int) -> Iterator[tuple[int, int]]:
+def _chunks(starts: IntArray, faces: int) -> Iterator[tuple[int, int]]:
     """(first, last) ranges of whole templates with about _CHUNK faces together."""
     first = 0
     while first < len(starts):
@@ -224,7 +224,7 @@ def _chunks(starts: Ints, faces: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _normalised(vectors: Floats) -> Floats:
+def _normalised(vectors: FloatArray) -> FloatArray:
     """Rows scaled to length one; zero rows stay zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(norms > 0, norms, 1))

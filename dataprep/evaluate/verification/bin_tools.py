@@ -13,10 +13,10 @@ import numpy as np
 from dataprep.errors import ImagingError, RecordError
 from dataprep.evaluate.verification.pair_set import VerificationSet
 from dataprep.imaging.codec import read_header
-from dataprep.imaging.sniff import identify
-from dataprep.packs.pair_lists import format_list
-from dataprep.packs.pair_sampling import Pairs, consecutive_folds
-from dataprep.packs.verification_bin import bin_elements, image_names, read_bin, write_bin
+from dataprep.imaging.sniff import identify_format
+from dataprep.packs.pair_lists import format_pair_list
+from dataprep.packs.pair_sampling import PairList, consecutive_folds
+from dataprep.packs.verification_bin import bin_image_names, count_bin_elements, read_bin, write_bin
 from dataprep.storage import file_sha256, publish_directory
 
 _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif"}
@@ -37,27 +37,28 @@ class BinReport:
     refolded: int = 0
 
 
-def build_bin(chosen: VerificationSet, out: Path) -> BinReport:
+def build_bin(verification_set: VerificationSet, out: Path) -> BinReport:
     """Write a .bin like insightface's lfw2pack: the files' unmodified bytes, in the order of the pairs, fold by fold.
 
     A .bin stores no folds; readers take ten consecutive stretches. Pairs that this moves are counted.
     Raises RecordError for a file that is not an image, or if there are no pairs.
     """
-    if not len(chosen):
-        raise RecordError(f"{chosen.path}: no pairs are left")
-    order = np.argsort(chosen.fold, kind="stable")
-    refolded = int((chosen.fold[order] != consecutive_folds(len(chosen))).sum())
-    sides = np.stack([chosen.left[order], chosen.right[order]], axis=1).ravel().tolist()
+    if not len(verification_set):
+        raise RecordError(f"{verification_set.path}: no pairs are left")
+    order = np.argsort(verification_set.fold, kind="stable")
+    refolded = int((verification_set.fold[order] != consecutive_folds(len(verification_set))).sum())
+    sides = np.stack([verification_set.left[order], verification_set.right[order]], axis=1).ravel().tolist()
     read: dict[int, bytes] = {}
     for i in sides:
         if i not in read:
-            read[i] = chosen.images[i]
-            if identify(read[i]) not in _SUFFIXES:
+            read[i] = verification_set.images[i]
+            if identify_format(read[i]) not in _SUFFIXES:
                 raise RecordError(
-                    f"{chosen.path}: {chosen.names[i]} is not an image", hint="--skip-missing skips missing files only"
+                    f"{verification_set.path}: {verification_set.names[i]} is not an image",
+                    hint="--skip-missing skips missing files only",
                 )
-    write_bin(out, [read[i] for i in sides], chosen.same[order].tolist())
-    return replace(show_bin(out), refolded=refolded)
+    write_bin(out, [read[i] for i in sides], verification_set.issame[order].tolist())
+    return replace(inspect_bin(out), refolded=refolded)
 
 
 def unpack_bin(path: Path, out: Path) -> Path:
@@ -69,10 +70,10 @@ def unpack_bin(path: Path, out: Path) -> Path:
         raise RecordError(f"{out} already exists", hint="remove it, or unpack into another folder")
     images, same = read_bin(path)
     names = []
-    for name, image in zip(image_names(len(images)), images, strict=True):
-        suffix = _SUFFIXES.get(identify(image))
+    for name, image in zip(bin_image_names(len(images)), images, strict=True):
+        suffix = _SUFFIXES.get(identify_format(image))
         if suffix is None:
-            raise RecordError(f"{path}: image {name} is {identify(image)}, not an image of a known type")
+            raise RecordError(f"{path}: image {name} is {identify_format(image)}, not an image of a known type")
         names.append(name + suffix)
     staged = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(staged, ignore_errors=True)
@@ -80,16 +81,18 @@ def unpack_bin(path: Path, out: Path) -> Path:
     try:
         for name, image in zip(names, images, strict=True):
             (staged / name).write_bytes(image)
-        pairs = Pairs(left=tuple(names[0::2]), right=tuple(names[1::2]), same=same, fold=consecutive_folds(len(same)))
+        pairs = PairList(
+            left=tuple(names[0::2]), right=tuple(names[1::2]), issame=same, fold=consecutive_folds(len(same))
+        )
         listed = f"{path.stem}_pair.txt"
-        (staged / listed).write_text(format_list(pairs))
+        (staged / listed).write_text(format_pair_list(pairs))
         publish_directory(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return out / listed
 
 
-def show_bin(path: Path) -> BinReport:
+def inspect_bin(path: Path) -> BinReport:
     """Inspect a .bin. Raises RecordError if it cannot be read; damaged images in it are counted."""
     images, same = read_bin(path)
     forms: Counter[str] = Counter()
@@ -105,7 +108,7 @@ def show_bin(path: Path) -> BinReport:
         pairs=len(same),
         positives=int(same.sum()),
         distinct=len(set(images)),
-        elements=bin_elements(path),
+        elements=count_bin_elements(path),
         forms=dict(forms.most_common()),
         one_kind=[i + 1 for i, kind in enumerate(kinds) if len(kind) and (kind.all() or not kind.any())],
         sha256=file_sha256(path),

@@ -21,19 +21,19 @@ import numpy.typing as npt
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.evaluate.verification.pair_set import VerificationSet
-from dataprep.imaging.codec import decode
+from dataprep.imaging.codec import decode_image
 from dataprep.packs.base import PackReader, read_identities
 from dataprep.packs.io import open_pack, pack_digest
 
 Hashes = npt.NDArray[np.uint8]
 
-AT_MOST = 100_000  # the largest pack that is hashed by default: about two minutes
+MAX_AUTO_HASHED = 100_000  # the largest pack that is hashed by default: about two minutes
 _BITS, _CONFIRMED_BITS = 4, 24
 _BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leaks:
+class LeakReport:
     """The overlap; None for what could not be determined (`unknown` has the reasons). Photos are (name in the set,
     position in the pack)."""
 
@@ -45,41 +45,41 @@ class Leaks:
 
 
 def find_leaks(
-    chosen: VerificationSet,
+    verification_set: VerificationSet,
     about: dict[str, Any],
     *,
     trained_on: Path | None = None,
     hash_all: bool = False,
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Leaks:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LeakReport:
     """Compare a set with `trained_on`, or with the packs named in `about` (a model file's training record).
 
     Packs of more than 100,000 images are compared by name only, unless `hash_all`.
     """
     if trained_on is not None:
-        return _compared(trained_on, None, chosen, hash_all, tick)
+        return _compared(trained_on, None, verification_set, hash_all, progress)
     first = [about["pack"]] if about.get("pack") else []
     paths = [Path(path) for path in about.get("packs") or first]
     digests = about.get("packs_sha256") or [about.get("pack_index_sha256"), *[None] * len(paths)][: len(paths)]
     if not paths:
-        return Leaks(unknown=("the model does not name its training pack; --trained-on PACK does",))
+        return LeakReport(unknown=("the model does not name its training pack; --trained-on PACK does",))
     found = []
     for path, digest in zip(paths, digests, strict=True):
         try:
             if not path.exists():
                 raise RecordError("the model's training pack is missing")
-            found.append(_compared(path, digest, chosen, hash_all, tick))
+            found.append(_compared(path, digest, verification_set, hash_all, progress))
         except RecordError as error:
-            found.append(Leaks(pack=str(path), unknown=(str(error),)))
+            found.append(LeakReport(pack=str(path), unknown=(str(error),)))
     return found[0] if len(found) == 1 else _together(found)
 
 
-def fingerprint(data: bytes) -> Hashes | None:
+def difference_hashes(data: bytes) -> Hashes | None:
     """(40,) bytes: an image's two difference hashes of 64 and 256 bits; None if it cannot be decoded."""
     from PIL import Image
 
     try:
-        gray = Image.fromarray(decode(data)[0]).convert("L")
+        gray = Image.fromarray(decode_image(data)[0]).convert("L")
     except ImagingError:
         return None
     bits = []
@@ -89,7 +89,7 @@ def fingerprint(data: bytes) -> Hashes | None:
     return np.packbits(np.concatenate(bits))
 
 
-def near_pairs(ours: Hashes, blocks: Iterable[Hashes]) -> Iterable[tuple[int, int]]:
+def find_near_pairs(ours: Hashes, blocks: Iterable[Hashes]) -> Iterable[tuple[int, int]]:
     """(row in `ours`, row in all `blocks` together) of fingerprints that are near each other.
 
     If at most four of the 64 bits differ, at least one of five bands is equal: only such rows are compared.
@@ -116,27 +116,33 @@ def near_pairs(ours: Hashes, blocks: Iterable[Hashes]) -> Iterable[tuple[int, in
 
 
 def _compared(
-    path: Path, digest: str | None, chosen: VerificationSet, hash_all: bool, tick: Callable[[int, int], None]
-) -> Leaks:
+    path: Path,
+    digest: str | None,
+    verification_set: VerificationSet,
+    hash_all: bool,
+    progress: Callable[[int, int], None],
+) -> LeakReport:
     """Compare with one pack, whose digest must be `digest` unless that is None. Raises RecordError."""
     unknown: list[str] = []
     pack = open_pack(path)
     if digest not in (None, pack_digest(pack)):
         raise RecordError("the pack is not the one that the model was trained on")
-    people = _shared_people(pack.path, chosen, unknown)
-    if len(pack) > AT_MOST and not hash_all:
+    people = _shared_people(pack.path, verification_set, unknown)
+    if len(pack) > MAX_AUTO_HASHED and not hash_all:
         unknown.append(f"its {len(pack)} photos were not compared; --leaks full does")
-        return Leaks(pack=str(path), identities=people, unknown=tuple(unknown))
-    identical, near = _shared_photos(pack, chosen, tick)
-    return Leaks(pack=str(path), identities=people, identical=identical, near_identical=near, unknown=tuple(unknown))
+        return LeakReport(pack=str(path), identities=people, unknown=tuple(unknown))
+    identical, near = _shared_photos(pack, verification_set, progress)
+    return LeakReport(
+        pack=str(path), identities=people, identical=identical, near_identical=near, unknown=tuple(unknown)
+    )
 
 
-def _together(found: Sequence[Leaks]) -> Leaks:
+def _together(found: Sequence[LeakReport]) -> LeakReport:
     """The overlap with any of several packs: what is known of some, and the reasons why the rest is unknown."""
     people = [one.identities for one in found if one.identities is not None]
     identical = [one.identical for one in found if one.identical is not None]
     near = [one.near_identical for one in found if one.near_identical is not None]
-    return Leaks(
+    return LeakReport(
         pack=", ".join(str(one.pack) for one in found),
         identities=sorted(set(chain(*people))) if people else None,
         identical=[*chain(*identical)] if identical else None,
@@ -154,27 +160,27 @@ def _differing(one: Hashes, other: Hashes) -> npt.NDArray[np.int64]:
     return np.asarray(np.unpackbits(one ^ other, axis=1).sum(axis=1, dtype=np.int64))
 
 
-def _shared_people(folder: Path, chosen: VerificationSet, unknown: list[str]) -> list[str] | None:
+def _shared_people(folder: Path, verification_set: VerificationSet, unknown: list[str]) -> list[str] | None:
     trained = read_identities(folder)
-    if chosen.identities is None:
+    if verification_set.identities is None:
         unknown.append("shared people: the set does not name its people")
         return None
     if trained is None:
         unknown.append("shared people: the pack has no labels.tsv")
         return None
-    return sorted(set(trained) & set(chosen.identities))
+    return sorted(set(trained) & set(verification_set.identities))
 
 
 def _shared_photos(
-    pack: PackReader, chosen: VerificationSet, tick: Callable[[int, int], None]
+    pack: PackReader, verification_set: VerificationSet, progress: Callable[[int, int], None]
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     digests: dict[bytes, int] = {}
     rows, prints = [], []
-    used = sorted({*chosen.left.tolist(), *chosen.right.tolist()})
+    used = sorted({*verification_set.left.tolist(), *verification_set.right.tolist()})
     for i in used:
-        data = chosen.images[i]
+        data = verification_set.images[i]
         digests.setdefault(hashlib.sha256(data).digest(), i)
-        if (found := fingerprint(data)) is not None:
+        if (found := difference_hashes(data)) is not None:
             rows.append(i)
             prints.append(found)
     identical: list[tuple[str, int]] = []
@@ -187,15 +193,15 @@ def _shared_photos(
                 data = pack.face(position).image
                 mine = digests.get(hashlib.sha256(data).digest())
                 if mine is not None:
-                    identical.append((chosen.names[mine], position))
+                    identical.append((verification_set.names[mine], position))
                     same_file.add(position)
-                found = fingerprint(data)
+                found = difference_hashes(data)
                 block.append(_no_hash() if found is None else found)
-                tick(position + 1, len(pack))
+                progress(position + 1, len(pack))
             yield np.stack(block)
 
     ours = np.stack(prints) if prints else np.zeros((0, 40), np.uint8)
-    near = [(chosen.names[rows[i]], j) for i, j in near_pairs(ours, blocks()) if j not in same_file]
+    near = [(verification_set.names[rows[i]], j) for i, j in find_near_pairs(ours, blocks()) if j not in same_file]
     return identical, near
 
 
@@ -204,7 +210,7 @@ def _no_hash() -> Hashes:
     return np.full(40, 0b10101010, np.uint8)
 
 
-def described(leaks: Leaks) -> Sequence[str]:
+def describe_leaks(leaks: LeakReport) -> Sequence[str]:
     """Sentences for the terminal."""
     lines = []
     if leaks.identities:

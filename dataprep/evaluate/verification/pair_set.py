@@ -9,17 +9,17 @@ from typing import overload
 
 import numpy as np
 
-from dataprep.embeddings.files import Features, Matrix
+from dataprep.embeddings.files import Features, Float32Array
 from dataprep.errors import RecordError
-from dataprep.evaluate.verification.kfold import Bools, Ints
-from dataprep.imaging.sniff import SUFFIXES
-from dataprep.packs.base import read_manifest
+from dataprep.evaluate.verification.kfold import BoolArray, IntArray
+from dataprep.imaging.sniff import IMAGE_SUFFIXES
+from dataprep.packs.base import read_pack_json
 from dataprep.packs.pair_lists import read_pairs
 from dataprep.packs.pair_sampling import consecutive_folds
-from dataprep.packs.verification_bin import image_names, is_bin, read_bin
+from dataprep.packs.verification_bin import bin_image_names, is_bin, read_bin
 from dataprep.storage import file_sha256
 
-NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
+BENCHMARK_NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
 _SHOWN = 5  # how many missing files a message names
 
 
@@ -38,29 +38,29 @@ class VerificationSet:
     images: Sequence[bytes]
     names: tuple[str, ...]
     identities: tuple[str, ...] | None
-    left: Ints
-    right: Ints
-    same: Bools
-    fold: Ints
+    left: IntArray
+    right: IntArray
+    issame: BoolArray
+    fold: IntArray
     folds: int
     skipped: tuple[str, ...] = ()
     skipped_pairs: int = 0
 
     def __len__(self) -> int:
-        return len(self.same)
+        return len(self.issame)
 
-    def without(self, bad: dict[int, str]) -> VerificationSet:
+    def without_images(self, bad: dict[int, str]) -> VerificationSet:
         """The set without the pairs of some images (position: reason); the other pairs keep their fold."""
         keep = ~(np.isin(self.left, list(bad)) | np.isin(self.right, list(bad)))
-        return self.only(keep, bad)
+        return self.select_pairs(keep, bad)
 
-    def only(self, keep: Bools, bad: dict[int, str]) -> VerificationSet:
+    def select_pairs(self, keep: BoolArray, bad: dict[int, str]) -> VerificationSet:
         """The set with some of its pairs; `bad` maps the images of the other pairs to the reasons."""
         return replace(
             self,
             left=self.left[keep],
             right=self.right[keep],
-            same=self.same[keep],
+            issame=self.issame[keep],
             fold=self.fold[keep],
             skipped=(*self.skipped, *(f"{self.names[i]}: {reason}" for i, reason in sorted(bad.items()))),
             skipped_pairs=self.skipped_pairs + int((~keep).sum()),
@@ -69,7 +69,7 @@ class VerificationSet:
     def check_folds(self) -> None:
         """Raises RecordError if pairs were left out and a fold lost all pairs of a kind: scores would not compare."""
         for fold in range(self.folds if self.skipped_pairs else 0):
-            kinds = self.same[self.fold == fold]
+            kinds = self.issame[self.fold == fold]
             if not len(kinds) or kinds.all() or not kinds.any():
                 left = "no pairs" if not len(kinds) else f"no {'negative' if kinds.all() else 'positive'} pairs"
                 raise RecordError(
@@ -100,7 +100,7 @@ class FileImages(Sequence[bytes]):
             raise RecordError(f"{self._paths[index]}: {error.strerror}") from None
 
 
-def open_set(
+def open_verification_set(
     path: Path, *, images: Path | None = None, skip_missing: bool = False, look: bool = True
 ) -> VerificationSet:
     """Open a set of any form. The names of a list are relative to the folder `images` (default: the list's folder).
@@ -133,22 +133,22 @@ def open_set(
         identities=people if all(person != "." for person in people) else None,
         left=np.array([place[name] for name in pairs.left], np.int64),
         right=np.array([place[name] for name in pairs.right], np.int64),
-        same=pairs.same,
+        issame=pairs.issame,
         fold=pairs.fold,
         folds=int(pairs.fold.max(initial=-1)) + 1,
     )
-    return chosen.without({place[name]: "no such file" for name in missing}) if missing else chosen
+    return chosen.without_images({place[name]: "no such file" for name in missing}) if missing else chosen
 
 
-def find_set(text: str, workspace: Path) -> Path:
+def find_verification_set(text: str, workspace: Path) -> Path:
     """The path for a `--set` value: a file, or a common name (lfw, cfp_fp, ...) looked up in the workspace."""
     if Path(text).is_file():
         return Path(text)
     name = text.lower().replace("-", "_")
     name = {"agedb30": "agedb_30", "agedb": "agedb_30"}.get(name, name)
-    if name not in NAMES:
+    if name not in BENCHMARK_NAMES:
         raise RecordError(
-            f"{text}: no such verification set; the known names are {', '.join(NAMES)}",
+            f"{text}: no such verification set; the known names are {', '.join(BENCHMARK_NAMES)}",
             hint="make one with `dataprep pack --holdout 0.1`, or choose another with --set",
         )
     places = [workspace / "bins" / f"{name}.bin", workspace / f"{name}.bin"]
@@ -165,7 +165,7 @@ def _open_bin(path: Path) -> VerificationSet:
         raise RecordError(f"{path} holds no pairs")
     first: dict[bytes, int] = {}
     names = []
-    for name, image in zip(image_names(len(images)), images, strict=True):
+    for name, image in zip(bin_image_names(len(images)), images, strict=True):
         if image not in first:
             first[image] = len(first)
             names.append(name)
@@ -180,7 +180,7 @@ def _open_bin(path: Path) -> VerificationSet:
         identities=None,
         left=position[0::2],
         right=position[1::2],
-        same=same,
+        issame=same,
         fold=folds,
         folds=int(folds.max()) + 1,
     )
@@ -188,7 +188,7 @@ def _open_bin(path: Path) -> VerificationSet:
 
 def _folds_of(path: Path) -> int:
     """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside it says."""
-    manifest = read_manifest(path.parent)
+    manifest = read_pack_json(path.parent)
     folds = manifest.get("folds")
     return folds if path.name == "holdout.bin" and isinstance(folds, int) and 2 <= folds <= 10 else 10
 
@@ -197,45 +197,47 @@ def _find(folder: Path, name: str) -> Path | None:
     path = folder / name
     if path.is_file():
         return path
-    beside = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
-    if Path(name).suffix in SUFFIXES:
-        beside += [path.with_suffix(suffix) for suffix in SUFFIXES]
+    beside = [path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES]
+    if Path(name).suffix in IMAGE_SUFFIXES:
+        beside += [path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
     return next((file for file in beside if file.is_file()), None)
 
 
-def features_of_pairs(
-    features: Features, chosen: VerificationSet, *, skip_missing: bool = False
-) -> tuple[Matrix, Matrix, VerificationSet]:
+def select_pair_features(
+    features: Features, verification_set: VerificationSet, *, skip_missing: bool = False
+) -> tuple[Float32Array, Float32Array, VerificationSet]:
     """The features of the pairs' two sides, and the part of the set that can be scored.
 
     They are found by name if the file has names (image suffixes are ignored); else rows 2i and 2i + 1 are pair i.
     Raises RecordError for rows that do not fit the set and, unless `skip_missing`, for images without a feature.
     """
     if features.names is None:
-        if len(features) != 2 * len(chosen):
+        if len(features) != 2 * len(verification_set):
             raise RecordError(
-                f"{features.path}: {len(features)} rows without names; the {len(chosen)} pairs of {chosen.path} need "
-                f"{2 * len(chosen)} in pair order, or a {features.path.name}.names.txt with one name per line"
+                f"{features.path}: {len(features)} rows without names; the {len(verification_set)} pairs of "
+                f"{verification_set.path} need "
+                f"{2 * len(verification_set)} in pair order, or a {features.path.name}.names.txt with one name per line"
             )
-        return features.matrix[0::2], features.matrix[1::2], chosen
+        return features.matrix[0::2], features.matrix[1::2], verification_set
     place: dict[str, int] = {}
     for i, name in enumerate(features.names):
         if place.setdefault(_bare(name), i) != i:
             raise RecordError(f"{features.path}: {name} occurs twice")
-    used = sorted({*chosen.left.tolist(), *chosen.right.tolist()})
-    missing = {i: "no feature" for i in used if _bare(chosen.names[i]) not in place}
+    used = sorted({*verification_set.left.tolist(), *verification_set.right.tolist()})
+    missing = {i: "no feature" for i in used if _bare(verification_set.names[i]) not in place}
     if missing and not skip_missing:
-        first = ", ".join(chosen.names[i] for i in list(missing)[:5])
+        first = ", ".join(verification_set.names[i] for i in list(missing)[:5])
         raise RecordError(
-            f"{features.path}: {len(missing)} of {len(used)} images of {chosen.path} have no feature there: {first}"
+            f"{features.path}: {len(missing)} of {len(used)} images of {verification_set.path} have no feature "
+            f"there: {first}"
             f"{', ...' if len(missing) > 5 else ''}",
             hint="--skip-missing leaves their pairs out and reports them",
         )
-    kept = chosen.without(missing) if missing else chosen
-    row = np.array([place.get(_bare(name), -1) for name in chosen.names], np.int64)
+    kept = verification_set.without_images(missing) if missing else verification_set
+    row = np.array([place.get(_bare(name), -1) for name in verification_set.names], np.int64)
     return features.matrix[row[kept.left]], features.matrix[row[kept.right]], kept
 
 
 def _bare(name: str) -> str:
     path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix in SUFFIXES else str(path)
+    return str(path.with_suffix("")) if path.suffix in IMAGE_SUFFIXES else str(path)

@@ -11,9 +11,9 @@ import numpy as np
 
 from dataprep.embeddings.embedder import decode_faces
 from dataprep.errors import RecordError
-from dataprep.evaluate.metrics import Bools, Floats, equal_error, roc
+from dataprep.evaluate.metrics import BoolArray, FloatArray, equal_error_rate, roc
 from dataprep.evaluate.verification.pair_set import VerificationSet
-from dataprep.evaluate.verification.protocols import Scored
+from dataprep.evaluate.verification.protocols import PairScores
 from dataprep.storage import Folder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SAME, _OTHER = "#1f77b4", "#d62728"
 _PAIRS, _ROW = 8, 1.9  # pairs of each kind on the sheet; row height in inches
 
 
-def draw_roc(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
+def draw_roc(path: Path, curves: dict[str, tuple[FloatArray, BoolArray]]) -> None:
     """Draw a PNG of true against false accept rate (log scale); one curve per name."""
     figure = _figure(6, 5)
     axes = figure.add_subplot()
@@ -46,7 +46,7 @@ def draw_roc(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
     _save(figure, path)
 
 
-def draw_det(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
+def draw_det(path: Path, curves: dict[str, tuple[FloatArray, BoolArray]]) -> None:
     """Draw a PNG of false reject against false accept rate, both on the normal deviate scale (Martin et al. 1997):
     normally distributed scores give a straight line. A circle marks the equal error rate."""
     deviate = NormalDist().inv_cdf
@@ -62,7 +62,7 @@ def draw_det(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
         x = [deviate(min(max(float(f), rates[0]), 1 - rates[0])) for f in fpr]
         y = [deviate(min(max(1 - float(t), rates[1]), 1 - rates[1])) for t in tpr]
         line = axes.step(x, y, where="post", label=name)[0]
-        eer = equal_error(*full)
+        eer = equal_error_rate(*full)
         crossings.append(eer)
         if 0 < eer < 1:
             axes.plot([deviate(eer)], [deviate(eer)], "o", color=line.get_color(), fillstyle="none")
@@ -80,14 +80,14 @@ def draw_det(path: Path, curves: dict[str, tuple[Floats, Bools]]) -> None:
     _save(figure, path)
 
 
-def draw_scores(path: Path, scored: Scored, same: Bools) -> None:
+def draw_scores(path: Path, scored: PairScores, issame: BoolArray) -> None:
     """Draw a PNG with histograms of the distances (or cosines) of positive and negative pairs, each normalised to its
     kind, and the mean threshold."""
     values, label, sign = _shown_scores(scored)
     bins = np.linspace(float(values.min()), float(values.max()), 61).tolist()
     figure = _figure(6.5, 4)
     axes = figure.add_subplot()
-    for kind, name, colour in ((same, "same person", _SAME), (~same, "different people", _OTHER)):
+    for kind, name, colour in ((issame, "same person", _SAME), (~issame, "different people", _OTHER)):
         weights = np.full(int(kind.sum()), 1 / max(1, int(kind.sum())))
         axes.hist(
             values[kind], bins=bins, weights=weights, alpha=0.55, label=f"{name} ({int(kind.sum())})", color=colour
@@ -98,11 +98,11 @@ def draw_scores(path: Path, scored: Scored, same: Bools) -> None:
     _save(figure, path)
 
 
-def draw_wrong(path: Path, chosen: VerificationSet, scored: Scored) -> None:
+def draw_wrong(path: Path, verification_set: VerificationSet, scored: PairScores) -> None:
     """Draw a PNG of the worst errors: different people accepted as one, and one person rejected."""
     kinds = (
-        ("different people, accepted as one", np.flatnonzero(scored.wrong & ~chosen.same), 1),
-        ("the same person, not recognised", np.flatnonzero(scored.wrong & chosen.same), -1),
+        ("different people, accepted as one", np.flatnonzero(scored.wrong & ~verification_set.issame), 1),
+        ("the same person, not recognised", np.flatnonzero(scored.wrong & verification_set.issame), -1),
     )
     ranked = [(title, pairs[np.argsort(sign * scored.distance[pairs], kind="stable")]) for title, pairs, sign in kinds]
     rows = max(1, min(_PAIRS, max(len(pairs) for _, pairs in ranked)))
@@ -110,30 +110,34 @@ def draw_wrong(path: Path, chosen: VerificationSet, scored: Scored) -> None:
     for column, (title, pairs) in enumerate(ranked):
         left, top = 0.2 + 5.2 * column, 0.5 + _ROW * rows
         figure.text(
-            *_share(figure, left, top - 0.3), f"{title}: {len(pairs)} of {len(chosen)} pairs", fontweight="bold"
+            *_share(figure, left, top - 0.3),
+            f"{title}: {len(pairs)} of {len(verification_set)} pairs",
+            fontweight="bold",
         )
         for row, pair in enumerate(pairs[:rows].tolist()):
-            _draw_pair(figure, chosen, scored, pair, left, top - 0.5 - _ROW * (row + 1))
+            _draw_pair(figure, verification_set, scored, pair, left, top - 0.5 - _ROW * (row + 1))
     _save(figure, path)
 
 
-def _draw_pair(figure: Figure, chosen: VerificationSet, scored: Scored, pair: int, left: float, bottom: float) -> None:
+def _draw_pair(
+    figure: Figure, verification_set: VerificationSet, scored: PairScores, pair: int, left: float, bottom: float
+) -> None:
     """Two faces with their names below and the score above, at (left, bottom) in inches."""
     values, label, _ = _shown_scores(scored)
-    sides = int(chosen.left[pair]), int(chosen.right[pair])
+    sides = int(verification_set.left[pair]), int(verification_set.right[pair])
     figure.text(*_share(figure, left, bottom + _ROW - 0.2), f"pair {pair + 1}: {label} {values[pair]:.3f}", fontsize=8)
     for place, i in enumerate(sides):
         x = left + 2.4 * place
         width, height = _share(figure, 1.4, 1.4)
         axes = figure.add_axes((*_share(figure, x, bottom + 0.25), width, height))
         try:
-            axes.imshow(decode_faces([chosen.images[i]])[0], interpolation="antialiased")
+            axes.imshow(decode_faces([verification_set.images[i]])[0], interpolation="antialiased")
         except RecordError:  # when features are scored, images may be missing: not worth an error
             axes.imshow(np.full((1, 1, 3), 0.85))
             axes.text(0, 0, "cannot\nbe read", ha="center", va="center", fontsize=7)
         axes.axis("off")
         axes.set_anchor("W")
-        figure.text(*_share(figure, x, bottom + 0.09), _short_name(chosen.names[i]), fontsize=7)
+        figure.text(*_share(figure, x, bottom + 0.09), _short_name(verification_set.names[i]), fontsize=7)
 
 
 def _share(figure: Figure, x: float, y: float) -> tuple[float, float]:
@@ -142,22 +146,22 @@ def _share(figure: Figure, x: float, y: float) -> tuple[float, float]:
     return float(x / width), float(y / height)
 
 
-def _short_name(name: str, most: int = 40) -> str:
+def _short_name(name: str, limit: int = 40) -> str:
     """folder/file, or the file alone if it begins with the folder's name; long names keep their end."""
     folder, _, file = name.rpartition("/")
     parent = folder.rpartition("/")[2]
     text = file if not parent or file.startswith(parent) else f"{parent}/{file}"
-    return text if len(text) <= most else "..." + text[3 - most :]
+    return text if len(text) <= limit else "..." + text[3 - limit :]
 
 
-def _shown_scores(scored: Scored) -> tuple[Floats, str, int]:
+def _shown_scores(scored: PairScores) -> tuple[FloatArray, str, int]:
     """The values to show: squared distances unchanged, cosines with their sign restored."""
-    if scored.cosine:
+    if scored.is_cosine:
         return -scored.distance, "cosine", -1
     return scored.distance, "squared distance", 1
 
 
-def _thinned(fpr: Floats, tpr: Floats, points: int = 4000) -> tuple[Floats, Floats]:
+def _thinned(fpr: FloatArray, tpr: FloatArray, points: int = 4000) -> tuple[FloatArray, FloatArray]:
     """At most about `points` points of a curve, spaced evenly along it and along the log of the false accept rate."""
     if len(fpr) <= points:
         return fpr, tpr

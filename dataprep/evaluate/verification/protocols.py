@@ -16,76 +16,78 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.embeddings.embedder import unusable
+from dataprep.embeddings.embedder import find_unusable_rows
 from dataprep.errors import RecordError, UsageError
-from dataprep.evaluate.metrics import Bools, Floats, Ints
+from dataprep.evaluate.metrics import BoolArray, FloatArray, IntArray
 from dataprep.evaluate.verification.kfold import (
     VALIDATION_FAR,
-    Folded,
-    Verification,
+    FoldResults,
+    VerificationResult,
     check_pairs,
     fold_by_distance,
-    summarise,
+    summarise_folds,
 )
 
-Features = npt.NDArray[np.floating]
-FLIPS = {"insightface": "sum", "face_pytorch": "concat", "cosine": "sum"}
-TITLES = {
+FeatureArray = npt.NDArray[np.floating]
+PROTOCOL_FLIPS = {"insightface": "sum", "face_pytorch": "concat", "cosine": "sum"}
+PROTOCOL_TITLES = {
     "insightface": "insightface ten-fold, squared L2 of unit embeddings",
     "face_pytorch": "Face_Pytorch ten-fold, cosine after subtracting the mean of the nine folds",
     "cosine": "ten-fold, plain cosine, exact thresholds",
 }
-_FACE_PYTORCH_THRESHOLDS: Floats = np.arange(-10000, 10001) * 1.0 / 10000
+_FACE_PYTORCH_THRESHOLDS: FloatArray = np.arange(-10000, 10001) * 1.0 / 10000
 _ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class PairScores:
     """`distance[i]`: the distance of pair i (with `cosine`, minus its cosine) when its own fold was tested. `wrong[i]`:
     whether the threshold from the other folds misclassifies it."""
 
-    verification: Verification
-    distance: Floats
-    wrong: Bools
-    cosine: bool
+    verification: VerificationResult
+    distance: FloatArray
+    wrong: BoolArray
+    is_cosine: bool
 
 
-def score_pairs(left: Features, right: Features, same: Bools, folds: Ints, protocol: str = "insightface") -> Scored:
+def score_pairs(
+    left: FeatureArray, right: FeatureArray, issame: BoolArray, folds: IntArray, protocol: str = "insightface"
+) -> PairScores:
     """Score rows of `left` against rows of `right`, both (n, d), not normalised. Raises RecordError and UsageError."""
-    if protocol not in TITLES:
-        raise UsageError(f"unknown protocol {protocol!r}: one of {', '.join(TITLES)}")
+    if protocol not in PROTOCOL_TITLES:
+        raise UsageError(f"unknown protocol {protocol!r}: one of {', '.join(PROTOCOL_TITLES)}")
     check_features(left, right)
     if protocol == "insightface":
         distance = _unit_distances(left, right)
-        folded = fold_by_distance(distance, same, folds)
-        return Scored(
-            verification=summarise(folded, distance, same),
+        folded = fold_by_distance(distance, issame, folds)
+        return PairScores(
+            verification=summarise_folds(folded, distance, issame),
             distance=distance,
-            wrong=(distance < folded.thresholds[folds]) != same,
-            cosine=False,
+            wrong=(distance < folded.thresholds[folds]) != issame,
+            is_cosine=False,
         )
     count = int(folds.max(initial=-1)) + 1
-    check_pairs(np.zeros(len(same)), same, folds)
+    check_pairs(np.zeros(len(issame)), issame, folds)
     if protocol == "face_pytorch":
         cosines = _centred_cosines(left, right, folds)
     else:
-        cosines = np.broadcast_to(_cosines(left, right), (count, len(same)))
-    folded = _fold_by_cosine(cosines, same, folds, strict=protocol == "face_pytorch")
-    own = cosines[folds, np.arange(len(same))]
+        cosines = np.broadcast_to(_cosines(left, right), (count, len(issame)))
+    folded = _fold_by_cosine(cosines, issame, folds, strict=protocol == "face_pytorch")
+    own = cosines[folds, np.arange(len(issame))]
     threshold = folded.thresholds[folds]
-    return Scored(
-        verification=summarise(folded, -own, same),
+    return PairScores(
+        verification=summarise_folds(folded, -own, issame),
         distance=-own,
-        wrong=~np.where(same, own > threshold, own < threshold),
-        cosine=True,
+        wrong=~np.where(issame, own > threshold, own < threshold),
+        is_cosine=True,
     )
 
 
-def check_features(left: Features, right: Features) -> None:
+def check_features(left: FeatureArray, right: FeatureArray) -> None:
     """Raises RecordError for features that have no direction or differ in shape."""
     if left.shape != right.shape or left.ndim != 2:
         raise RecordError(f"features of {left.shape} cannot be paired with features of {right.shape}")
-    bad = unusable(left) | unusable(right)
+    bad = find_unusable_rows(left) | find_unusable_rows(right)
     if bad.any():
         raise RecordError(
             f"{int(bad.sum())} of {len(bad)} pairs (first: pair {int(np.argmax(bad)) + 1}) cannot be scored: they have "
@@ -94,23 +96,23 @@ def check_features(left: Features, right: Features) -> None:
         )
 
 
-def _fold_by_cosine(cosines: Floats, same: Bools, folds: Ints, *, strict: bool) -> Folded:
+def _fold_by_cosine(cosines: FloatArray, issame: BoolArray, folds: IntArray, *, strict: bool) -> FoldResults:
     """`cosines` (folds, pairs): row i is used to score fold i. `strict` is Face_Pytorch's rule."""
     choose = _face_pytorch_threshold if strict else _best_threshold
     accuracy, thresholds, validation, rates = [], [], [], []
     for fold, cosine in enumerate(cosines):
         here, rest = folds == fold, folds != fold
-        threshold = choose(cosine[rest], same[rest])
-        right = np.where(same[here], cosine[here] > threshold, cosine[here] < threshold)
+        threshold = choose(cosine[rest], issame[rest])
+        right = np.where(issame[here], cosine[here] > threshold, cosine[here] < threshold)
         accuracy.append(float(right.mean()))
         thresholds.append(threshold)
-        others = np.sort(cosine[rest & ~same])[::-1]
+        others = np.sort(cosine[rest & ~issame])[::-1]
         allowed = int(round(VALIDATION_FAR * len(others), 9))
         if allowed:  # accept scores above the first negative that must be rejected
-            validation.append(float((cosine[here & same] > others[allowed]).mean()))
-            rates.append(float((cosine[here & ~same] > others[allowed]).mean()))
+            validation.append(float((cosine[here & issame] > others[allowed]).mean()))
+            rates.append(float((cosine[here & ~issame] > others[allowed]).mean()))
     measured = len(validation) == len(cosines)
-    return Folded(
+    return FoldResults(
         accuracy=np.array(accuracy),
         thresholds=np.array(thresholds),
         validation=np.array(validation) if measured else None,
@@ -118,18 +120,18 @@ def _fold_by_cosine(cosines: Floats, same: Bools, folds: Ints, *, strict: bool) 
     )
 
 
-def _face_pytorch_threshold(cosine: Floats, same: Bools) -> float:
-    positives, negatives = np.sort(cosine[same]), np.sort(cosine[~same])
+def _face_pytorch_threshold(cosine: FloatArray, issame: BoolArray) -> float:
+    positives, negatives = np.sort(cosine[issame]), np.sort(cosine[~issame])
     accepted = len(positives) - np.searchsorted(positives, _FACE_PYTORCH_THRESHOLDS, side="right")
     right = accepted + np.searchsorted(negatives, _FACE_PYTORCH_THRESHOLDS, side="left")
     return float(np.mean(_FACE_PYTORCH_THRESHOLDS[right == right.max()]))
 
 
-def _best_threshold(cosine: Floats, same: Bools) -> float:
+def _best_threshold(cosine: FloatArray, issame: BoolArray) -> float:
     """Midway between the two neighbouring scores that separate the pairs best; in a tie, the highest place."""
     order = np.argsort(-cosine, kind="stable")
     ordered = cosine[order]
-    gain = np.concatenate([[0], np.cumsum(np.where(same[order], 1, -1))])
+    gain = np.concatenate([[0], np.cumsum(np.where(issame[order], 1, -1))])
     between = np.concatenate([[True], np.diff(ordered) != 0, [True]])
     best = int(np.argmax(np.where(between, gain, -len(gain) - 1)))
     if best in (0, len(ordered)):
@@ -137,7 +139,7 @@ def _best_threshold(cosine: Floats, same: Bools) -> float:
     return float((ordered[best - 1] + ordered[best]) / 2)
 
 
-def _unit_distances(left: Features, right: Features) -> Floats:
+def _unit_distances(left: FeatureArray, right: FeatureArray) -> FloatArray:
     out = np.empty(len(left))
     for rows in _blocks(len(left)):
         one, other = (side[rows].astype(np.float64) for side in (left, right))
@@ -147,7 +149,7 @@ def _unit_distances(left: Features, right: Features) -> Floats:
     return out
 
 
-def _cosines(left: Features, right: Features) -> Floats:
+def _cosines(left: FeatureArray, right: FeatureArray) -> FloatArray:
     out = np.empty(len(left))
     for rows in _blocks(len(left)):
         one, other = (side[rows].astype(np.float64) for side in (left, right))
@@ -155,7 +157,7 @@ def _cosines(left: Features, right: Features) -> Floats:
     return out
 
 
-def _centred_cosines(left: Features, right: Features, folds: Ints) -> Floats:
+def _centred_cosines(left: FeatureArray, right: FeatureArray, folds: IntArray) -> FloatArray:
     """(folds, pairs): the cosines after subtracting the mean of all features outside the fold.
 
     With m_i that mean, (l - m_i).(r - m_i) is l.r - l.m_i - r.m_i + m_i.m_i: one pass for all folds. The features are

@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import ImagingError, RecordError
-from dataprep.imaging.codec import decode, read_header
-from dataprep.packs.base import Face, Form, PackReader
+from dataprep.imaging.codec import decode_image, read_header
+from dataprep.packs.base import FaceRecord, PackFormat, PackReader
 from dataprep.packs.io import open_pack, write_pack
 
-Tick = Callable[[int], None]
-MOST_PIXELS = 1 << 24  # an aligned face has fewer; a decompression bomb has more
+CountCallback = Callable[[int], None]
+MAX_FACE_PIXELS = 1 << 24  # an aligned face has fewer; a decompression bomb has more
 _CARRIED = ("template", "recipe", "sources", "licence")  # entries of pack.json that stay true in another format
 
 
-def convert(
+def convert_pack(
     source: str | os.PathLike[str],
     target: Path,
     *,
-    form: Form,
+    pack_format: PackFormat,
     shuffle: int | None = None,
-    tick: Tick = lambda done: None,
+    progress: CountCallback = lambda done: None,
 ) -> dict[str, Any]:
     """Write the faces of a pack into a new one at `target` without re-encoding; return its pack.json.
 
@@ -41,21 +41,21 @@ def convert(
     labels = pack.labels()
     order = np.arange(len(pack)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(pack))
     order = order[labels[order] >= 0]
-    if form.layout == "insightface":
+    if pack_format.layout == "insightface":
         order = order[np.argsort(labels[order], kind="stable")]
-    about = {name: value for name, value in pack.manifest().items() if name in _CARRIED}
+    about = {name: value for name, value in pack.metadata().items() if name in _CARRIED}
     about |= {"converted_from": os.fspath(source), "without_label": len(pack) - len(order)}
-    keep_keys = shuffle is None and form.layout == "flat"
-    faces = ordered_faces(pack, order, closed_up(labels), keep_keys=keep_keys, tick=tick)
-    return publish(target, faces, size=image_size(pack), form=form, about=about)
+    keep_keys = shuffle is None and pack_format.layout == "flat"
+    faces = reorder_faces(pack, order, close_label_gaps(labels), keep_keys=keep_keys, progress=progress)
+    return publish_pack(target, faces, size=pack_image_size(pack), pack_format=pack_format, about=about)
 
 
-def publish(
+def publish_pack(
     target: Path,
-    faces: Iterator[Face],
+    faces: Iterator[FaceRecord],
     *,
     size: tuple[int, int],
-    form: Form,
+    pack_format: PackFormat,
     about: Mapping[str, Any],
     beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
@@ -73,7 +73,9 @@ def publish(
     try:
         for name, data in (beside or {}).items():
             (staged / name).write_bytes(data)
-        manifest = write_pack(staged, _of_size(faces, size), form=form, height=height, width=width, about=about)
+        manifest = write_pack(
+            staged, _of_size(faces, size), pack_format=pack_format, height=height, width=width, about=about
+        )
         os.sync()
         _check_free(target)
         os.rename(staged, target)  # replaces an empty folder at most; otherwise it fails
@@ -87,11 +89,11 @@ def _check_free(target: Path) -> None:
         raise RecordError(f"{target} already exists", hint="remove it, or choose another place with --out")
 
 
-def _of_size(faces: Iterator[Face], size: tuple[int, int]) -> Iterator[Face]:
+def _of_size(faces: Iterator[FaceRecord], size: tuple[int, int]) -> Iterator[FaceRecord]:
     """The faces, each checked by its image header. A face without a readable header passes; `verify` reports it."""
     for face in faces:
         with contextlib.suppress(ImagingError):
-            header = read_header(face.image, max_pixels=MOST_PIXELS)
+            header = read_header(face.image, max_pixels=MAX_FACE_PIXELS)
             if (header.height, header.width) != size:
                 raise RecordError(
                     f"{face.name} is {header.width}x{header.height}, the pack {size[1]}x{size[0]}",
@@ -100,18 +102,18 @@ def _of_size(faces: Iterator[Face], size: tuple[int, int]) -> Iterator[Face]:
         yield face
 
 
-def ordered_faces(
+def reorder_faces(
     pack: PackReader,
     order: Sequence[int] | npt.NDArray[np.int64],
     labels: Mapping[int, int],
     *,
     keep_keys: bool,
-    tick: Tick,
-) -> Iterator[Face]:
+    progress: CountCallback,
+) -> Iterator[FaceRecord]:
     """The faces of a pack at the positions of `order`, with new labels."""
     for done, position in enumerate(order, 1):
         face = pack.face(int(position))
-        yield Face(
+        yield FaceRecord(
             name=face.name,
             label=labels[face.label],
             identity=face.identity,
@@ -119,22 +121,22 @@ def ordered_faces(
             key=face.key if keep_keys else None,
         )
         if done % 500 == 0 or done == len(order):
-            tick(done)
+            progress(done)
 
 
-def closed_up(labels: npt.NDArray[np.int64]) -> dict[int, int]:
+def close_label_gaps(labels: npt.NDArray[np.int64]) -> dict[int, int]:
     """The non-negative labels that occur, in ascending order, numbered from 0."""
     return {int(label): number for number, label in enumerate(np.unique(labels[labels >= 0]))}
 
 
-def image_size(pack: PackReader) -> tuple[int, int]:
+def pack_image_size(pack: PackReader) -> tuple[int, int]:
     """(height, width) from `property`, else from the first image. Raises RecordError if neither is available."""
     if pack.height is not None and pack.width is not None:
         return pack.height, pack.width
     if not len(pack):
         raise RecordError(f"{pack.path} holds no images")
     try:
-        pixels, _ = decode(pack.face(0).image)
+        pixels, _ = decode_image(pack.face(0).image)
     except ImagingError as error:
         raise RecordError(f"{pack.path} has no `property`, and its first image cannot be read: {error}") from None
     return pixels.shape[0], pixels.shape[1]

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dataprep.errors import ImagingError, RecordError
-from dataprep.imaging.codec import decode, encode_jpeg
+from dataprep.imaging.codec import decode_image, encode_jpeg
 from dataprep.imaging.crops import resize
-from dataprep.packs.base import Face, Form, read_manifest, tidied
-from dataprep.packs.tools.convert import publish
+from dataprep.packs.base import FaceRecord, PackFormat, read_pack_json, safe_path
+from dataprep.packs.tools.convert import publish_pack
 from dataprep.storage import file_sha256
 
 _LABELLED = re.compile(r"(.+?\.[A-Za-z]{3,4})[\s,]+(-?\d{1,18})")
@@ -24,7 +24,7 @@ _AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class LabelledImage:
     """One line: the image's path as written, and its identity."""
 
     path: str
@@ -32,7 +32,7 @@ class Listed:
     identity: str
 
 
-def pack_list(
+def pack_image_list(
     listed: Path,
     root: Path,
     target: Path,
@@ -40,7 +40,7 @@ def pack_list(
     height: int,
     width: int,
     names: Mapping[str, str] | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Make a pack at `target` of the images that `listed` names under `root`, unless it exists; return `target`.
 
@@ -54,7 +54,7 @@ def pack_list(
         "named": dict(sorted((names or {}).items())),
     }
     if target.exists():
-        said = read_manifest(target)
+        said = read_pack_json(target)
         if all(said.get(name) == value for name, value in about.items()) and (height, width) == (
             said.get("height"), said.get("width"),
         ):  # fmt: skip
@@ -63,12 +63,12 @@ def pack_list(
             f"{target} was made from another list, root or size", hint="remove it or choose another place"
         )
     lines = read_image_list(listed)
-    faces = _faces(lines, root, names or {}, height, width, tick)
-    publish(target, faces, size=(height, width), form=Form(), about=about)
+    faces = _decode_listed_faces(lines, root, names or {}, height, width, progress)
+    publish_pack(target, faces, size=(height, width), pack_format=PackFormat(), about=about)
     return target
 
 
-def read_image_list(path: Path) -> list[Listed]:
+def read_image_list(path: Path) -> list[LabelledImage]:
     """The lines `path label`, sorted by label; or lines `path`, labelled by their sorted folders, the identities.
 
     Raises RecordError for lists that mix both kinds, labels with gaps, and paths that lead out of the root.
@@ -103,7 +103,7 @@ def read_image_list(path: Path) -> list[Listed]:
     rows = zip(found, labels, folders, strict=True)
     identities: dict[int, str] = {}
     listed = [
-        Listed(path=name, label=label, identity=identities.setdefault(label, folder or f"{label:06d}"))
+        LabelledImage(path=name, label=label, identity=identities.setdefault(label, folder or f"{label:06d}"))
         for (name, _), label, folder in rows
     ]
     return sorted(listed, key=lambda one: one.label)
@@ -121,28 +121,33 @@ def _check_labels(path: Path, labels: list[int]) -> None:
         )
 
 
-def _faces(
-    lines: list[Listed], root: Path, names: Mapping[str, str], height: int, width: int, tick: Callable[[int, int], None]
-) -> Iterator[Face]:
+def _decode_listed_faces(
+    lines: list[LabelledImage],
+    root: Path,
+    names: Mapping[str, str],
+    height: int,
+    width: int,
+    progress: Callable[[int, int], None],
+) -> Iterator[FaceRecord]:
     """In the order of `lines`; threads decode ahead (Pillow and OpenCV release the GIL)."""
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor() as pool:
         try:
             for done, one in enumerate(lines):
                 for ahead in lines[done + len(waiting) : done + _AHEAD]:
-                    waiting.append(pool.submit(_fitted, root / ahead.path, height, width))
+                    waiting.append(pool.submit(_resize_image, root / ahead.path, height, width))
                 image = waiting.popleft().result()
                 identity = names.get(one.identity, one.identity)
-                yield Face(name=tidied(one.path), label=one.label, identity=identity, image=image)
-                tick(done + 1, len(lines))
+                yield FaceRecord(name=safe_path(one.path), label=one.label, identity=identity, image=image)
+                progress(done + 1, len(lines))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _fitted(path: Path, height: int, width: int) -> bytes:
+def _resize_image(path: Path, height: int, width: int) -> bytes:
     try:
         data = path.read_bytes()
-        pixels, header = decode(data)
+        pixels, header = decode_image(data)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}", hint="the list's paths are relative to --root") from None
     except ImagingError as error:

@@ -10,22 +10,22 @@ import numpy as np
 
 from dataprep.packs.base import PackReader
 from dataprep.packs.io import open_pack
-from dataprep.packs.rec_reader import Pack
+from dataprep.packs.rec_reader import RecordPack
 
 
 def _files(pack: PackReader) -> list[Path]:
-    if isinstance(pack, Pack):
+    if isinstance(pack, RecordPack):
         parts = [reader.path for reader in pack.records.readers]
         return parts + [p for p in (pack.path / f"{pack.stem}{s}" for s in (".idx", ".lst")) if p.is_file()]
     return [path for path in pack.path.rglob("*") if path.is_file()]
 
 
-def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
+def describe_pack(source: str | os.PathLike[str]) -> dict[str, Any]:
     """Format, layout, counts, sizes, images per identity, and the origin recorded in pack.json."""
     pack = open_pack(source)
     labels = pack.labels()
     per_identity = np.unique(labels, return_counts=True)[1] if len(labels) else np.zeros(1, np.int64)
-    manifest = pack.manifest()
+    manifest = pack.metadata()
     facts: dict[str, Any] = {
         "path": str(pack.path),
         "layout": pack.layout,
@@ -39,7 +39,7 @@ def describe(source: str | os.PathLike[str]) -> dict[str, Any]:
         },
         "bytes": sum(path.stat().st_size for path in _files(pack)),
     }
-    if isinstance(pack, Pack):
+    if isinstance(pack, RecordPack):
         first = pack.record(0) if len(pack) else None
         facts["files"] = [reader.path.name for reader in pack.records.readers]
         facts["records"] = len(pack.index.keys)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataprep.errors import RecordError
-from dataprep.packs.base import Face, Form, PackReader
+from dataprep.packs.base import FaceRecord, PackFormat, PackReader
 from dataprep.packs.io import open_pack
-from dataprep.packs.tools.convert import Tick, image_size, publish
+from dataprep.packs.tools.convert import CountCallback, pack_image_size, publish_pack
 
 
 class _Place(NamedTuple):
@@ -22,14 +22,14 @@ class _Place(NamedTuple):
     position: int
 
 
-def merge(
+def merge_packs(
     sources: Sequence[str | os.PathLike[str]],
     target: Path,
     *,
-    form: Form,
-    join_names: bool = False,
+    pack_format: PackFormat,
+    merge_labels: bool = False,
     drop_duplicates: bool = False,
-    tick: Tick = lambda done: None,
+    progress: CountCallback = lambda done: None,
 ) -> dict[str, Any]:
     """Write the faces of all packs into a new one at `target`; return its pack.json.
 
@@ -39,7 +39,7 @@ def merge(
     """
     packs = [open_pack(source) for source in sources]
     size = _common_size(packs)
-    names, labels = _identities(packs, join_names)
+    names, labels = _identities(packs, merge_labels)
     places = sorted(
         _Place(labels[number][label], number, position)
         for number, pack in enumerate(packs)
@@ -57,15 +57,17 @@ def merge(
         ],
         "duplicates_dropped": dropped,
     }
-    return publish(target, _faces(packs, places, names, tick), size=size, form=form, about=about)
+    return publish_pack(
+        target, _relabel_faces(packs, places, names, progress), size=size, pack_format=pack_format, about=about
+    )
 
 
 def _origin(pack: PackReader) -> dict[str, Any]:
-    return {name: value for name, value in pack.manifest().items() if name in ("recipe", "sources", "licence")}
+    return {name: value for name, value in pack.metadata().items() if name in ("recipe", "sources", "licence")}
 
 
 def _common_size(packs: Sequence[PackReader]) -> tuple[int, int]:
-    sizes = [image_size(pack) for pack in packs]
+    sizes = [pack_image_size(pack) for pack in packs]
     for pack, size in zip(packs, sizes, strict=True):
         if size != sizes[0]:
             raise RecordError(
@@ -76,7 +78,7 @@ def _common_size(packs: Sequence[PackReader]) -> tuple[int, int]:
 
 def _common_template(packs: Sequence[PackReader]) -> Any:
     """The template that all packs were aligned to, if all record it. RecordError if two packs differ."""
-    said = [pack.manifest().get("template") for pack in packs]
+    said = [pack.metadata().get("template") for pack in packs]
     stated = [(pack, template) for pack, template in zip(packs, said, strict=True) if template is not None]
     for pack, template in stated:
         if template != stated[0][1]:
@@ -84,7 +86,7 @@ def _common_template(packs: Sequence[PackReader]) -> Any:
     return said[0] if len(stated) == len(packs) else None
 
 
-def _identities(packs: Sequence[PackReader], join_names: bool) -> tuple[list[str], list[dict[int, int]]]:
+def _identities(packs: Sequence[PackReader], merge_labels: bool) -> tuple[list[str], list[dict[int, int]]]:
     """The new identities in order, and the new number of each label, pack by pack."""
     names: list[str] = []
     numbers: dict[str, int] = {}
@@ -97,7 +99,7 @@ def _identities(packs: Sequence[PackReader], join_names: bool) -> tuple[list[str
             if label in mine or label < 0:
                 continue
             name = pack.face(position).identity
-            if not (join_names and name in taken_before):
+            if not (merge_labels and name in taken_before):
                 name = _free(name, numbers, times)
                 numbers[name] = len(names)
                 names.append(name)
@@ -126,12 +128,14 @@ def _without_duplicates(packs: Sequence[PackReader], places: Sequence[_Place]) -
     return kept
 
 
-def _faces(packs: Sequence[PackReader], places: Sequence[_Place], names: Sequence[str], tick: Tick) -> Iterator[Face]:
+def _relabel_faces(
+    packs: Sequence[PackReader], places: Sequence[_Place], names: Sequence[str], progress: CountCallback
+) -> Iterator[FaceRecord]:
     labels = {label: number for number, label in enumerate(sorted({place.label for place in places}))}
     for done, place in enumerate(places, 1):
         face = packs[place.pack].face(place.position)
         identity = names[place.label]
         rest = face.name.removeprefix(f"{face.identity}/")
-        yield Face(name=f"{identity}/{rest}", label=labels[place.label], identity=identity, image=face.image)
+        yield FaceRecord(name=f"{identity}/{rest}", label=labels[place.label], identity=identity, image=face.image)
         if done % 500 == 0 or done == len(places):
-            tick(done)
+            progress(done)

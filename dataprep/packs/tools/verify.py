@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import ImagingError, RecordError
-from dataprep.imaging.codec import decode
-from dataprep.packs.base import PackReader, missing_labels, read_identities
+from dataprep.imaging.codec import decode_image
+from dataprep.packs.base import PackReader, find_missing_labels, read_identities
 from dataprep.packs.io import open_pack
-from dataprep.packs.rec_reader import Pack
+from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.recordio import unpack_image
-from dataprep.packs.recovery import Gap, salvage
-from dataprep.packs.tools.convert import MOST_PIXELS, Tick
+from dataprep.packs.recovery import DamagedRange, recover_records
+from dataprep.packs.tools.convert import MAX_FACE_PIXELS, CountCallback
 from dataprep.storage import file_sha256
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Findings:
     def add(self, code: str, example: str, times: int = 1) -> None:
         self._found[code].add(example, times)
 
-    def all(self) -> list[Finding]:
+    def to_list(self) -> list[Finding]:
         return [finding for finding in self._found.values() if finding.count]
 
 
@@ -78,8 +78,12 @@ _MEANINGS = {
 }  # fmt: skip
 
 
-def verify(
-    source: str | os.PathLike[str], *, reader: str = "dataprep", jobs: int = 1, tick: Tick = lambda done: None
+def verify_pack(
+    source: str | os.PathLike[str],
+    *,
+    reader: str = "dataprep",
+    jobs: int = 1,
+    progress: CountCallback = lambda done: None,
 ) -> tuple[PackReader | None, list[Finding]]:
     """The pack (None if it cannot be opened) and its errors. Never raises because of the files' contents."""
     found = Findings()
@@ -88,33 +92,33 @@ def verify(
         labels = pack.labels()
     except RecordError as error:
         found.add("unopenable", str(error))
-        return None, found.all()
-    if isinstance(pack, Pack):
+        return None, found.to_list()
+    if isinstance(pack, RecordPack):
         _check_structure(pack, found)
         _check_ranges(pack, labels, found)
         _check_list(pack, labels, found)
     _check_labels(pack, labels, found)
     _check_hashes(pack, found)
-    _check_images(pack, labels, found, jobs, tick)
+    _check_images(pack, labels, found, jobs, progress)
     if reader == "mxnet":
-        if not isinstance(pack, Pack):
+        if not isinstance(pack, RecordPack):
             raise RecordError(f"{pack.path}: mxnet reads .rec packs only", hint="leave out --reader mxnet")
-        mxnet = imported()
+        mxnet = import_mxnet()
         try:
-            for example in differences(pack, mxnet):
+            for example in find_mxnet_differences(pack, mxnet):
                 found.add("mxnet", example)
         except RecordError as error:
             found.add("mxnet", str(error))
-    return pack, found.all()
+    return pack, found.to_list()
 
 
-def _check_structure(pack: Pack, found: Findings) -> None:
+def _check_structure(pack: RecordPack, found: Findings) -> None:
     """Every byte must belong to a record, every record to the index, and every line of the index to a record."""
     offsets, ids, begin = [], [], 0
     for part in pack.records.readers:
-        for thing in salvage(part.data):
-            if isinstance(thing, Gap):
-                found.add("damaged", f"{part.path.name}, bytes {thing.offset} to {thing.end}: {thing.why}")
+        for thing in recover_records(part.data):
+            if isinstance(thing, DamagedRange):
+                found.add("damaged", f"{part.path.name}, bytes {thing.offset} to {thing.end}: {thing.reason}")
                 continue
             try:
                 ids.append(unpack_image(thing.payload(part.data)).id)
@@ -136,23 +140,23 @@ def _check_structure(pack: Pack, found: Findings) -> None:
 
 
 def _check_labels(pack: PackReader, labels: npt.NDArray[np.int64], found: Findings) -> None:
-    declared = pack.declared_classes if isinstance(pack, Pack) else None
+    declared = pack.declared_classes if isinstance(pack, RecordPack) else None
     classes = declared if declared is not None else int(labels.max(initial=-1)) + 1
     for position in np.flatnonzero((labels < 0) | (labels >= classes)):
         found.add("label", f"image {position}: label {labels[position]}, num_classes {classes}")
-    missing, first = missing_labels(labels, classes, _SHOWN)
+    missing, first = find_missing_labels(labels, classes, _SHOWN)
     if missing:
         found.add(
             "label", f"no image has the labels {', '.join(map(str, first))}{' ...' * (missing > _SHOWN)}", missing
         )
-    if isinstance(pack, Pack) and pack.layout == "insightface":
+    if isinstance(pack, RecordPack) and pack.layout == "insightface":
         starts = labels[np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))]
         for label, runs in zip(*np.unique(starts, return_counts=True), strict=True):
             if runs > 1:
                 found.add("order", f"label {label} in {runs} places")
 
 
-def _check_ranges(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) -> None:
+def _check_ranges(pack: RecordPack, labels: npt.NDArray[np.int64], found: Findings) -> None:
     """In insightface's layout, identity k is the k-th run of equal labels, keys `first` to `end`."""
     if pack.layout != "insightface" or len(pack.index.keys) >= 1 << 24:  # above that, float32 is inexact
         return
@@ -170,7 +174,7 @@ def _check_ranges(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) ->
             found.add("range", f"identity {number}: the record says {says}, the labels {is_}")
 
 
-def _check_list(pack: Pack, labels: npt.NDArray[np.int64], found: Findings) -> None:
+def _check_list(pack: RecordPack, labels: npt.NDArray[np.int64], found: Findings) -> None:
     try:
         if (pack.path / f"{pack.stem}.lst").is_file() and pack.names is None:
             found.add("list", f"{pack.stem}.lst does not list these {len(pack)} images")
@@ -194,7 +198,7 @@ def _counts(folder: Path) -> list[str]:
 
 def _check_hashes(pack: PackReader, found: Findings) -> None:
     try:
-        files = pack.manifest().get("files", {})
+        files = pack.metadata().get("files", {})
     except RecordError as error:
         found.add("sha256", str(error))
         return
@@ -206,7 +210,9 @@ def _check_hashes(pack: PackReader, found: Findings) -> None:
             found.add("sha256", f"{name} has changed")
 
 
-def _check_images(pack: PackReader, labels: npt.NDArray[np.int64], found: Findings, jobs: int, tick: Tick) -> None:
+def _check_images(
+    pack: PackReader, labels: npt.NDArray[np.int64], found: Findings, jobs: int, progress: CountCallback
+) -> None:
     """Decode each image once, in `jobs` threads (decoders release the GIL)."""
     sizes: set[tuple[int, int]] = set()
     if pack.height is not None and pack.width is not None:
@@ -218,7 +224,7 @@ def _check_images(pack: PackReader, labels: npt.NDArray[np.int64], found: Findin
         try:
             image = pack.face(position).image
             digest = hashlib.sha256(image).digest()[:16]
-            height, width = decode(image, max_pixels=MOST_PIXELS)[0].shape[:2]
+            height, width = decode_image(image, max_pixels=MAX_FACE_PIXELS)[0].shape[:2]
             return (height, width), digest, ""
         except (ImagingError, RecordError) as error:
             return None, digest, str(error)
@@ -234,7 +240,7 @@ def _check_images(pack: PackReader, labels: npt.NDArray[np.int64], found: Findin
         # an unreadable image equals no other
         digests[position] = np.frombuffer(digest, "<u8") if digest else (position, 0)
         if (position + 1) % 500 == 0 or position + 1 == len(pack):
-            tick(position + 1)
+            progress(position + 1)
     _find_duplicates(digests, labels, found)
 
 
@@ -257,7 +263,7 @@ def _in_threads(function: Callable[[int], T], items: Iterable[int], jobs: int) -
             yield from pool.map(function, batch)
 
 
-def differences(pack: Pack, mxnet: Any) -> Iterator[str]:
+def find_mxnet_differences(pack: RecordPack, mxnet: Any) -> Iterator[str]:
     """Every record whose bytes or labels mxnet reads differently, and every image it cannot decode."""
     for number, part in enumerate(pack.records.readers):
         reader = mxnet.recordio.MXRecordIO(str(part.path), "r")
@@ -288,7 +294,7 @@ def _read(reader: Any) -> bytes | None:
     return found
 
 
-def imported() -> Any:
+def import_mxnet() -> Any:
     """Import mxnet. Raises RecordError with installation instructions."""
     if not hasattr(np, "bool"):
         vars(np)["bool"] = bool  # mxnet 1.9.1 needs it; numpy 1.24 removed it

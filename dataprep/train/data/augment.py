@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.imaging.codec import Pixels, decode, encode_jpeg
+from dataprep.imaging.codec import Pixels, decode_image, encode_jpeg
 
 Generator = np.random.Generator
 
@@ -23,7 +23,7 @@ _INTERPOLATIONS = 5  # OpenCV's 0 to 4: nearest, linear, cubic, area, Lanczos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Augment:
+class AugmentConfig:
     """What happens to a face before it is trained on; numbers from 0 to 1 are probabilities.
 
     `dali` is arcface_torch's set under `dali_aug` (dataset.py). `compress`, `jitter` (its strength) and `cutoff` (its
@@ -45,16 +45,16 @@ class Augment:
     gray: float = 0.0
 
     @property
-    def draws(self) -> bool:
+    def is_random(self) -> bool:
         """Whether anything but the flip is asked for."""
-        return self != Augment(flip=self.flip)
+        return self != AugmentConfig(flip=self.flip)
 
     def apply(self, pixels: Pixels, generator: Generator, *, height: int, width: int) -> Pixels:
         """Everything but the flip, in the order of the fields; (height, width, 3) if the pixels were, or `resize_crop`."""
         if self.dali:
             pixels = _dali(pixels, generator)
         if self.compress and generator.random() < self.compress:
-            pixels = decode(encode_jpeg(pixels, quality=int(generator.integers(2, 21))))[0]
+            pixels = decode_image(encode_jpeg(pixels, quality=int(generator.integers(2, 21))))[0]
         if self.jitter:
             pixels = _jittered(pixels, generator, self.jitter)
         if self.cutoff and generator.random() < 0.5:
@@ -73,13 +73,13 @@ class Augment:
 
 
 # by the name of the trainer; mxnet's iterator has no side of its own for the cut-out
-AUGMENTS: Mapping[str, Augment] = {
-    "none": Augment(flip=False),
-    "flip": Augment(),
-    "arcface_torch": Augment(dali=True),
-    "mxnet": Augment(compress=0.5, jitter=0.125, cutoff=16),
-    "adaface": Augment(crop=0.2, low_res=0.2, photometric=0.2),
-    "vggface2": Augment(resize_crop=True, gray=0.2),
+AUGMENT_PRESETS: Mapping[str, AugmentConfig] = {
+    "none": AugmentConfig(flip=False),
+    "flip": AugmentConfig(),
+    "arcface_torch": AugmentConfig(dali=True),
+    "mxnet": AugmentConfig(compress=0.5, jitter=0.125, cutoff=16),
+    "adaface": AugmentConfig(crop=0.2, low_res=0.2, photometric=0.2),
+    "vggface2": AugmentConfig(resize_crop=True, gray=0.2),
 }
 
 

@@ -16,19 +16,19 @@ import numpy.typing as npt
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.codec import read_header
-from dataprep.packs.base import PackReader, missing_labels, read_identities, read_property
+from dataprep.packs.base import PackReader, find_missing_labels, read_identities, read_property
 from dataprep.packs.io import open_pack, pack_digest
-from dataprep.packs.rec_reader import Pack
+from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.recordio import unpack_image
 
-JOINS = ("offset", "name")
+LABEL_MERGE_MODES = ("offset", "name")
 
 _COLOUR_ORDERS = ("", "RGB", "the images are ordinary files; decoded by this project as RGB")
 _LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Source:
+class PackDataset:
     """Encoded faces by position, the packs one behind the other; `labels` (n,) are 0..num_classes-1, none left out.
 
     `height` and `width` are those of the faces, in pixels.
@@ -39,7 +39,7 @@ class Source:
     num_classes: int
     height: int
     width: int
-    images: Images
+    images: PackImages
     contents: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Source:
         return hashlib.sha256(head.encode() + self.labels.tobytes()).hexdigest()
 
 
-class Images:
+class PackImages:
     """The encoded images alone: what a loader process gets, pickled, and opens anew."""
 
     def __init__(self, packs: Sequence[_Readable]) -> None:
@@ -90,7 +90,7 @@ class _Readable(Protocol):
 class _Records:
     """A .rec: where the images lie, without keys, names and lists."""
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, pack: RecordPack) -> None:
         self.path, self._records = pack.path, pack.records
         self._offsets = pack.index.offsets[pack.positions]
 
@@ -101,7 +101,7 @@ class _Records:
         return unpack_image(self._records.at(int(self._offsets[position]))).image
 
 
-class _Faces:
+class _PackReaderImages:
     """Shards or a folder."""
 
     def __init__(self, pack: PackReader) -> None:
@@ -114,12 +114,12 @@ class _Faces:
         return self._pack.face(position).image
 
 
-def open_source(packs: Sequence[str | os.PathLike[str]], *, join: str = "offset") -> Source:
+def open_dataset(packs: Sequence[str | os.PathLike[str]], *, merge_labels: str = "offset") -> PackDataset:
     """Several packs as one. `join` is how their labels meet: `offset` makes every pack's people its own; `name` takes
     people of the same name in the packs' labels.tsv for one. Raises RecordError for labels and sizes that do not fit.
     """
-    if join not in JOINS:
-        raise RecordError(f"unknown way to join packs {join!r}; there are: {', '.join(JOINS)}")
+    if merge_labels not in LABEL_MERGE_MODES:
+        raise RecordError(f"unknown way to join packs {merge_labels!r}; there are: {', '.join(LABEL_MERGE_MODES)}")
     if not packs:
         raise RecordError("no pack was named")
     opened = [open_pack(pack) for pack in packs]
@@ -135,20 +135,22 @@ def open_source(packs: Sequence[str | os.PathLike[str]], *, join: str = "offset"
                 "align them to one size"
             )
     counts = [_classes(pack, found) for pack, found in zip(opened, labels, strict=True)]
-    if join == "name" and len(opened) > 1:
+    if merge_labels == "name" and len(opened) > 1:
         maps = _by_name(opened, counts)
     else:
         starts = [0, *accumulate(counts)]
         maps = [np.arange(count) + start for start, count in zip(starts[:-1], counts, strict=True)]
     joined = np.concatenate([new[old] for new, old in zip(maps, labels, strict=True)])
     joined.flags.writeable = False
-    return Source(
+    return PackDataset(
         paths=tuple(pack.path for pack in opened),
         labels=joined,
         num_classes=int(joined.max()) + 1,
         height=sizes[0][0],
         width=sizes[0][1],
-        images=Images([_Records(pack) if isinstance(pack, Pack) else _Faces(pack) for pack in opened]),
+        images=PackImages(
+            [_Records(pack) if isinstance(pack, RecordPack) else _PackReaderImages(pack) for pack in opened]
+        ),
         contents=tuple(map(pack_digest, opened)),
     )
 
@@ -165,7 +167,7 @@ def check_labels(pack: PackReader) -> npt.NDArray[np.int64]:
             f"{pack.path}: image {wrong[0]}: label {labels[wrong[0]]} is not among 0..{classes - 1} of `property`; "
             "`dataprep verify` lists what does not fit, `dataprep repair` makes a new pack of it"
         )
-    missing, first = missing_labels(labels, classes)
+    missing, first = find_missing_labels(labels, classes)
     if missing:
         raise RecordError(
             f"{pack.path}: {missing} labels have no image, {first[0]} for one; labels must be contiguous from 0: "
@@ -192,7 +194,7 @@ def _size(pack: PackReader) -> tuple[int, int]:
 
 def _check_colours(pack: PackReader) -> None:
     """A pack whose makers exchanged red and blue says so in pack.json, if anywhere."""
-    said = str(pack.manifest().get("colour_order", ""))
+    said = str(pack.metadata().get("colour_order", ""))
     if said not in _COLOUR_ORDERS:
         raise RecordError(
             f"{pack.path}: pack.json says of the colours {said[:60]!r}; files that decode to RGB are needed: pack again"
@@ -200,7 +202,7 @@ def _check_colours(pack: PackReader) -> None:
 
 
 def _check_templates(packs: Sequence[PackReader]) -> None:
-    stated = [(pack.path, pack.manifest()["template"]) for pack in packs if pack.manifest().get("template") is not None]
+    stated = [(pack.path, pack.metadata()["template"]) for pack in packs if pack.metadata().get("template") is not None]
     for path, template in stated:
         if template != stated[0][1]:
             raise RecordError(f"{path} and {stated[0][0]} were aligned to different templates: align them to one")

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from dataprep.errors import DataprepError, ImagingError, RecordError
 from dataprep.imaging.codec import Pixels, decode_face
-from dataprep.train.data.augment import Augment
-from dataprep.train.data.dataset import Images
+from dataprep.train.data.augment import AugmentConfig
+from dataprep.train.data.dataset import PackImages
 
 Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
-class Rows(NamedTuple):
+class BatchIndices(NamedTuple):
     """Images of a source for rows that follow one another, `first` being the place of the first one in its epoch."""
 
     positions: npt.NDArray[np.int64]
@@ -33,22 +33,24 @@ class Rows(NamedTuple):
     epoch: int
     first: int
 
-    def part(self, start: int, end: int) -> Rows:
-        return Rows(self.positions[start:end], self.mirrored[start:end], self.seed, self.epoch, self.first + start)
+    def part(self, start: int, end: int) -> BatchIndices:
+        return BatchIndices(
+            self.positions[start:end], self.mirrored[start:end], self.seed, self.epoch, self.first + start
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Decoder:
+class BatchDecoder:
     """From positions to pixels. `table` (1, 256, 3) float32 has the normalised values of 0..255; None leaves bytes."""
 
-    images: Images
+    images: PackImages
     height: int
     width: int
     order: str
     table: npt.NDArray[np.float32] | None
-    augment: Augment
+    augment: AugmentConfig
 
-    def equals(self, other: Decoder) -> bool:
+    def equals(self, other: BatchDecoder) -> bool:
         """Whether it makes the same of the same images."""
         tables = [None if each.table is None else each.table.tobytes() for each in (self, other)]
         fields = ("images", "height", "width", "order", "augment")
@@ -58,7 +60,7 @@ class Decoder:
         shape = (rows, self.height, self.width, 3)
         return np.empty(shape, np.uint8) if self.table is None else np.empty(shape, np.float32)
 
-    def fill(self, out: Batch, rows: Rows) -> None:
+    def fill(self, out: Batch, rows: BatchIndices) -> None:
         """Decode into `out` (n, height, width, 3). Raises RecordError that names pack and image."""
         for row, position in enumerate(rows.positions.tolist()):
             pixels = self._pixels(position, rows, row)
@@ -69,10 +71,10 @@ class Decoder:
             else:
                 cv2.LUT(pixels, self.table, dst=out[row])
 
-    def _pixels(self, position: int, rows: Rows, row: int) -> Pixels:
+    def _pixels(self, position: int, rows: BatchIndices, row: int) -> Pixels:
         data = self.images[position]
         try:
-            pixels = decode_face(data, order="RGB" if self.augment.draws else self.order)
+            pixels = decode_face(data, order="RGB" if self.augment.is_random else self.order)
         except ImagingError as error:
             name = self.images.name(position)
             raise RecordError(f"{name}: {error}; `dataprep repair` leaves out what is no image") from None
@@ -81,21 +83,21 @@ class Decoder:
                 f"{self.images.name(position)} is {pixels.shape[1]}x{pixels.shape[0]}, the network takes "
                 f"{self.width}x{self.height}: align the faces to that size, or `dataprep repair` leaves it out"
             )
-        if self.augment.draws:
+        if self.augment.is_random:
             generator = np.random.default_rng((rows.seed, rows.epoch, rows.first + row, 2))
             pixels = self.augment.apply(pixels, generator, height=self.height, width=self.width)
             pixels = pixels if self.order == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])
         return pixels
 
 
-class Job(NamedTuple):
+class DecodeTask(NamedTuple):
     """Rows to decode into the shared memory, from byte `offset` on."""
 
     offset: int
-    rows: Rows
+    rows: BatchIndices
 
 
-def main() -> None:
+def run_decoder_process() -> None:
     """A loader process: stdin brings a decoder with the shared memory's descriptor and size, then jobs; stdout takes an
     answer to each, None or (whether it is the data's fault, what happened). It ends with the process that feeds it."""
     for number in (signal.SIGINT, signal.SIGTERM):  # systemd and Slurm signal every process: the feeder still saves
@@ -107,14 +109,14 @@ def main() -> None:
         decoder, descriptor, size = pickle.load(jobs)
         memory = mmap.mmap(descriptor, size)
         while True:
-            job: Job = pickle.load(jobs)
+            job: DecodeTask = pickle.load(jobs)
             pickle.dump(_answer(decoder, memory, job), answers)
             answers.flush()
     except (EOFError, BrokenPipeError):
         pass
 
 
-def _answer(decoder: Decoder, memory: mmap.mmap, job: Job) -> tuple[bool, str] | None:
+def _answer(decoder: BatchDecoder, memory: mmap.mmap, job: DecodeTask) -> tuple[bool, str] | None:
     empty = decoder.empty(0)
     shape = (len(job.rows.positions), *empty.shape[1:])
     out = np.frombuffer(memory, empty.dtype, int(np.prod(shape)), job.offset).reshape(shape)

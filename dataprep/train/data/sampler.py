@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError
 
-Positions = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 
 
-def pk_order(labels: Positions, *, identities: int, images: int, seed: int, epoch: int) -> Positions:
+def pk_order(labels: IntArray, *, identities: int, images: int, seed: int, epoch: int) -> IntArray:
     """The positions of an epoch, batch after batch: each `identities` different ones of `images` images in a row.
 
     A function of the arguments only. An identity's images are dealt into groups, the last filled from the first; where it
@@ -31,7 +31,7 @@ def pk_order(labels: Positions, *, identities: int, images: int, seed: int, epoc
     return together[generator.permutation(len(together))].ravel().astype(np.int64)
 
 
-def check_identities(labels: Positions, identities: int) -> None:
+def check_identities(labels: IntArray, identities: int) -> None:
     """Raises RecordError unless every identity has two images, and there are at least `identities`."""
     known, counts = np.unique(labels, return_counts=True)
     single = known[counts == 1]

@@ -20,20 +20,20 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from dataprep.errors import DataprepError, RecordError
-from dataprep.train.data.decoding import Batch, Decoder, Job, Rows
+from dataprep.train.data.decoding import Batch, BatchDecoder, BatchIndices, DecodeTask
 
 _START = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from dataprep.train.data.decoding import main; main()"
+    "from dataprep.train.data.decoding import run_decoder_process as main; main()"
 )
 _LEAST = 16  # rows of a job: fewer would cost as much to hand over as to decode
 _LENT = 2  # batches whose memory may be in the user's hands; more are copied
 
 
-class Crew:
+class WorkerPool:
     """`workers` processes that decode batches of at most `rows` rows."""
 
-    def __init__(self, decoder: Decoder, *, rows: int, workers: int) -> None:
+    def __init__(self, decoder: BatchDecoder, *, rows: int, workers: int) -> None:
         self.decoder, self._asked, self._owner = decoder, (rows, workers), os.getpid()
         self._share = min(rows, max(_LEAST, -(-rows // workers)))  # rows of a job
         jobs = -(-rows // self._share)
@@ -54,7 +54,7 @@ class Crew:
                 worker.send((decoder, descriptor, slots * self._slot_size))
         self._turn = 0
 
-    def run(self, batches: Iterable[Rows]) -> Iterator[Batch]:
+    def decode_batches(self, batches: Iterable[BatchIndices]) -> Iterator[Batch]:
         """The batches decoded, in order. A batch's memory is used again when nothing refers to it any longer.
 
         Raises RecordError for an image that cannot be taken, DataprepError for a process that died; then, or if it is left
@@ -75,7 +75,7 @@ class Crew:
             self.close()
             raise
 
-    def serves(self, decoder: Decoder, *, rows: int, workers: int) -> bool:
+    def matches(self, decoder: BatchDecoder, *, rows: int, workers: int) -> bool:
         """Whether these processes decode in this way."""
         mine = not self.closed and self._owner == os.getpid()  # and not those of the process this one is a fork of
         return mine and self._asked == (rows, workers) and self.decoder.equals(decoder)
@@ -88,14 +88,14 @@ class Crew:
         """End the processes. Batches that were handed over stay as they are."""
         self._end()
 
-    def _send(self, rows: Rows) -> tuple[int, int, list[_Worker]]:
+    def _send(self, rows: BatchIndices) -> tuple[int, int, list[_Worker]]:
         slot, count = self._free.popleft(), len(rows.positions)
         workers = []
         for start in range(0, count, self._share):
             worker = self._workers[self._turn]
             self._turn = (self._turn + 1) % len(self._workers)
             offset = slot * self._slot_size + start * self._row_size
-            worker.send(Job(offset, rows.part(start, min(count, start + self._share))))
+            worker.send(DecodeTask(offset, rows.part(start, min(count, start + self._share))))
             workers.append(worker)
         return slot, count, workers
 

@@ -14,59 +14,59 @@ from torch import Tensor, distributed
 from torch.autograd import Function
 
 
-def shard(classes: int, rank: int, world: int) -> range:
+def class_range(classes: int, rank: int, world_size: int) -> range:
     """The classes of a process: all in order, the first `classes % world` processes one more (arcface_torch's rule)."""
-    start = classes // world * rank + min(rank, classes % world)
-    return range(start, start + classes // world + (rank < classes % world))
+    start = classes // world_size * rank + min(rank, classes % world_size)
+    return range(start, start + classes // world_size + (rank < classes % world_size))
 
 
-def gather_batch(embedded: Tensor, rank: int, world: int, *, whole: bool = False) -> Tensor:
+def gather_batch(embedded: Tensor, rank: int, world_size: int, *, whole: bool = False) -> Tensor:
     """(n, d) of each process to (world * n, d) in all; n is the same everywhere.
 
     The gradient that comes back is `world` times the loss's, because data-parallel training averages over processes.
     `whole` says that each process computes all of the gradient, not its classes' part.
     """
-    return embedded if world == 1 else _gather(embedded, rank, world, whole)
+    return embedded if world_size == 1 else _gather(embedded, rank, world_size, whole)
 
 
-def gather_labels(labels: Tensor, world: int) -> Tensor:
+def gather_labels(labels: Tensor, world_size: int) -> Tensor:
     """(n,) of each process to (world * n,)."""
-    if world == 1:
+    if world_size == 1:
         return labels
-    parts = [torch.empty_like(labels) for _ in range(world)]
+    parts = [torch.empty_like(labels) for _ in range(world_size)]
     distributed.all_gather(parts, labels.contiguous())
     return torch.cat(parts)
 
 
-def sum_over(value: Tensor, world: int) -> Tensor:
+def all_reduce_sum(value: Tensor, world_size: int) -> Tensor:
     """The sum over all processes, in each."""
-    return value if world == 1 else _sum(value)
+    return value if world_size == 1 else _sum(value)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, world: int) -> Tensor:
+def sharded_cross_entropy(logits: Tensor, targets: Tensor, world_size: int) -> Tensor:
     """Mean softmax cross-entropy of (n, own classes) logits; a target of -1 is a class of another process."""
-    if world == 1:
+    if world_size == 1:
         return torch.nn.functional.cross_entropy(logits, targets)
     return _cross_entropy(logits, targets)
 
 
-def gather_rows(rows: Tensor, classes: int, world: int) -> Tensor:
+def gather_rows(rows: Tensor, classes: int, world_size: int) -> Tensor:
     """The rows of all classes, on the CPU of every process; all must call it."""
-    if world == 1:
+    if world_size == 1:
         return rows.detach().cpu().clone()
-    sizes = [len(shard(classes, rank, world)) for rank in range(world)]
+    sizes = [len(class_range(classes, rank, world_size)) for rank in range(world_size)]
     padded = rows.new_zeros((sizes[0], *rows.shape[1:]))  # the first shard is the largest
     padded[: len(rows)] = rows.detach()
-    parts = [torch.empty_like(padded) for _ in range(world)]
+    parts = [torch.empty_like(padded) for _ in range(world_size)]
     distributed.all_gather(parts, padded)
     return torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
 
 
 class _Gather(Function):
     @staticmethod
-    def forward(ctx: Any, embedded: Tensor, rank: int, world: int, whole: bool) -> Tensor:
-        ctx.rank, ctx.world, ctx.whole = rank, world, whole
-        parts = [torch.empty_like(embedded, memory_format=torch.contiguous_format) for _ in range(world)]
+    def forward(ctx: Any, embedded: Tensor, rank: int, world_size: int, whole: bool) -> Tensor:
+        ctx.rank, ctx.world, ctx.whole = rank, world_size, whole
+        parts = [torch.empty_like(embedded, memory_format=torch.contiguous_format) for _ in range(world_size)]
         distributed.all_gather(parts, embedded.contiguous())
         return torch.cat(parts)
 
@@ -78,7 +78,7 @@ class _Gather(Function):
         return gradient.chunk(ctx.world)[ctx.rank] * ctx.world, None, None, None
 
 
-class _Sum(Function):
+class _AllReduceSumLocalGrad(Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         total = value.clone()
@@ -122,5 +122,5 @@ class _CrossEntropy(Function):
 
 # torch leaves `apply` untyped
 _gather: Callable[[Tensor, int, int, bool], Tensor] = _Gather.apply
-_sum: Callable[[Tensor], Tensor] = _Sum.apply
+_sum: Callable[[Tensor], Tensor] = _AllReduceSumLocalGrad.apply
 _cross_entropy: Callable[[Tensor, Tensor], Tensor] = _CrossEntropy.apply

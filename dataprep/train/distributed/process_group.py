@@ -31,7 +31,7 @@ class World:
     control: Any = None
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
     def agree(self, *, stop: bool = False, error: DataprepError | None = None) -> bool:
@@ -46,11 +46,11 @@ class World:
             self._raise(next(found for found in self.gather(error) if found is not None))
         return bool(flags[0])
 
-    def once(self, act: Callable[[], T]) -> T:
+    def run_once(self, act: Callable[[], T]) -> T:
         """What `act` gives when the first process alone does it; its error is everyone's."""
         result: T | None = None
         error = None
-        if self.first:
+        if self.is_first:
             try:
                 result = act()
             except DataprepError as raised:
@@ -58,7 +58,7 @@ class World:
         self.agree(error=error)
         return self.gather(result)[0]  # type: ignore[return-value]
 
-    def every(self, act: Callable[[], T]) -> T:
+    def run_everywhere(self, act: Callable[[], T]) -> T:
         """What `act` gives in this process; the error of any process is everyone's."""
         result: T | None = None
         error = None
@@ -78,13 +78,13 @@ class World:
         return found
 
     def _raise(self, error: DataprepError) -> None:
-        if not self.first:
+        if not self.is_first:
             raise SystemExit(error.exit_code)
         raise error
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[World, torch.device]]:
+def join_world(device: str) -> Iterator[tuple[World, torch.device]]:
     """The world that torchrun's environment speaks of, and this process's device; one process without it.
 
     gloo connects CPUs, nccl GPUs. Raises ModelError for a device that is not there.

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 
-def synchronise(module: nn.Module) -> nn.Module:
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     """Replace every batch norm by one over all processes, in place; names and weights stay. (torch's own is for GPUs.)"""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             setattr(module, name, _Shared(child))
         else:
-            synchronise(child)
+            convert_sync_batchnorm(child)
     return module
 
 
@@ -57,7 +57,7 @@ class _Shared(nn.BatchNorm2d):
         self.running_var.lerp_(variance, share)
 
 
-class _Sum(Function):
+class _AllReduceSum(Function):
     """The sum over all processes, each of which goes on with it: the gradient is the sum of theirs."""
 
     @staticmethod
@@ -73,4 +73,4 @@ class _Sum(Function):
         return total
 
 
-_sum: Callable[[Tensor], Tensor] = _Sum.apply  # torch leaves `apply` untyped
+_sum: Callable[[Tensor], Tensor] = _AllReduceSum.apply  # torch leaves `apply` untyped

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dataprep.errors import ModelError, RecordError
-from dataprep.train.distributed.collectives import gather_batch, gather_labels, gather_rows, shard
+from dataprep.train.distributed.collectives import class_range, gather_batch, gather_labels, gather_rows
 
 
-class Head(nn.Module):
+class ClassificationHead(nn.Module):
     """Embeddings and labels to a loss.
 
     With `world` processes each holds the rows of its own classes (`shard`): all parameters, and the buffers named by
@@ -25,10 +25,10 @@ class Head(nn.Module):
     whole = False  # whether each process computes all of the gradient, not its classes' part
     labels_known = False  # whether the caller has checked all labels that will come
 
-    def __init__(self, classes: int, *, rank: int = 0, world: int = 1, seed: int = 0) -> None:
+    def __init__(self, classes: int, *, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
         super().__init__()
-        self.classes, self.rank, self.world, self.seed = classes, rank, world, seed
-        self.own = shard(classes, rank, world)
+        self.classes, self.rank, self.world, self.seed = classes, rank, world_size, seed
+        self.own = class_range(classes, rank, world_size)
         self.step = 0  # training steps so far; with the seed it decides what is drawn
 
     def forward(self, embedded: Tensor, labels: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Head(nn.Module):
         self.load_state_dict({name: state[name][rows] if name in named else state[name] for name in own})
         self.step = int(state["step"])
 
-    def full_slots(self, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
+    def full_optimizer_state(self, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
         """What the optimiser keeps for each parameter (momentum and the like), with the rows of all classes.
 
         Every process must call it.
@@ -95,7 +95,7 @@ class Head(nn.Module):
             if parameter in optimizer.state
         }
 
-    def load_full_slots(self, optimizer: Optimizer, slots: dict[str, dict[str, Any]]) -> None:
+    def load_full_optimizer_state(self, optimizer: Optimizer, slots: dict[str, dict[str, Any]]) -> None:
         """What `full_slots` gave, under any world; `optimizer` has this head's parameters."""
         rows = slice(self.own.start, self.own.stop)
         for name, parameter in self.named_parameters():
@@ -120,17 +120,17 @@ class Head(nn.Module):
             )
 
 
-def initial_rows(own: range, *shape: int, seed: int, std: float = 0.01) -> Tensor:
+def init_rows(own: range, *shape: int, seed: int, std: float = 0.01) -> Tensor:
     """Normal random numbers for the classes `own`, (len(own), *shape); a class has the same under any world."""
     rows = torch.empty(len(own), *shape)
     for block in range(own.start // _BLOCK, (own.stop - 1) // _BLOCK + 1 if len(own) else 0):
-        drawn = torch.randn(_BLOCK, *shape, generator=drawing(seed, block)) * std
+        drawn = torch.randn(_BLOCK, *shape, generator=seeded_generator(seed, block)) * std
         first, last = max(own.start, block * _BLOCK), min(own.stop, (block + 1) * _BLOCK)
         rows[first - own.start : last - own.start] = drawn[first - block * _BLOCK : last - block * _BLOCK]
     return rows
 
 
-def drawing(*seeds: int) -> torch.Generator:
+def seeded_generator(*seeds: int) -> torch.Generator:
     """A generator on the CPU that depends on nothing but the seeds."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1))
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dataprep.train.losses.options import Margins
+from dataprep.train.losses.options import MarginTriple
 
 
 class Margin(nn.Module):
@@ -22,20 +22,20 @@ class Margin(nn.Module):
         raise NotImplementedError
 
 
-class Combined(Margin):
+class CombinedMargin(Margin):
     """cos(m1 * theta + m2) - m3 (Deng et al. 2019, eq. 4), falling in theta over all of 0..pi; see `psi`."""
 
-    def __init__(self, margins: Margins) -> None:
+    def __init__(self, margins: MarginTriple) -> None:
         super().__init__()
         self.m1, self.m2, self.m3 = margins
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
         if (self.m1, self.m2) == (1.0, 0.0):
             return cosine - self.m3
-        return psi(self.m1 * angle(cosine) + self.m2) - self.m3
+        return psi(self.m1 * safe_arccos(cosine) + self.m2) - self.m3
 
 
-class AdaFace(Margin):
+class AdaFaceMargin(Margin):
     """Kim et al. 2022 (arXiv:2204.00964), as its authors' head.py: blurred faces have short embeddings, and for them the
     margin is on the cosine; for long ones it is on the angle.
 
@@ -59,11 +59,11 @@ class AdaFace(Margin):
             self.mean.lerp_(lengths.mean().to(self.mean), self.t_alpha)
             self.std.lerp_(lengths.std().to(self.std), self.t_alpha)
         quality = ((lengths - self.mean) / (self.std + self.eps) * self.h).clamp(-1, 1)
-        theta = (angle(cosine) - self.m * quality).clamp(self.eps, math.pi - self.eps)
+        theta = (safe_arccos(cosine) - self.m * quality).clamp(self.eps, math.pi - self.eps)
         return torch.cos(theta) - (self.m + self.m * quality)
 
 
-def angle(cosine: Tensor) -> Tensor:
+def safe_arccos(cosine: Tensor) -> Tensor:
     """arccos with a finite slope: the ends are one float away, where it is 2e3 in float32 rather than infinite."""
     end = 1 - torch.finfo(cosine.dtype).eps
     return torch.arccos(cosine.clamp(-end, end))

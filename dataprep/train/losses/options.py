@@ -13,20 +13,20 @@ from types import MappingProxyType
 from typing import Literal
 
 from dataprep.errors import UsageError
-from dataprep.params import StageParams, param
+from dataprep.params import StageParams, counted_field
 
 Kind = Literal["softmax", "margin", "adaface", "center", "triplet", "angular-triplet"]
-Margins = tuple[float, float, float]
+MarginTriple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class LossPreset:
     """A value of `--loss`: its kind, description, source and default parameters."""
 
     kind: Kind
     about: str
     source: str
-    margins: Margins | None = None
+    margins: MarginTriple | None = None
     subcenters: int = 1
     triplet_margin: float | None = None
 
@@ -36,62 +36,62 @@ class Loss:
         return self.triplet_margin is not None
 
 
-_param = partial(param, group="Loss")
+_param = partial(counted_field, group="Loss")
 _TABLE = "insightface's table of margins (recognition/ArcFace)"
-LOSSES: Mapping[str, Loss] = MappingProxyType(
+LOSS_PRESETS: Mapping[str, LossPreset] = MappingProxyType(
     {
-        "softmax": Loss(kind="softmax", about="a linear layer with bias, no margin", source="insightface `softmax`"),
-        "norm-softmax": Loss(kind="margin", about="cosine logits, no margin", source=_TABLE, margins=(1.0, 0.0, 0.0)),
+        "softmax": LossPreset(kind="softmax", about="a linear layer with bias, no margin", source="insightface `softmax`"),
+        "norm-softmax": LossPreset(kind="margin", about="cosine logits, no margin", source=_TABLE, margins=(1.0, 0.0, 0.0)),
         # the paper's m = 4 is --m1 4: the same psi, without annealing and with embeddings of length `scale`
-        "sphereface": Loss(
+        "sphereface": LossPreset(
             kind="margin", about="factor on the angle (Liu et al. 2017)", source=_TABLE, margins=(1.5, 0.0, 0.0)
         ),
-        "cosface": Loss(
+        "cosface": LossPreset(
             kind="margin", about="cosine margin (Wang et al. 2018)", source=_TABLE, margins=(1.0, 0.0, 0.35)
         ),
-        "arcface": Loss(
+        "arcface": LossPreset(
             kind="margin", about="angular margin (Deng et al. 2019)", source=_TABLE, margins=(1.0, 0.5, 0.0)
         ),
-        "combined": Loss(
+        "combined": LossPreset(
             kind="margin", about="angle and cosine margin; insightface's `combined`", source=_TABLE, margins=(1.0, 0.3, 0.2)
         ),
-        "combined-1.2-0.4-0": Loss(
+        "combined-1.2-0.4-0": LossPreset(
             kind="margin", about="factor on the angle, and angular margin", source=_TABLE, margins=(1.2, 0.4, 0.0)
         ),
-        "combined-1.1-0-0.35": Loss(
+        "combined-1.1-0-0.35": LossPreset(
             kind="margin", about="factor on the angle, and cosine margin", source=_TABLE, margins=(1.1, 0.0, 0.35)
         ),
-        "combined-0.9-0.4-0.15": Loss(
+        "combined-0.9-0.4-0.15": LossPreset(
             kind="margin", about="factor, angular margin and cosine margin", source=_TABLE, margins=(0.9, 0.4, 0.15)
         ),
-        "multimargin": Loss(
+        "multimargin": LossPreset(
             kind="margin", about="angle and cosine margin", source="Face_Pytorch `MultiMargin`", margins=(1.0, 0.2, 0.35)
         ),
-        "adaface": Loss(
+        "adaface": LossPreset(
             kind="adaface",
             about="margin that adapts to the embedding norm; m2 is the paper's m",
             source="Kim et al. 2022, arXiv:2204.00964",
             margins=(1.0, 0.4, 0.0),
         ),
-        "subcenter-arcface": Loss(
+        "subcenter-arcface": LossPreset(
             kind="margin",
             about="arcface with three centres per identity; the nearest is used",
             source="Deng et al. 2020, ECCV",
             margins=(1.0, 0.5, 0.0),
             subcenters=3,
         ),
-        "center": Loss(
+        "center": LossPreset(
             kind="center",
             about="softmax plus the distance of each embedding to the mean of its identity",
             source="Wen et al. 2016, ECCV; Face_Pytorch `CenterLoss`",
         ),
-        "triplet": Loss(
+        "triplet": LossPreset(
             kind="triplet",
             about="squared distances of semi-hard triplets, for fine-tuning",
             source="Schroff et al. 2015, arXiv:1503.03832; insightface `triplet`",
             triplet_margin=0.3,
         ),
-        "angular-triplet": Loss(
+        "angular-triplet": LossPreset(
             kind="angular-triplet",
             about="angles of semi-hard triplets, for fine-tuning",
             source="insightface `atriplet`",
@@ -105,7 +105,7 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 class LossParams(StageParams):
     """Parameters of the loss. None takes the preset's value."""
 
-    loss: str = _param("arcface", "loss function", choices=tuple(LOSSES))
+    loss: str = _param("arcface", "loss function", choices=tuple(LOSS_PRESETS))
     m1: float | None = _param(None, "multiplier of the angle; default: the loss's own", minimum=0.1)
     m2: float | None = _param(None, "margin added to the angle, in radians; default: the loss's own")
     m3: float | None = _param(None, "margin subtracted from the cosine; default: the loss's own")
@@ -126,7 +126,7 @@ class LossParams(StageParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        preset = LOSSES[self.loss]
+        preset = LOSS_PRESETS[self.loss]
         for name, takes in (
             ("m1", preset.kind == "margin"),
             ("m2", preset.margins is not None),
@@ -138,9 +138,9 @@ class LossParams(StageParams):
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} does not apply to the loss {self.loss}", hint=f"leave out --{option}")
 
-    def margins(self) -> Margins:
+    def margins(self) -> MarginTriple:
         """The preset's (m1, m2, m3), overridden by the fields that are set; UsageError if the loss has no margins."""
-        preset = LOSSES[self.loss].margins
+        preset = LOSS_PRESETS[self.loss].margins
         if preset is None:
             raise UsageError(f"the loss {self.loss} has no margins")
         asked = (self.m1, self.m2, self.m3)

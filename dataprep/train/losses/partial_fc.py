@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dataprep.train.distributed.collectives import cross_entropy, sum_over
-from dataprep.train.losses.head import Head, drawing, initial_rows
+from dataprep.train.distributed.collectives import all_reduce_sum, sharded_cross_entropy
+from dataprep.train.losses.head import ClassificationHead, init_rows, seeded_generator
 from dataprep.train.losses.margins import Margin
 
 
-class Classifier(Head):
+class PartialFC(ClassificationHead):
     """Mean softmax cross-entropy over class centres.
 
     With a margin, of cosines times `scale`, the nearest of `subcenters` centres counting for each class; without one,
@@ -32,13 +32,13 @@ class Classifier(Head):
         subcenters: int = 1,
         sample_rate: float = 1.0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__(classes, rank=rank, world=world, seed=seed)
+        super().__init__(classes, rank=rank, world_size=world_size, seed=seed)
         self.margin, self.scale, self.sample_rate = margin, scale, sample_rate
         shape = (embedding,) if subcenters == 1 else (subcenters, embedding)
-        self.weight = nn.Parameter(initial_rows(self.own, *shape, seed=seed))
+        self.weight = nn.Parameter(init_rows(self.own, *shape, seed=seed))
         self.bias = nn.Parameter(torch.zeros(len(self.own))) if margin is None else None
 
     def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
@@ -47,7 +47,9 @@ class Classifier(Head):
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
         if self.training and self.sample_rate < 1:
-            kept = sample(targets, len(self.own), self.sample_rate, drawing(self.seed, self.step, self.rank))
+            kept = sample_classes(
+                targets, len(self.own), self.sample_rate, seeded_generator(self.seed, self.step, self.rank)
+            )
             targets = torch.where(targets >= 0, torch.searchsorted(kept, targets), -1)
             weight, bias = weight[kept], None if bias is None else bias[kept]
         weight = weight.to(embedded.dtype)
@@ -55,7 +57,7 @@ class Classifier(Head):
             logits = self._cosines(embedded, weight, targets, self.margin) * self.scale
         else:
             logits = functional.linear(embedded, weight, None if bias is None else bias.to(embedded.dtype))
-        return cross_entropy(logits, targets, self.world)
+        return sharded_cross_entropy(logits, targets, self.world)
 
     def _cosines(self, embedded: Tensor, weight: Tensor, targets: Tensor, margin: Margin) -> Tensor:
         cosine = functional.normalize(embedded) @ functional.normalize(weight, dim=-1).flatten(0, -2).T
@@ -73,7 +75,7 @@ class Classifier(Head):
         return cosine.scatter(1, place, moved[:, None])
 
 
-class CenterLoss(Classifier):
+class CenterLoss(PartialFC):
     """Softmax, and `weight` times the mean squared distance to the centre of the own class (Wen et al. 2016).
 
     The centres start at 0 and follow the embeddings by the paper's rule (eq. 4, `rate` is its alpha), apart from the
@@ -92,10 +94,12 @@ class CenterLoss(Classifier):
         rate: float,
         sample_rate: float = 1.0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__(embedding, classes, margin=None, sample_rate=sample_rate, rank=rank, world=world, seed=seed)
+        super().__init__(
+            embedding, classes, margin=None, sample_rate=sample_rate, rank=rank, world_size=world_size, seed=seed
+        )
         self.center_weight, self.rate = weight, rate
         self.register_buffer("centers", torch.zeros(len(self.own), embedding))
 
@@ -103,7 +107,7 @@ class CenterLoss(Classifier):
         here = (labels >= self.own.start) & (labels < self.own.stop)
         own = labels[here] - self.own.start
         away = embedded[here] - self.centers[own].to(embedded.dtype)
-        distance = sum_over(away.square().sum(), self.world) / len(embedded)
+        distance = all_reduce_sum(away.square().sum(), self.world) / len(embedded)
         if self.training:
             with torch.no_grad():
                 total = torch.zeros_like(self.centers).index_add_(0, own, away.to(self.centers.dtype))
@@ -112,7 +116,7 @@ class CenterLoss(Classifier):
         return super().loss(embedded, labels) + self.center_weight * distance
 
 
-def sample(targets: Tensor, classes: int, rate: float, generator: torch.Generator) -> Tensor:
+def sample_classes(targets: Tensor, classes: int, rate: float, generator: torch.Generator) -> Tensor:
     """The classes that take part, in order: all among `targets`, and others up to `rate` of all. -1 is no class."""
     others = torch.ones(classes, dtype=torch.bool, device=targets.device)
     others[targets[targets >= 0]] = False

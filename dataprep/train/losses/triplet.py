@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dataprep.train.losses.head import Head, drawing
-from dataprep.train.losses.margins import angle
+from dataprep.train.losses.head import ClassificationHead, seeded_generator
+from dataprep.train.losses.margins import safe_arccos
 
 
-class TripletLoss(Head):
+class TripletLoss(ClassificationHead):
     """mean(max(0, d(a, p) - d(a, n) + margin)) over semi-hard triplets of the batch (Schroff et al. 2015).
 
     d is the squared distance of unit embeddings, or with `angular` the angle between them, as insightface's two losses
@@ -22,26 +22,28 @@ class TripletLoss(Head):
     whole = True
 
     def __init__(
-        self, classes: int, *, margin: float, angular: bool, rank: int = 0, world: int = 1, seed: int = 0
+        self, classes: int, *, margin: float, angular: bool, rank: int = 0, world_size: int = 1, seed: int = 0
     ) -> None:
-        super().__init__(classes, rank=rank, world=world, seed=seed)
+        super().__init__(classes, rank=rank, world_size=world_size, seed=seed)
         self.margin, self.angular = margin, angular
 
     def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        apart = distances(embedded, angular=self.angular)
-        anchor, positive, negative = semi_hard(apart.detach(), labels, self.margin, drawing(self.seed, self.step))
+        apart = pairwise_distances(embedded, angular=self.angular)
+        anchor, positive, negative = find_semi_hard_triplets(
+            apart.detach(), labels, self.margin, seeded_generator(self.seed, self.step)
+        )
         losses = functional.relu(apart[anchor, positive] - apart[anchor, negative] + self.margin)
         return losses.mean() if len(losses) else embedded.sum() * 0
 
 
-def distances(embedded: Tensor, *, angular: bool) -> Tensor:
+def pairwise_distances(embedded: Tensor, *, angular: bool) -> Tensor:
     """(n, d) to (n, n): squared distances of the unit embeddings, or the angles between them."""
     unit = functional.normalize(embedded)
     cosine = unit @ unit.T
-    return angle(cosine) if angular else 2 - 2 * cosine
+    return safe_arccos(cosine) if angular else 2 - 2 * cosine
 
 
-def semi_hard(
+def find_semi_hard_triplets(
     apart: Tensor, labels: Tensor, margin: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Anchors, positives and negatives, (t,) each: for every pair that has semi-hard negatives, one of them."""

@@ -9,10 +9,10 @@ from dataprep.evaluate.identification import one_to_one
 from dataprep.evaluate.identification.ijb import (
     Subjects,
     TemplatePairs,
-    find_protocol,
-    meta_files,
-    read_faces,
+    find_ijb_protocol,
+    list_meta_files,
     read_subjects,
+    read_template_media,
     read_template_pairs,
 )
 from dataprep.evaluate.identification.one_to_many import search_templates
@@ -43,7 +43,9 @@ def unit(vectors: object, present: list[bool] | None = None) -> Templates:
 
 
 def pairs_of(left: list[int], right: list[int], same: list[int]) -> TemplatePairs:
-    return TemplatePairs(left=np.array(left, np.int32), right=np.array(right, np.int32), same=np.array(same, np.bool_))
+    return TemplatePairs(
+        left=np.array(left, np.int32), right=np.array(right, np.int32), issame=np.array(same, np.bool_)
+    )
 
 
 def at_angle(*cosines: float) -> list[list[float]]:
@@ -52,18 +54,18 @@ def at_angle(*cosines: float) -> list[list[float]]:
 
 def test_the_meta_files_are_read(tmp_path: Path) -> None:
     write_meta(tmp_path)
-    assert find_protocol(tmp_path) == "ijbc"
-    files = meta_files(tmp_path, "ijbc", one_to_many=False)
-    faces = read_faces(*files[:2])
+    assert find_ijb_protocol(tmp_path) == "ijbc"
+    files = list_meta_files(tmp_path, "ijbc", one_to_many=False)
+    faces = read_template_media(*files[:2])
     assert faces.template.tolist() == [1, 2]
     assert faces.media.tolist() == [69544, 5]
     assert faces.score.tolist() == pytest.approx([0.999, 0.999])
     pairs = read_template_pairs(files[2])
-    assert (pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()) == ([1, 2], [2, 1], [True, False])
+    assert (pairs.left.tolist(), pairs.right.tolist(), pairs.issame.tolist()) == ([1, 2], [2, 1], [True, False])
     with pytest.raises(RecordError, match="no ijbb_face_tid_mid"):
-        find_protocol(tmp_path, "ijbb")
+        find_ijb_protocol(tmp_path, "ijbb")
     with pytest.raises(RecordError, match="no ijbb_ or ijbc_"):
-        find_protocol(tmp_path / "none")
+        find_ijb_protocol(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -102,13 +104,13 @@ def test_malformed_faces_scores_and_orders_are_named(tmp_path: Path) -> None:
     }.items():
         other.write_text(text + "\n" * (not text.endswith("\n")))
         with pytest.raises(RecordError, match=said):
-            read_faces(one, other)
+            read_template_media(one, other)
     one.write_text("")
     with pytest.raises(RecordError, match="is empty"):
-        read_faces(one, other)
+        read_template_media(one, other)
     one.unlink()
     with pytest.raises(RecordError, match="no such file"):
-        read_faces(one, other)
+        read_template_media(one, other)
 
 
 def test_pairs_of_one_kind_only_are_refused(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from sklearn.model_selection import KFold
 from dataprep.embeddings.embedder import embed_pairs
 from dataprep.errors import RecordError
 from dataprep.evaluate.verification import kfold as verification
-from dataprep.evaluate.verification.pair_set import open_set
-from dataprep.evaluate.verification.scoring import Scoring, score_model
+from dataprep.evaluate.verification.pair_set import open_verification_set
+from dataprep.evaluate.verification.scoring import ScoringOptions, score_model
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.models.model_files import save_model
-from dataprep.models.preprocessing import Input
-from dataprep.models.registry import build
+from dataprep.models.preprocessing import Preprocessing
+from dataprep.models.registry import create_model
 from dataprep.packs.verification_bin import write_bin
 
 
@@ -54,7 +54,7 @@ def insightface_validation(distance: np.ndarray, same: np.ndarray, target: float
 @pytest.mark.parametrize("pairs", [1000, 1003])
 def test_accuracy_and_validation_are_insightfaces(seed: int, pairs: int) -> None:
     distance, same = scores(pairs, seed)
-    found = verification.verify(distance, same)
+    found = verification.verify_pairs(distance, same)
     accuracy = insightface_accuracy(distance, same)
     assert found.accuracy == pytest.approx(accuracy.mean(), abs=1e-12)
     assert found.accuracy_std == pytest.approx(accuracy.std(), abs=1e-12)
@@ -68,7 +68,7 @@ def test_validation_is_insightfaces_where_thresholds_have_the_very_rate_that_is_
     same = np.arange(20_000) % 2 == 0  # nine folds hold 9,000 negatives: nine of them are 1e-3
     distance = np.clip(np.where(same, generator.normal(0.5, 0.2, 20_000), generator.normal(1.5, 0.3, 20_000)), 0, 4)
     validation, far = insightface_validation(distance, same, 1e-3)
-    found = verification.verify(distance, same)
+    found = verification.verify_pairs(distance, same)
     assert found.validation == pytest.approx(validation.mean(), abs=1e-12)
     assert found.validation_far == pytest.approx(far.mean(), abs=1e-12)
 
@@ -80,7 +80,7 @@ def test_the_roc_is_scikit_learns() -> None:
     their_fpr, their_tpr, _ = roc_curve(same, -distance, drop_intermediate=False)
     assert np.allclose(fpr, their_fpr)
     assert np.allclose(tpr, their_tpr)
-    found = verification.verify(distance, same)
+    found = verification.verify_pairs(distance, same)
     assert found.auc == pytest.approx(roc_auc_score(same, -distance))
     for far, tar in found.tar_at_far.items():
         assert tar == max(t for f, t in zip(their_fpr, their_tpr, strict=True) if f <= float(far))
@@ -89,7 +89,7 @@ def test_the_roc_is_scikit_learns() -> None:
 
 def test_rates_that_too_few_negatives_are_there_for_are_not_claimed() -> None:
     distance, same = scores(100)
-    assert set(verification.verify(distance, same).tar_at_far) == {"0.1", "0.01"} - (
+    assert set(verification.verify_pairs(distance, same).tar_at_far) == {"0.1", "0.01"} - (
         {"0.01"} if (~same).sum() < 100 else set()
     )
 
@@ -97,15 +97,15 @@ def test_rates_that_too_few_negatives_are_there_for_are_not_claimed() -> None:
 def test_sets_that_cannot_be_folded_are_named() -> None:
     distance, same = scores(10)
     with pytest.raises(RecordError, match="too few for 10 folds"):
-        verification.verify(distance, same)
+        verification.verify_pairs(distance, same)
     distance, same = scores(100)
     with pytest.raises(RecordError, match="one kind only"):
-        verification.verify(distance, np.arange(100) < 50)
+        verification.verify_pairs(distance, np.arange(100) < 50)
     with pytest.raises(RecordError, match="all pairs are in one fold"):
-        verification.verify(distance, same, np.zeros(100, np.int64))
+        verification.verify_pairs(distance, same, np.zeros(100, np.int64))
     distance[3] = math.nan
     with pytest.raises(RecordError, match="not finite"):
-        verification.verify(distance, same)
+        verification.verify_pairs(distance, same)
 
 
 class Brightness:
@@ -158,10 +158,15 @@ def test_a_bin_is_scored_from_files_to_result_and_picture(tmp_path: Path) -> Non
 
     torch.manual_seed(0)
     save_model(
-        tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={}
+        tmp_path / "m.pt",
+        create_model("mobilefacenet", 64),
+        network="mobilefacenet",
+        embedding=64,
+        preprocessing=Preprocessing(),
+        about={},
     )
-    how = Scoring(baselines=True, plots=True)
-    result = score_model(tmp_path / "m.pt", open_set(tmp_path / "x.bin"), tmp_path / "out", how)
+    how = ScoringOptions(baselines=True, plots=True)
+    result = score_model(tmp_path / "m.pt", open_verification_set(tmp_path / "x.bin"), tmp_path / "out", how)
     assert result.verification.accuracy > 0.9  # patterns this plain are told apart by any network
     assert set(result.baselines) == {"mean colour alone", "raw-pixel cosine", "the untrained network"}
     assert result.baselines["raw-pixel cosine"] > 0.95
@@ -175,7 +180,12 @@ def test_a_bin_is_scored_from_files_to_result_and_picture(tmp_path: Path) -> Non
 
 def test_small_lfw_is_too_small_to_fold_and_says_so(tmp_path: Path, shared: Path) -> None:
     save_model(
-        tmp_path / "m.pt", build("mobilefacenet", 64), network="mobilefacenet", embedding=64, input=Input(), about={}
+        tmp_path / "m.pt",
+        create_model("mobilefacenet", 64),
+        network="mobilefacenet",
+        embedding=64,
+        preprocessing=Preprocessing(),
+        about={},
     )
     with pytest.raises(RecordError, match=r"small_lfw\.bin: 10 pairs are too few"):
-        score_model(tmp_path / "m.pt", open_set(shared / "bin/small_lfw.bin"), tmp_path / "out")
+        score_model(tmp_path / "m.pt", open_verification_set(shared / "bin/small_lfw.bin"), tmp_path / "out")

@@ -7,8 +7,8 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dataprep.errors import RecordError, UsageError
-from dataprep.evaluate.confidence import auc_interval, eer_interval, tar_interval, wilson
-from dataprep.evaluate.metrics import equal_error, roc
+from dataprep.evaluate.confidence import auc_interval, eer_interval, tar_interval, wilson_interval
+from dataprep.evaluate.metrics import equal_error_rate, roc
 from dataprep.evaluate.verification import protocols
 from dataprep.evaluate.verification.protocols import score_pairs
 from dataprep.packs.pair_sampling import consecutive_folds
@@ -181,9 +181,9 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         auc = float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum())
         spans = [
             (auc_interval(distance, same, auc), truth["auc"]),
-            (eer_interval(distance, same, equal_error(fpr, tpr)), truth["eer"]),
+            (eer_interval(distance, same, equal_error_rate(fpr, tpr)), truth["eer"]),
             (tar_interval(distance, same, 0.01), truth["tar"]),
-            (wilson(float((generator.random(500) < 0.97).mean()), 500), truth["rate"]),
+            (wilson_interval(float((generator.random(500) < 0.97).mean()), 500), truth["rate"]),
         ]
         hits += [low <= value <= high for (low, high), value in spans]
     assert (hits / trials > 0.91).all(), hits / trials

@@ -9,33 +9,33 @@ from helpers.command import Run
 from helpers.small_faces import people
 
 from dataprep.errors import RecordError
-from dataprep.packs.base import Face, Form
+from dataprep.packs.base import FaceRecord, PackFormat
 from dataprep.packs.io import open_pack
-from dataprep.packs.rec_reader import Pack
-from dataprep.packs.tools.convert import convert
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.packs.tools.convert import convert_pack
 
 FORMS = {
-    "insightface": Form(),
-    "insightface in parts": Form(max_part=3000),
-    "flat": Form(style="flat"),
-    "webdataset": Form(format="webdataset"),
-    "webdataset in parts": Form(format="webdataset", max_part=9000),
-    "folder": Form(format="folder"),
+    "insightface": PackFormat(),
+    "insightface in parts": PackFormat(max_part=3000),
+    "flat": PackFormat(record_layout="flat"),
+    "webdataset": PackFormat(container="webdataset"),
+    "webdataset in parts": PackFormat(container="webdataset", max_part=9000),
+    "folder": PackFormat(container="folder"),
 }
 
 
-def faces_of(path: Path) -> list[Face]:
+def faces_of(path: Path) -> list[FaceRecord]:
     pack = open_pack(path)
     return [pack.face(position) for position in range(len(pack))]
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_there_and_back_every_byte_name_and_label_is_the_same(
-    packed: Callable[..., Path], tmp_path: Path, form: Form
+    packed: Callable[..., Path], tmp_path: Path, form: PackFormat
 ) -> None:
     pack = packed(people(5, 4))
-    convert(pack, tmp_path / "there", form=form)
-    convert(tmp_path / "there", tmp_path / "back", form=Form())
+    convert_pack(pack, tmp_path / "there", pack_format=form)
+    convert_pack(tmp_path / "there", tmp_path / "back", pack_format=PackFormat())
     for name in ("train.rec", "train.idx", "train.lst", "property", "labels.tsv"):
         assert (tmp_path / "back" / name).read_bytes() == (pack / name).read_bytes()
     manifest = json.loads((tmp_path / "back" / "pack.json").read_text())
@@ -46,7 +46,7 @@ def test_there_and_back_every_byte_name_and_label_is_the_same(
 def test_other_peoples_flat_packs_are_written_again_to_the_same_bytes(shared: Path, tmp_path: Path) -> None:
     for name, stem in (("webface8", "train"), ("faceid25", "validation")):
         source = shared / "rec" / name
-        convert(source, tmp_path / name, form=Form(style="flat"))
+        convert_pack(source, tmp_path / name, pack_format=PackFormat(record_layout="flat"))
         assert (tmp_path / name / "train.rec").read_bytes() == (source / f"{stem}.rec").read_bytes()
         assert (tmp_path / name / "train.idx").read_bytes() == (source / f"{stem}.idx").read_bytes()
 
@@ -57,7 +57,7 @@ def test_the_golden_file_is_written_again_to_the_same_bytes(shared: Path, tmp_pa
     for name in ("golden.rec", "golden.idx"):
         (source / name).write_bytes((shared / "rec/golden" / name).read_bytes())
     (source / "property").write_text("2,112,112\n")
-    convert(source, tmp_path / "again", form=Form())
+    convert_pack(source, tmp_path / "again", pack_format=PackFormat())
     assert (tmp_path / "again" / "train.rec").read_bytes() == (source / "golden.rec").read_bytes()
     assert (tmp_path / "again" / "train.idx").read_bytes() == (source / "golden.idx").read_bytes()
 
@@ -66,7 +66,7 @@ def test_the_golden_file_is_written_again_to_the_same_bytes(shared: Path, tmp_pa
 def test_webdataset_itself_reads_what_we_write(packed: Callable[..., Path], tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     faces = people(4, 3)
-    convert(packed(faces), tmp_path / "wds", form=Form(format="webdataset", max_part=9000))
+    convert_pack(packed(faces), tmp_path / "wds", pack_format=PackFormat(container="webdataset", max_part=9000))
     shards = sorted(map(str, (tmp_path / "wds").glob("*.tar")))
     assert len(shards) > 1
     found = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
@@ -78,7 +78,7 @@ def test_webdataset_itself_reads_what_we_write(packed: Callable[..., Path], tmp_
 def test_a_seed_shuffles_and_the_same_seed_does_so_again(packed: Callable[..., Path], tmp_path: Path) -> None:
     pack = packed(people(6, 6))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        convert(pack, tmp_path / name, form=Form(style="flat"), shuffle=seed)
+        convert_pack(pack, tmp_path / name, pack_format=PackFormat(record_layout="flat"), shuffle=seed)
     first, again, other = (faces_of(tmp_path / name) for name in "abc")
     assert first == again
     assert [f.name for f in first] != [f.name for f in other]
@@ -86,17 +86,17 @@ def test_a_seed_shuffles_and_the_same_seed_does_so_again(packed: Callable[..., P
 
 
 def test_labels_with_gaps_are_closed_up_under_their_old_numbers(packed: Callable[..., Path], tmp_path: Path) -> None:
-    flat = packed(people(5, 2), form=Form(style="flat"))
+    flat = packed(people(5, 2), form=PackFormat(record_layout="flat"))
     for name in ("labels.tsv", "pack.json"):
         (flat / name).unlink()
     (flat / "train.lst").unlink()
     lines = (flat / "train.idx").read_text().splitlines(keepends=True)
     (flat / "train.idx").write_text("".join(lines[:2] + lines[4:]))
-    convert(flat, tmp_path / "closed", form=Form())
+    convert_pack(flat, tmp_path / "closed", pack_format=PackFormat())
     assert (
         tmp_path / "closed" / "labels.tsv"
     ).read_text() == "0\t000000\t2\n1\t000002\t2\n2\t000003\t2\n3\t000004\t2\n"
-    assert Pack(tmp_path / "closed").labels().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert RecordPack(tmp_path / "closed").labels().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_what_is_there_is_not_overwritten_and_nothing_is_left_half_done(
@@ -107,10 +107,10 @@ def test_what_is_there_is_not_overwritten_and_nothing_is_left_half_done(
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
     with pytest.raises(RecordError, match="already exists"):
-        convert(pack, target, form=Form())
+        convert_pack(pack, target, pack_format=PackFormat())
     (pack / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-90] + b"\0" * 90)
     with pytest.raises(RecordError):
-        convert(pack, tmp_path / "half", form=Form(format="folder"))
+        convert_pack(pack, tmp_path / "half", pack_format=PackFormat(container="folder"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pack", "there"]
 
 
@@ -120,7 +120,7 @@ def test_a_folder_of_anyones_faces_is_a_pack(packed: Callable[..., Path], tmp_pa
         (tmp_path / "mine" / face.name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "mine" / face.name).write_bytes(face.image)
     (tmp_path / "mine" / "person1" / "Thumbs.db").write_bytes(b"litter")
-    convert(tmp_path / "mine", tmp_path / "pack2", form=Form())
+    convert_pack(tmp_path / "mine", tmp_path / "pack2", pack_format=PackFormat())
     assert faces_of(tmp_path / "pack2") == faces
     assert (tmp_path / "pack2" / "property").read_text() == "3,16,16\n"
 
@@ -133,10 +133,10 @@ def test_a_pack_behind_a_url_is_read(packed: Callable[..., Path], tmp_path: Path
 
 
 def test_changed_image_files_are_noticed(packed: Callable[..., Path], tmp_path: Path) -> None:
-    convert(packed(people(2, 2)), tmp_path / "images", form=Form(format="folder"))
+    convert_pack(packed(people(2, 2)), tmp_path / "images", pack_format=PackFormat(container="folder"))
     (tmp_path / "images" / "person1" / "0.v1.jpg").write_bytes(b"other")
     with pytest.raises(RecordError, match=r"person1/0\.v1\.jpg: its sha256 differs from the one in faces\.tsv"):
-        convert(tmp_path / "images", tmp_path / "x", form=Form())
+        convert_pack(tmp_path / "images", tmp_path / "x", pack_format=PackFormat())
 
 
 def test_the_commands(packed: Callable[..., Path], tmp_path: Path, dataprep: Run) -> None:
@@ -153,7 +153,9 @@ def test_the_commands(packed: Callable[..., Path], tmp_path: Path, dataprep: Run
 
 def test_a_shuffled_pack_is_grouped_for_insightface(packed: Callable[..., Path], tmp_path: Path) -> None:
     pack = packed(people(5, 4))
-    convert(pack, tmp_path / "mixed", form=Form(style="flat"), shuffle=1)
-    convert(tmp_path / "mixed", tmp_path / "grouped", form=Form())
-    assert Pack(tmp_path / "grouped").labels().tolist() == sorted(Pack(tmp_path / "mixed").labels().tolist())
+    convert_pack(pack, tmp_path / "mixed", pack_format=PackFormat(record_layout="flat"), shuffle=1)
+    convert_pack(tmp_path / "mixed", tmp_path / "grouped", pack_format=PackFormat())
+    assert RecordPack(tmp_path / "grouped").labels().tolist() == sorted(
+        RecordPack(tmp_path / "mixed").labels().tolist()
+    )
     assert sorted(faces_of(tmp_path / "grouped"), key=lambda face: face.name) == people(5, 4)

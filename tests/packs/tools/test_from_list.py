@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from dataprep.errors import RecordError
-from dataprep.imaging.codec import decode, encode_png
+from dataprep.imaging.codec import decode_image, encode_png
 from dataprep.packs.base import read_identities
-from dataprep.packs.rec_reader import Pack
-from dataprep.packs.tools.from_list import pack_list, read_image_list
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.packs.tools.from_list import pack_image_list, read_image_list
 
 
 @pytest.fixture
@@ -56,21 +56,21 @@ def test_lists_that_cannot_be_trained_on_are_named(tmp_path: Path, text: str, wo
 def test_a_list_becomes_a_pack_once(tmp_path: Path, photos: Path) -> None:
     file = written(tmp_path, "n000009/a.png\nn000002/a.png\nn000002/b.png\nn000009/b 2.png\n")
     told: list[tuple[int, int]] = []
-    made = pack_list(
+    made = pack_image_list(
         file, photos, tmp_path / "pack", height=16, width=16, names={"n000009": "Ann"},
-        tick=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
-    pack = Pack(made)
+    pack = RecordPack(made)
     assert pack.labels().tolist() == [0, 0, 1, 1]
     assert read_identities(made) == ["n000002", "Ann"]
     assert pack[0][0] == (photos / "n000002/a.png").read_bytes()  # of that size already: not encoded again
-    assert all(decode(image)[0].shape == (16, 16, 3) for image, _ in pack)
+    assert all(decode_image(image)[0].shape == (16, 16, 3) for image, _ in pack)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     before = (made / "train.rec").stat().st_mtime_ns
-    pack_list(file, photos, made, height=16, width=16, names={"n000009": "Ann"})
+    pack_image_list(file, photos, made, height=16, width=16, names={"n000009": "Ann"})
     assert (made / "train.rec").stat().st_mtime_ns == before
     with pytest.raises(RecordError, match="another list, root or size"):
-        pack_list(file, photos, made, height=32, width=32, names={"n000009": "Ann"})
+        pack_image_list(file, photos, made, height=32, width=32, names={"n000009": "Ann"})
 
 
 def test_the_centre_is_cut_out_as_vggface2_does(tmp_path: Path) -> None:
@@ -79,17 +79,17 @@ def test_the_centre_is_cut_out_as_vggface2_does(tmp_path: Path) -> None:
     picture[16:240, 16:240] = 255
     (tmp_path / "p").mkdir()
     (tmp_path / "p/1.png").write_bytes(encode_png(picture))
-    made = pack_list(written(tmp_path, "p/1.png"), tmp_path, tmp_path / "pack", height=112, width=112)
-    pixels = decode(Pack(made)[0][0])[0]
+    made = pack_image_list(written(tmp_path, "p/1.png"), tmp_path, tmp_path / "pack", height=112, width=112)
+    pixels = decode_image(RecordPack(made)[0][0])[0]
     assert pixels.min() > 240
 
 
 def test_an_image_that_is_missing_or_none_leaves_no_pack(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(RecordError, match=r"c\.png: No such file") as caught:
-        pack_list(written(tmp_path, "n000002/c.png"), photos, tmp_path / "pack", height=16, width=16)
+        pack_image_list(written(tmp_path, "n000002/c.png"), photos, tmp_path / "pack", height=16, width=16)
     assert "--root" in caught.value.hint
     (photos / "n000002/d.png").write_bytes(b"junk")
     with pytest.raises(RecordError, match=r"d\.png: ") as caught:
-        pack_list(written(tmp_path, "n000002/d.png"), photos, tmp_path / "pack", height=16, width=16)
+        pack_image_list(written(tmp_path, "n000002/d.png"), photos, tmp_path / "pack", height=16, width=16)
     assert "remove it from the list" in caught.value.hint
     assert not (tmp_path / "pack").exists()

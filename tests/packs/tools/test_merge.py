@@ -7,10 +7,10 @@ from helpers.command import Run
 from helpers.small_faces import people
 
 from dataprep.errors import RecordError
-from dataprep.packs.base import Form
-from dataprep.packs.rec_reader import Pack
-from dataprep.packs.tools.merge import merge
-from dataprep.packs.tools.verify import verify
+from dataprep.packs.base import PackFormat
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.packs.tools.merge import merge_packs
+from dataprep.packs.tools.verify import verify_pack
 
 
 def identities(path: Path) -> list[list[str]]:
@@ -18,8 +18,8 @@ def identities(path: Path) -> list[list[str]]:
 
 
 def test_equal_names_stay_two_people_unless_joined(packed: Callable[..., Path], tmp_path: Path) -> None:
-    one, other = packed(people(2, 2), "one"), packed(people(3, 2, seed=1), "other", Form(style="flat"))
-    merge([one, other], tmp_path / "apart", form=Form())
+    one, other = packed(people(2, 2), "one"), packed(people(3, 2, seed=1), "other", PackFormat(record_layout="flat"))
+    merge_packs([one, other], tmp_path / "apart", pack_format=PackFormat())
     assert identities(tmp_path / "apart") == [
         ["person0", "2"],
         ["person1", "2"],
@@ -27,14 +27,14 @@ def test_equal_names_stay_two_people_unless_joined(packed: Callable[..., Path], 
         ["person1~2", "2"],
         ["person2", "2"],
     ]
-    merge([one, other], tmp_path / "joined", form=Form(), join_names=True)
+    merge_packs([one, other], tmp_path / "joined", pack_format=PackFormat(), merge_labels=True)
     assert identities(tmp_path / "joined") == [["person0", "4"], ["person1", "4"], ["person2", "2"]]
     for name in ("apart", "joined"):
-        assert [f.code for f in verify(tmp_path / name)[1]] == []
-        assert sorted(image for image, _ in Pack(tmp_path / name)) == sorted(
+        assert [f.code for f in verify_pack(tmp_path / name)[1]] == []
+        assert sorted(image for image, _ in RecordPack(tmp_path / name)) == sorted(
             face.image for face in people(2, 2) + people(3, 2, seed=1)
         )
-    names = [Pack(tmp_path / "apart").face(i).name for i in range(10)]
+    names = [RecordPack(tmp_path / "apart").face(i).name for i in range(10)]
     assert names[4] == "person0~2/0.v1.jpg"
 
 
@@ -42,17 +42,19 @@ def test_duplicates_are_dropped_and_people_left_without_a_face_too(packed: Calla
     first, second = people(2, 3), people(3, 3, seed=1, name="other")
     second[3:6] = [replace(face, image=first[i].image) for i, face in enumerate(second[3:6])]  # all of other1
     second[8] = replace(second[8], image=first[4].image)
-    manifest = merge(
-        [packed(first, "a"), packed(second, "b")], tmp_path / "m", form=Form(), drop_duplicates=True
+    manifest = merge_packs(
+        [packed(first, "a"), packed(second, "b")], tmp_path / "m", pack_format=PackFormat(), drop_duplicates=True
     )  # fmt: skip
     assert manifest["duplicates_dropped"] == 4
     assert identities(tmp_path / "m") == [["person0", "3"], ["person1", "3"], ["other0", "3"], ["other2", "2"]]
-    assert [f.code for f in verify(tmp_path / "m")[1]] == []
+    assert [f.code for f in verify_pack(tmp_path / "m")[1]] == []
 
 
 def test_packs_of_different_sizes_do_not_mix(packed: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="sizes must match"):
-        merge([packed(people(1, 1), "a"), packed(people(1, 1), "b", side=20)], tmp_path / "m", form=Form())
+        merge_packs(
+            [packed(people(1, 1), "a"), packed(people(1, 1), "b", side=20)], tmp_path / "m", pack_format=PackFormat()
+        )
     assert not (tmp_path / "m").exists()
 
 
@@ -67,5 +69,5 @@ def test_two_people_of_one_name_in_one_pack_stay_two(packed: Callable[..., Path]
     namesakes = packed([replace(face, identity="Kim", name=f"Kim/{face.label}.jpg") for face in people(2, 1)], "one")
     other = packed(people(1, 1, seed=1, name="Kim"), "other")
     (other / "labels.tsv").write_text("0\tKim\t1\n")
-    merge([namesakes, other], tmp_path / "m", form=Form(), join_names=True)
+    merge_packs([namesakes, other], tmp_path / "m", pack_format=PackFormat(), merge_labels=True)
     assert identities(tmp_path / "m") == [["Kim", "2"], ["Kim~2", "1"]]

@@ -11,11 +11,11 @@ from helpers.command import Run
 from helpers.small_faces import noise, people
 
 from dataprep.errors import RecordError
-from dataprep.packs.base import Form
+from dataprep.packs.base import PackFormat
 from dataprep.packs.io import open_pack
-from dataprep.packs.rec_reader import Pack
-from dataprep.packs.tools.repair import repair
-from dataprep.packs.tools.verify import verify
+from dataprep.packs.rec_reader import RecordPack
+from dataprep.packs.tools.repair import repair_pack
+from dataprep.packs.tools.verify import verify_pack
 
 
 def images(path: Path) -> Counter[bytes]:
@@ -27,15 +27,15 @@ def losses(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in (path / "lost.tsv").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("form", [Form(), Form(style="flat"), Form(max_part=3000)])
-def test_a_whole_pack_comes_out_as_it_was(packed: Callable[..., Path], tmp_path: Path, form: Form) -> None:
+@pytest.mark.parametrize("form", [PackFormat(), PackFormat(record_layout="flat"), PackFormat(max_part=3000)])
+def test_a_whole_pack_comes_out_as_it_was(packed: Callable[..., Path], tmp_path: Path, form: PackFormat) -> None:
     pack = packed(people(4, 3), form=form)
     (pack / "train.idx").write_text("a lie\n")
-    manifest = repair(pack, tmp_path / "new")
+    manifest = repair_pack(pack, tmp_path / "new")
     assert manifest["repaired_from"]["lost"] == {}
     assert (tmp_path / "new" / "train.rec").read_bytes() == b"".join(p.read_bytes() for p in sorted(pack.glob("*.rec")))
     assert (tmp_path / "new" / "train.lst").read_bytes() == (pack / "train.lst").read_bytes()
-    assert [f.code for f in verify(tmp_path / "new")[1]] == []
+    assert [f.code for f in verify_pack(tmp_path / "new")[1]] == []
 
 
 @pytest.mark.parametrize("kind", ["flip", "zero", "cut out", "insert", "truncate"])
@@ -56,12 +56,12 @@ def test_all_but_the_damaged_records_are_saved(packed: Callable[..., Path], tmp_
         (pack / "train.rec").write_bytes(damaged)
         target = tmp_path / f"new{number}"
         untouched = sum(after <= place or offset >= end for offset, after in itertools.pairwise(offsets[:25]))
-        repair(pack, target)
+        repair_pack(pack, target)
         saved = images(target)
         assert (saved & before).total() >= untouched
         assert saved.total() <= 24  # a record whose image still decodes after the damage is kept
         assert (pack / "train.rec").read_bytes() == damaged
-        assert [f.code for f in verify(target)[1] if not f.warning] == []
+        assert [f.code for f in verify_pack(target)[1] if not f.warning] == []
 
 
 def test_the_account_names_what_is_lost(packed: Callable[..., Path], tmp_path: Path) -> None:
@@ -76,19 +76,19 @@ def test_the_account_names_what_is_lost(packed: Callable[..., Path], tmp_path: P
     first = int((pack / "train.idx").read_text().splitlines()[6].split("\t")[1])
     data[first + 4] ^= 0x40  # the length of record 7
     (pack / "train.rec").write_bytes(data)
-    manifest = repair(pack, tmp_path / "new")
+    manifest = repair_pack(pack, tmp_path / "new")
     lost = losses(tmp_path / "new")
     assert [(row[0], int(row[1])) for row in lost if row[3] == "damaged"] == [("train.rec", first)]
     assert {row[3] for row in lost} >= {"damaged", "size"}
-    assert manifest["repaired_from"]["images"] == Pack(tmp_path / "new").labels().size == 6
+    assert manifest["repaired_from"]["images"] == RecordPack(tmp_path / "new").labels().size == 6
     assert (tmp_path / "new" / "labels.tsv").read_text() == "0\tperson0\t2\n1\tperson1\t2\n2\tperson2\t2\n"
-    assert [f.code for f in verify(tmp_path / "new")[1]] == []
+    assert [f.code for f in verify_pack(tmp_path / "new")[1]] == []
 
 
 def test_nothing_to_save_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train.rec").write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(RecordError, match="none of its images can be read"):
-        repair(tmp_path, tmp_path / "new")
+        repair_pack(tmp_path, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

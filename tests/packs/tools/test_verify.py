@@ -8,22 +8,29 @@ import pytest
 from helpers.command import Run
 from helpers.small_faces import noise, people
 
-from dataprep.packs.base import Form
-from dataprep.packs.rec_reader import Pack
+from dataprep.packs.base import PackFormat
+from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.record_index import format_index
-from dataprep.packs.recordio import RecordWriter, image_head
-from dataprep.packs.tools.convert import convert
-from dataprep.packs.tools.verify import verify
+from dataprep.packs.recordio import RecordWriter, encode_image_header
+from dataprep.packs.tools.convert import convert_pack
+from dataprep.packs.tools.verify import verify_pack
 
 
 def codes(path: Path) -> dict[str, int]:
-    return {finding.code: finding.count for finding in verify(path)[1]}
+    return {finding.code: finding.count for finding in verify_pack(path)[1]}
 
 
 @pytest.mark.parametrize(
-    "form", [Form(), Form(max_part=2000), Form(style="flat"), Form(format="webdataset"), Form(format="folder")]
+    "form",
+    [
+        PackFormat(),
+        PackFormat(max_part=2000),
+        PackFormat(record_layout="flat"),
+        PackFormat(container="webdataset"),
+        PackFormat(container="folder"),
+    ],
 )
-def test_what_we_write_is_whole(packed: Callable[..., Path], form: Form) -> None:
+def test_what_we_write_is_whole(packed: Callable[..., Path], form: PackFormat) -> None:
     assert codes(packed(people(4, 3), form=form)) == {}
 
 
@@ -38,7 +45,7 @@ def test_every_image_is_looked_at_by_threads_too(packed: Callable[..., Path]) ->
     faces[7] = replace(faces[7], image=noise(3, side=20))
     pack = packed(faces)
     for jobs in (1, 3):
-        found = {finding.code: finding for finding in verify(pack, jobs=jobs)[1]}
+        found = {finding.code: finding for finding in verify_pack(pack, jobs=jobs)[1]}
         assert set(found) == {"unreadable", "size"}
         assert found["unreadable"].examples[0].startswith("image 5: ")
         assert found["size"].examples == ["image 7: 20x20"]
@@ -48,7 +55,7 @@ def test_duplicates_are_notes(packed: Callable[..., Path]) -> None:
     faces = people(4, 3)
     faces[4] = replace(faces[4], image=faces[3].image)
     faces[11] = replace(faces[11], image=faces[0].image)
-    found = {finding.code: finding for finding in verify(packed(faces))[1]}
+    found = {finding.code: finding for finding in verify_pack(packed(faces))[1]}
     assert {code: finding.count for code, finding in found.items()} == {"duplicate": 1, "two_names": 1}
     assert all(finding.warning for finding in found.values())
     assert found["two_names"].examples == ["images 0 (label 0) and 11 (label 3)"]
@@ -87,11 +94,11 @@ def write_records(folder: Path, labels: list[tuple[float, float]], ranges: list[
     with open(folder / "train.rec", "wb") as stream:
         writer = RecordWriter(stream)
         for key, label in enumerate(labels, 1):
-            writer.write(key, noise(key), image_head(label, key))
+            writer.write(key, noise(key), encode_image_header(label, key))
         count = len(labels) + 1
-        writer.write(0, b"", image_head((count, count + len(ranges)), 0))
+        writer.write(0, b"", encode_image_header((count, count + len(ranges)), 0))
         for number, ends in enumerate(ranges, count):
-            writer.write(number, b"", image_head(ends, number))
+            writer.write(number, b"", encode_image_header(ends, number))
         (folder / "train.idx").write_bytes(format_index(writer.finish()))
     return folder
 
@@ -141,9 +148,9 @@ def test_exact_duplicates_of_many_are_found_by_brute_force_too(packed: Callable[
     generator = np.random.default_rng(5)
     faces = [replace(face, image=noise(int(generator.integers(12)))) for face in people(6, 4)]
     pack = packed(faces)
-    convert(pack, tmp_path / "flat", form=Form(style="flat"), shuffle=3)
+    convert_pack(pack, tmp_path / "flat", pack_format=PackFormat(record_layout="flat"), shuffle=3)
     for path in (pack, tmp_path / "flat"):
-        images = list(Pack(path))
+        images = list(RecordPack(path))
         pairs = len(images) - len({image for image, _ in images})
         found = codes(path)
         assert found.get("duplicate", 0) + found.get("two_names", 0) == pairs

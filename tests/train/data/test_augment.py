@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.command import ROOT, environment
 
-from dataprep.train.data.augment import AUGMENTS, Augment
+from dataprep.train.data.augment import AUGMENT_PRESETS, AugmentConfig
 
 SIDE = 112
 
@@ -22,7 +22,7 @@ def face(seed: int = 0) -> np.ndarray:
     return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def apply(augment: Augment, seed: int, pixels: np.ndarray | None = None, side: int = SIDE) -> np.ndarray:
+def apply(augment: AugmentConfig, seed: int, pixels: np.ndarray | None = None, side: int = SIDE) -> np.ndarray:
     given = face() if pixels is None else pixels
     before = given.copy()
     out = augment.apply(given, np.random.default_rng(seed), height=side, width=side)
@@ -32,31 +32,31 @@ def apply(augment: Augment, seed: int, pixels: np.ndarray | None = None, side: i
     return out
 
 
-def share_changed(augment: Augment, draws: int = 400) -> float:
+def share_changed(augment: AugmentConfig, draws: int = 400) -> float:
     return float(np.mean([not np.array_equal(apply(augment, seed), face()) for seed in range(draws)]))
 
 
-@pytest.mark.parametrize("name", [name for name in AUGMENTS if name != "vggface2"])
+@pytest.mark.parametrize("name", [name for name in AUGMENT_PRESETS if name != "vggface2"])
 def test_the_same_draw_gives_the_same_face(name: str) -> None:
-    augment = AUGMENTS[name]
+    augment = AUGMENT_PRESETS[name]
     assert all(np.array_equal(apply(augment, seed), apply(augment, seed)) for seed in range(10))
-    assert augment.draws == (name not in ("none", "flip"))
+    assert augment.is_random == (name not in ("none", "flip"))
 
 
 def test_each_happens_as_often_as_its_source_says() -> None:
-    assert share_changed(AUGMENTS["none"], 20) == 0
-    assert share_changed(AUGMENTS["arcface_torch"]) == pytest.approx(1 - 0.9 * 0.8 * 0.8 * 0.9, abs=0.08)
-    assert share_changed(AUGMENTS["adaface"]) == pytest.approx(1 - 0.8**3, abs=0.08)
-    assert share_changed(Augment(cutoff=16)) == pytest.approx(0.5, abs=0.08)
-    assert share_changed(Augment(compress=0.5)) == pytest.approx(0.5, abs=0.08)
-    assert share_changed(Augment(jitter=0.125), 20) == 1
+    assert share_changed(AUGMENT_PRESETS["none"], 20) == 0
+    assert share_changed(AUGMENT_PRESETS["arcface_torch"]) == pytest.approx(1 - 0.9 * 0.8 * 0.8 * 0.9, abs=0.08)
+    assert share_changed(AUGMENT_PRESETS["adaface"]) == pytest.approx(1 - 0.8**3, abs=0.08)
+    assert share_changed(AugmentConfig(cutoff=16)) == pytest.approx(0.5, abs=0.08)
+    assert share_changed(AugmentConfig(compress=0.5)) == pytest.approx(0.5, abs=0.08)
+    assert share_changed(AugmentConfig(jitter=0.125), 20) == 1
 
 
 def test_a_cut_out_is_a_grey_square_about_a_pixel() -> None:
     black = np.zeros((SIDE, SIDE, 3), np.uint8)
     areas = set()
     for seed in range(200):
-        out = apply(Augment(cutoff=16), seed, black)
+        out = apply(AugmentConfig(cutoff=16), seed, black)
         assert set(np.unique(out)) <= {0, 128}
         rows, columns = np.flatnonzero(out.any(axis=(1, 2))), np.flatnonzero(out.any(axis=(0, 2)))
         areas.add(len(rows) * len(columns))
@@ -66,7 +66,7 @@ def test_a_cut_out_is_a_grey_square_about_a_pixel() -> None:
 
 
 def test_grey_is_the_luma_in_all_channels() -> None:
-    out = apply(Augment(gray=1.0), 0)
+    out = apply(AugmentConfig(gray=1.0), 0)
     expected = np.rint(face().astype(np.float64) @ [0.299, 0.587, 0.114])
     assert np.abs(out - expected[:, :, None]).max() <= 1
     assert (out[..., 0] == out[..., 1]).all()
@@ -90,19 +90,19 @@ def test_a_crop_leaves_a_window_where_it_was() -> None:
     white = np.full((SIDE, SIDE, 3), 255, np.uint8)
     shares = []
     for seed in range(100):
-        out = apply(Augment(crop=1.0), seed, white)
+        out = apply(AugmentConfig(crop=1.0), seed, white)
         rows, columns = np.flatnonzero(out.any(axis=(1, 2))), np.flatnonzero(out.any(axis=(0, 2)))
         assert (out == 255).sum() == len(rows) * len(columns) * 3
         shares.append(len(rows) * len(columns) / SIDE**2)
         assert 0.72 <= len(columns) / len(rows) <= 1.4
-        assert np.array_equal(apply(Augment(crop=1.0), seed)[rows][:, columns], face()[rows][:, columns])
+        assert np.array_equal(apply(AugmentConfig(crop=1.0), seed)[rows][:, columns], face()[rows][:, columns])
     assert 0.19 <= min(shares) < 0.3
     assert max(shares) > 0.9
 
 
 def test_what_takes_detail_takes_it_and_keeps_the_mean() -> None:
     noisy = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    for augment in (Augment(low_res=1.0), Augment(compress=1.0)):
+    for augment in (AugmentConfig(low_res=1.0), AugmentConfig(compress=1.0)):
         outs = [apply(augment, seed, noisy).astype(float) for seed in range(20)]
         assert (
             np.mean([np.abs(np.diff(out, axis=0)).mean() for out in outs])
@@ -113,10 +113,10 @@ def test_what_takes_detail_takes_it_and_keeps_the_mean() -> None:
 
 def test_jitter_stays_within_its_strength() -> None:
     grey = np.full((SIDE, SIDE, 3), 100, np.uint8)  # contrast and saturation leave it alone
-    means = [apply(Augment(jitter=0.125), seed, grey).mean() for seed in range(200)]
+    means = [apply(AugmentConfig(jitter=0.125), seed, grey).mean() for seed in range(200)]
     assert 86 < min(means) < 90
     assert 110 < max(means) < 114
-    means = [apply(Augment(photometric=1.0), seed, grey).mean() for seed in range(200)]
+    means = [apply(AugmentConfig(photometric=1.0), seed, grey).mean() for seed in range(200)]
     assert 49 < min(means) < 56
     assert 144 < max(means) < 151
 
@@ -126,13 +126,13 @@ def test_a_random_window_is_of_the_face_at_256_for_224() -> None:
     wide[:, :, 0] = np.linspace(0, 255, 400).astype(np.uint8)  # tells the column
     lefts = []
     for seed in range(50):
-        out = apply(AUGMENTS["vggface2"] if seed else Augment(resize_crop=True), seed, wide, side=224)
+        out = apply(AUGMENT_PRESETS["vggface2"] if seed else AugmentConfig(resize_crop=True), seed, wide, side=224)
         if (out[..., 0] != out[..., 1]).any():  # not grey
             lefts.append(int(out[0, 0, 0]))
             span = int(out[0, -1, 0]) - lefts[-1]
             assert span == pytest.approx(255 * 224 / (400 * 256 / 300), abs=3)
     assert max(lefts) - min(lefts) > 60
-    small = apply(Augment(resize_crop=True), 0, face(), side=224)  # 112 to 256
+    small = apply(AugmentConfig(resize_crop=True), 0, face(), side=224)  # 112 to 256
     assert small.mean() == pytest.approx(face().mean(), abs=6)
 
 

@@ -13,20 +13,20 @@ from helpers.small_packs import INPUT, SIDE, equal, face, grid, load, write
 from PIL import Image
 
 from dataprep.errors import ImagingError, RecordError
-from dataprep.imaging.codec import decode, decode_face, encode_jpeg, encode_png
-from dataprep.packs.base import Face, Form
+from dataprep.imaging.codec import decode_face, decode_image, encode_jpeg, encode_png
+from dataprep.packs.base import FaceRecord, PackFormat
 from dataprep.packs.record_index import format_index
-from dataprep.packs.recordio import RecordWriter, image_head, scalar_head
-from dataprep.packs.tools.merge import merge
-from dataprep.train.data.dataset import open_source
-from dataprep.train.data.loader import dismiss
+from dataprep.packs.recordio import RecordWriter, encode_image_header, encode_scalar_header
+from dataprep.packs.tools.merge import merge_packs
+from dataprep.train.data.dataset import open_dataset
+from dataprep.train.data.loader import close_workers
 
 FORMS = {
-    "insightface": Form(),
-    "flat": Form(style="flat"),
-    "parts": Form(max_part=6000),
-    "webdataset": Form(format="webdataset", max_part=20480),
-    "folder": Form(format="folder"),
+    "insightface": PackFormat(),
+    "flat": PackFormat(record_layout="flat"),
+    "parts": PackFormat(max_part=6000),
+    "webdataset": PackFormat(container="webdataset", max_part=20480),
+    "folder": PackFormat(container="folder"),
 }
 
 
@@ -36,105 +36,105 @@ def stranger(folder: Path, labels: list[float], images: list[bytes] | None = Non
     with open(folder / "train.rec", "wb") as stream:
         writer = RecordWriter(stream)
         for key, label in enumerate(labels):
-            writer.write(key, images[key] if images else face(0, key).image, scalar_head(label, key))
+            writer.write(key, images[key] if images else face(0, key).image, encode_scalar_header(label, key))
         (folder / "train.idx").write_bytes(format_index(writer.finish()))
     if property:
         (folder / "property").write_text(property)
     return folder
 
 
-def named(*names: str) -> list[Face]:
+def named(*names: str) -> list[FaceRecord]:
     return [replace(face(label, 100), identity=name, name=f"{name}/1.jpg") for label, name in enumerate(names)]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_format_gives_the_same_batches(tmp_path: Path, form: str) -> None:
-    reference = open_source([write(tmp_path / "reference", grid(3, 8))])
-    source = open_source([write(tmp_path / "pack", grid(3, 8), FORMS[form])])
+    reference = open_dataset([write(tmp_path / "reference", grid(3, 8))])
+    source = open_dataset([write(tmp_path / "pack", grid(3, 8), FORMS[form])])
     assert (len(source), source.num_classes, source.height, source.width) == (24, 3, SIDE, SIDE)
     assert [source[i] for i in range(24)] == [reference[i] for i in range(24)]
     assert equal(load(reference), load(source, workers=1))  # pickled, opened anew
-    dismiss(source)
+    close_workers(source)
 
 
 def test_both_label_dialects_and_a_folder_of_anybodys_are_read(tmp_path: Path) -> None:
-    flat = open_source([stranger(tmp_path / "flat", [0, 1, 1, 2])])
+    flat = open_dataset([stranger(tmp_path / "flat", [0, 1, 1, 2])])
     assert flat.labels.tolist() == [0, 1, 1, 2]
     assert (flat.height, flat.width) == (SIDE, SIDE)  # of the first face
     folder = tmp_path / "folder"
     for name in ("b/1.jpg", "a/1.jpg", "a/2.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(face(0, 0).image)
-    assert open_source([folder]).labels.tolist() == [0, 0, 1]
+    assert open_dataset([folder]).labels.tolist() == [0, 0, 1]
 
 
 def test_the_packs_of_others_are_read(shared: Path) -> None:
-    faces = open_source([shared / "rec/faceid25"])
+    faces = open_dataset([shared / "rec/faceid25"])
     assert (len(faces), faces.num_classes, faces.height, faces.width) == (229, 25, 112, 112)
 
 
 def test_several_packs_are_one_by_offset_or_by_name(tmp_path: Path) -> None:
     one = write(tmp_path / "one", grid(3, 2))
     two = write(tmp_path / "two", named("p2", "p9", "p0"))
-    apart = open_source([one, two])
+    apart = open_dataset([one, two])
     assert apart.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 4, 5]
     assert apart.num_classes == 6
-    together = open_source([one, two], join="name")
+    together = open_dataset([one, two], merge_labels="name")
     assert together.labels.tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 0]
     assert together.num_classes == 4
     assert together[7] == (face(1, 100).image, 3)
     (two / "labels.tsv").unlink()
     with pytest.raises(RecordError, match=r"two: no labels\.tsv.*offset"):
-        open_source([one, two], join="name")
+        open_dataset([one, two], merge_labels="name")
     with pytest.raises(RecordError, match="unknown way to join"):
-        open_source([one, two], join="both")
+        open_dataset([one, two], merge_labels="both")
 
 
 def test_the_digest_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
-    digests = {form: open_source([write(tmp_path / form, grid(2, 3), FORMS[form])]).digest() for form in FORMS}
+    digests = {form: open_dataset([write(tmp_path / form, grid(2, 3), FORMS[form])]).digest() for form in FORMS}
     (tmp_path / "again").mkdir()
     for form, digest in digests.items():
         again = write(tmp_path / "again" / form, grid(2, 3), FORMS[form])
-        assert open_source([again]).digest() == digest
-    assert open_source([write(tmp_path / "other", grid(2, 4))]).digest() != digests["insightface"]
+        assert open_dataset([again]).digest() == digest
+    assert open_dataset([write(tmp_path / "other", grid(2, 4))]).digest() != digests["insightface"]
     relabelled = [stranger(tmp_path / name, labels).parent / name for name, labels in (("x", [0, 1]), ("y", [1, 0]))]
-    assert len({open_source([pack]).digest() for pack in relabelled}) == 2
+    assert len({open_dataset([pack]).digest() for pack in relabelled}) == 2
 
 
 def test_labels_that_cannot_be_trained_on_are_named_with_a_remedy(tmp_path: Path) -> None:
     gaps = stranger(tmp_path / "gaps", [0, 3])
     with pytest.raises(RecordError, match=r"gaps: 2 labels have no image, 1 for one.*`dataprep merge`"):
-        open_source([gaps])
-    merge([gaps], tmp_path / "mended", form=Form())
-    assert open_source([tmp_path / "mended"]).labels.tolist() == [0, 1]
+        open_dataset([gaps])
+    merge_packs([gaps], tmp_path / "mended", pack_format=PackFormat())
+    assert open_dataset([tmp_path / "mended"]).labels.tolist() == [0, 1]
     with pytest.raises(RecordError, match=r"image 1: label 3 is not among 0\.\.1"):
-        open_source([stranger(tmp_path / "beyond", [0, 3], property=f"2,{SIDE},{SIDE}")])
+        open_dataset([stranger(tmp_path / "beyond", [0, 3], property=f"2,{SIDE},{SIDE}")])
     with pytest.raises(RecordError, match=r"image 0: label -1"):
-        open_source([stranger(tmp_path / "negative", [-1, 0])])
+        open_dataset([stranger(tmp_path / "negative", [-1, 0])])
     with pytest.raises(RecordError, match=r"0\.5"):
-        open_source([stranger(tmp_path / "half", [0, 0.5])])
+        open_dataset([stranger(tmp_path / "half", [0, 0.5])])
     with pytest.raises(RecordError, match="no images"):
-        open_source([stranger(tmp_path / "empty", [], property="0,24,24")])
+        open_dataset([stranger(tmp_path / "empty", [], property="0,24,24")])
     with pytest.raises(RecordError, match="no pack was named"):
-        open_source([])
+        open_dataset([])
     with pytest.raises(RecordError, match="nowhere: no such pack"):
-        open_source([tmp_path / "nowhere"])
+        open_dataset([tmp_path / "nowhere"])
 
 
 def test_packs_that_do_not_go_together_are_named(tmp_path: Path) -> None:
     one, two = write(tmp_path / "one", grid(1, 2)), write(tmp_path / "two", grid(1, 2))
     (two / "property").write_text("1,112,96\n")
     with pytest.raises(RecordError, match=r"two holds faces of 96x112, .*one of 24x24"):
-        open_source([one, two])
+        open_dataset([one, two])
     (two / "property").write_text(f"1,{SIDE},{SIDE}\n")
     for pack, template in ((one, "arcface"), (two, "vgg")):
         about = json.loads((pack / "pack.json").read_bytes())
         (pack / "pack.json").write_text(json.dumps({**about, "template": template}))
     with pytest.raises(RecordError, match="different templates"):
-        open_source([one, two])
+        open_dataset([one, two])
     (one / "pack.json").write_text('{"colour_order": "BGR"}')
     with pytest.raises(RecordError, match=r"'BGR'.*pack again"):
-        open_source([one])
+        open_dataset([one])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -149,7 +149,7 @@ def test_packs_that_do_not_go_together_are_named(tmp_path: Path) -> None:
 )
 def test_an_image_that_cannot_be_taken_is_named(tmp_path: Path, workers: int, data: bytes, said: str) -> None:
     images = [face(0, 0).image, face(0, 1).image, data, face(0, 2).image]
-    source = open_source([stranger(tmp_path / "pack", [0, 0, 0, 0], images)])
+    source = open_dataset([stranger(tmp_path / "pack", [0, 0, 0, 0], images)])
     with pytest.raises(RecordError, match=rf"pack: image 2\b.*({said})"):
         load(source, batch_size=2, workers=workers)
 
@@ -160,10 +160,10 @@ def test_a_damaged_record_and_a_truncated_file_are_named(tmp_path: Path, workers
     whole = (pack / "train.rec").read_bytes()
     (pack / "train.rec").write_bytes(whole[:-60])
     with pytest.raises(RecordError, match=r"pack/train\.idx, line 6: offset") as caught:
-        open_source([pack])
+        open_dataset([pack])
     assert "`dataprep repair`" in caught.value.hint
     (pack / "train.rec").write_bytes(whole)
-    source = open_source([pack])
+    source = open_dataset([pack])
     with open(pack / "train.rec", "r+b") as stream:
         stream.seek(int((pack / "train.idx").read_text().split()[3]))
         stream.write(b"no magic")
@@ -207,7 +207,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_faces_are_decoded_to_the_pixels_that_evaluation_sees(name: str) -> None:
-    pixels, _ = decode(FILES[name])
+    pixels, _ = decode_image(FILES[name])
     assert np.array_equal(decode_face(FILES[name]), pixels)
     assert np.array_equal(decode_face(FILES[name], order="BGR"), pixels[:, :, ::-1])
 
@@ -225,7 +225,7 @@ def test_labels_behind_the_header_and_in_it(tmp_path: Path) -> None:
     with open(folder / "train.rec", "wb") as stream:
         writer = RecordWriter(stream)
         for key, label in enumerate((1, 0, 1), 1):
-            writer.write(key, face(label, key).image, image_head((label, 1), key))
+            writer.write(key, face(label, key).image, encode_image_header((label, 1), key))
         (folder / "train.idx").write_bytes(format_index(writer.finish()))
-    assert open_source([folder]).labels.tolist() == [1, 0, 1]
-    assert len(load(open_source([folder]), INPUT, batch_size=3)) == 1
+    assert open_dataset([folder]).labels.tolist() == [1, 0, 1]
+    assert len(load(open_dataset([folder]), INPUT, batch_size=3)) == 1

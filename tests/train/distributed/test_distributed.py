@@ -14,12 +14,12 @@ from helpers.command import environment
 from dataprep.errors import Interrupted
 from dataprep.imaging.codec import encode_jpeg
 from dataprep.imaging.crops import resize
-from dataprep.imaging.geometry import similarity, template, warp
-from dataprep.packs.base import Face
+from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image
+from dataprep.packs.base import FaceRecord
 from dataprep.packs.rec_writer import write_insightface
-from dataprep.synth.photos import draw
+from dataprep.synth.photos import draw_photo
 from dataprep.train.config import TrainParams
-from dataprep.train.trainer import Progress, train
+from dataprep.train.trainer import TrainingProgress, train
 
 # batch norm over all processes, so that the losses are those of one; a rate at which rounding stays rounding
 PARAMS = TrainParams(epochs=4, batch_size=4, lr=0.001, seed=3, sync_bn=True, checkpoint_every=1000)
@@ -29,12 +29,16 @@ def write_faces(folder: Path, *, broken: int | None = None) -> Path:
     folder.mkdir()
     faces = []
     for number in range(12):
-        drawn = draw(number // 4, number % 4)
+        drawn = draw_photo(number // 4, number % 4)
         face = encode_jpeg(
-            resize(warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112), 56, 56)
+            resize(
+                warp_image(drawn.pixels, estimate_similarity(drawn.landmarks, scale_template(112, 112)), 112, 112),
+                56,
+                56,
+            )
         )
         image = b"no image" if number == broken else face
-        faces.append(Face(name=f"{number}.jpg", label=number // 4, identity=str(number // 4), image=image))
+        faces.append(FaceRecord(name=f"{number}.jpg", label=number // 4, identity=str(number // 4), image=image))
     write_insightface(folder, faces, height=56, width=56)
     return folder
 
@@ -67,7 +71,7 @@ def test_one_process_two_and_one_again_train_as_one_alone(tmp_path: Path) -> Non
     train([pack], tmp_path / "whole", PARAMS)
     parts = tmp_path / "ws/models/default"
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 

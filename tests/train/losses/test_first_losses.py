@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dataprep.imaging.geometry import similarity, template, warp
-from dataprep.synth.photos import draw
-from dataprep.train.losses.factory import make_head
+from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image
+from dataprep.synth.photos import draw_photo
+from dataprep.train.losses.factory import make_loss_head
 from dataprep.train.losses.options import LossParams
 
 IDENTITIES, PHOTOS, EMBEDDING, STEPS, SCALE = 10, 4, 32, 50, 32.0
@@ -30,8 +30,8 @@ def faces() -> tuple[Tensor, Tensor]:
     pixels = []
     for identity in range(IDENTITIES):
         for photo in range(PHOTOS):
-            drawn = draw(identity, photo)
-            face = warp(drawn.pixels, similarity(drawn.landmarks, template(112, 112)), 112, 112)
+            drawn = draw_photo(identity, photo)
+            face = warp_image(drawn.pixels, estimate_similarity(drawn.landmarks, scale_template(112, 112)), 112, 112)
             pixels.append(face.reshape(28, 4, 28, 4, 3).mean((1, 3)))
     images = torch.tensor((np.stack(pixels) - 127.5) / 127.5, dtype=torch.float32)
     return images.permute(0, 3, 1, 2), torch.arange(IDENTITIES).repeat_interleave(PHOTOS)
@@ -137,7 +137,7 @@ def test_the_first_50_losses_are_the_references(
     if params.m1 == 4 and dtype == torch.float32:
         pytest.skip("losses of a hundred: the sixth digit is rounding")
     backbone = network()
-    head = make_head(params, EMBEDDING, IDENTITIES, seed=1).to(dtype)
+    head = make_loss_head(params, EMBEDDING, IDENTITIES, seed=1).to(dtype)
     module, loss = reference(head.full_state()["weight"])
     expected = first_losses(copy.deepcopy(backbone).double(), loss, list(module.parameters()), faces, lr)
     mine = first_losses(backbone.to(dtype), head, list(head.parameters()), faces, lr)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep.errors import ModelError, RecordError, UsageError
-from dataprep.train.losses.factory import Head, make_head
-from dataprep.train.losses.margins import AdaFace, Combined, angle
-from dataprep.train.losses.options import LOSSES, LossParams
+from dataprep.train.losses.factory import ClassificationHead, make_loss_head
+from dataprep.train.losses.margins import AdaFaceMargin, CombinedMargin, safe_arccos
+from dataprep.train.losses.options import LOSS_PRESETS, LossParams
 
-MARGINS = [name for name, loss in LOSSES.items() if loss.kind == "margin" and loss.subcenters == 1]
+MARGINS = [name for name, loss in LOSS_PRESETS.items() if loss.kind == "margin" and loss.subcenters == 1]
 OTHERS = [(1.35, 0.0, 0.0), (1.35, 0.5, 0.1), (1.5, 0.5, 0.0), (4.0, 0.0, 0.0), (1.0, 1.5, 0.0)]
 Array = npt.NDArray[np.float64]
 
@@ -30,9 +30,9 @@ def batch(n: int = 12, d: int = 8, classes: int = 5, seed: int = 0) -> tuple[tor
     return embedded, torch.randint(0, classes, (n,), generator=generator)
 
 
-def head_of(params: LossParams, classes: int = 5, seed: int = 1, **world: int) -> Head:
+def head_of(params: LossParams, classes: int = 5, seed: int = 1, **world: int) -> ClassificationHead:
     """In float64 with class centres of unlike lengths."""
-    head = make_head(params, 8, classes, seed=seed, **world).double()
+    head = make_loss_head(params, 8, classes, seed=seed, **world).double()
     with torch.no_grad():
         for parameter in head.parameters():
             drawn = torch.randn(classes, *parameter.shape[1:], generator=torch.Generator().manual_seed(seed)).double()
@@ -48,7 +48,7 @@ def by_formula(embedded: Array, weight: Array, labels: Array, margins: tuple[flo
         logits = [s * x @ w / np.linalg.norm(x) / np.linalg.norm(w) for w in weight]
         angle = m1 * math.acos(logits[y] / s) + m2
         k = int(angle // math.pi)
-        logits[y] = s * ((-1) ** k * math.cos(angle) - 2 * k - m3)
+        logits[y] = s * ((-1) ** k * math.cos(safe_arccos) - 2 * k - m3)
         losses.append(math.log(sum(math.exp(logit - logits[y]) for logit in logits)))
     return float(np.mean(losses))
 
@@ -64,7 +64,7 @@ def test_margins_are_the_papers_formula(name: str) -> None:
 
 
 def test_the_table_of_eight_is_insightfaces() -> None:
-    table = {loss.margins for loss in LOSSES.values() if "table" in loss.source}
+    table = {loss.margins for loss in LOSS_PRESETS.values() if "table" in loss.source}
     assert table == {
         (1.0, 0.0, 0.0), (1.5, 0.0, 0.0), (1.0, 0.0, 0.35), (1.0, 0.5, 0.0),
         (1.2, 0.4, 0.0), (1.1, 0.0, 0.35), (1.0, 0.3, 0.2), (0.9, 0.4, 0.15),
@@ -84,7 +84,7 @@ def test_hand_computed_values() -> None:
         "multimargin": -0.0320194,  # cos(1.2471976) - 0.35
     }
     for name, logit in expected.items():
-        head = make_head(LossParams(loss=name, scale=10.0), 3, 2).double()
+        head = make_loss_head(LossParams(loss=name, scale=10.0), 3, 2).double()
         head.load_full_state(
             {"weight": torch.tensor([[5.0, 0, 0], [0, 0, 0.1]], dtype=torch.float64), "step": torch.tensor(0)}
         )
@@ -92,11 +92,11 @@ def test_hand_computed_values() -> None:
         assert head(embedded, torch.tensor([0])).item() == pytest.approx(loss, abs=2e-6), name
 
 
-@pytest.mark.parametrize("margins", [*(LOSSES[name].margins for name in MARGINS), *OTHERS])
+@pytest.mark.parametrize("margins", [*(LOSS_PRESETS[name].margins for name in MARGINS), *OTHERS])
 def test_margins_fall_with_the_angle_over_all_of_it(margins: tuple[float, float, float]) -> None:
     theta = torch.linspace(0, math.pi, 40001, dtype=torch.float64)
     cosine = torch.cos(theta).requires_grad_()
-    values = Combined(margins)(cosine, cosine)
+    values = CombinedMargin(margins)(cosine, cosine)
     assert (values.diff() < 0).all()
     assert values.diff().abs().max() <= 1.01 * margins[0] * math.pi / 40000 + 2e-7  # no jump; the ends are clipped
     (slope,) = torch.autograd.grad(values.sum(), cosine)
@@ -108,7 +108,7 @@ def test_margins_fall_with_the_angle_over_all_of_it(margins: tuple[float, float,
 def test_any_margins_fall_with_the_angle(m1: float, m2: float, m3: float, one: float, other: float) -> None:
     near, far = sorted((one, other))
     cosines = torch.cos(torch.tensor([near, far], dtype=torch.float64))
-    values = Combined((m1, m2, m3))(cosines, cosines)
+    values = CombinedMargin((m1, m2, m3))(cosines, cosines)
     assert values[0] >= values[1] - 1e-12
 
 
@@ -116,14 +116,14 @@ def test_the_papers_psi_with_m_4() -> None:
     # Liu et al. 2017: (-1)^k cos(4 theta) - 2k for theta in [k pi/4, (k+1) pi/4]
     theta = torch.tensor([0.1, 0.9, 1.7, 3.0], dtype=torch.float64)
     expected = [(-1) ** k * math.cos(4 * t) - 2 * k for t, k in zip(theta.tolist(), (0, 1, 2, 3), strict=True)]
-    values = Combined((4.0, 0.0, 0.0))(torch.cos(theta), theta)
+    values = CombinedMargin((4.0, 0.0, 0.0))(torch.cos(theta), theta)
     np.testing.assert_allclose(values, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [*MARGINS, "adaface"])
 def test_gradients_are_finite_on_and_opposite_the_own_centre(name: str, dtype: torch.dtype) -> None:
-    head = make_head(LossParams(loss=name), 8, 3, seed=2).to(dtype)
+    head = make_loss_head(LossParams(loss=name), 8, 3, seed=2).to(dtype)
     centre = head.full_state()["weight"][1].to(dtype)
     embedded = torch.stack([centre, -centre, 1e3 * centre, -1e-3 * centre]).requires_grad_()
     loss = head(embedded, torch.full((4,), 1))
@@ -137,15 +137,15 @@ def test_gradients_are_finite_on_and_opposite_the_own_centre(name: str, dtype: t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_angle_has_a_finite_slope_at_the_ends_and_beyond(dtype: torch.dtype) -> None:
     cosine = torch.tensor([1.0, -1.0, 1.000001, -1.000001], dtype=dtype, requires_grad=True)
-    (slope,) = torch.autograd.grad(angle(cosine).sum(), cosine)
+    (slope,) = torch.autograd.grad(safe_arccos(cosine).sum(), cosine)
     assert slope.isfinite().all()
-    np.testing.assert_allclose(angle(cosine).detach(), [0, math.pi, 0, math.pi], atol=1e-3)
+    np.testing.assert_allclose(safe_arccos(cosine).detach(), [0, math.pi, 0, math.pi], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSS_PRESETS)
 def test_gradients_agree_with_finite_differences(name: str) -> None:
     embedded, labels = batch(8)
-    head = head_of(LossParams(loss=name, scale=4.0, triplet_margin=0.5 if LOSSES[name].by_identity else None))
+    head = head_of(LossParams(loss=name, scale=4.0, triplet_margin=0.5 if LOSS_PRESETS[name].by_identity else None))
     # without running means, whose change is not differentiated; for triplets, the same draw each time
     head.eval()
     parameters = dict(head.named_parameters())
@@ -235,15 +235,15 @@ def test_adaface_is_its_authors_head() -> None:
 
 
 def test_adaface_with_one_image_keeps_its_deviation() -> None:
-    margin = AdaFace(0.4, 0.333, 0.5)
+    margin = AdaFaceMargin(0.4, 0.333, 0.5)
     margin(torch.tensor([0.5]), torch.tensor([10.0]))
     assert margin.std.item() == 100
 
 
 def test_center_loss_is_wens_rule() -> None:
     embedded, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 0, 2])
-    head = make_head(LossParams(loss="center", center_weight=0.1, center_rate=0.5), 2, 4)
-    plain = make_head(LossParams(loss="softmax"), 2, 4)
+    head = make_loss_head(LossParams(loss="center", center_weight=0.1, center_rate=0.5), 2, 4)
+    plain = make_loss_head(LossParams(loss="softmax"), 2, 4)
     entropy = plain(embedded, labels).item()
     # all centres are at 0 first: (1 + 9 + 16) / 3
     assert head(embedded, labels).item() == pytest.approx(entropy + 0.1 * 26 / 3)
@@ -254,11 +254,11 @@ def test_center_loss_is_wens_rule() -> None:
     assert head(embedded, labels).item() == pytest.approx(entropy + 0.1 * again, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSS_PRESETS)
 def test_losses_are_float32_whatever_autocast_says(name: str) -> None:
     embedded, labels = batch(16)
-    plain = make_head(LossParams(loss=name), 8, 5)
-    under = make_head(LossParams(loss=name), 8, 5)
+    plain = make_loss_head(LossParams(loss=name), 8, 5)
+    under = make_loss_head(LossParams(loss=name), 8, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = under(embedded.float(), labels)
     assert loss.dtype == torch.float32
@@ -266,19 +266,19 @@ def test_losses_are_float32_whatever_autocast_says(name: str) -> None:
     assert under(embedded.bfloat16(), labels).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSS_PRESETS)
 @pytest.mark.parametrize("label", [-1, 5, 1 << 24])
 def test_a_label_of_no_class_is_an_error(name: str, label: int) -> None:
-    head = make_head(LossParams(loss=name), 8, 5)
+    head = make_loss_head(LossParams(loss=name), 8, 5)
     with pytest.raises(RecordError, match=rf"label {label} is not among 0\.\.4"):
         head(torch.randn(2, 8), torch.tensor([1, label]))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSS_PRESETS)
 def test_what_a_head_saves_makes_it_again(name: str) -> None:
     params = LossParams(loss=name, sample_rate=0.5)
     embedded, labels = batch()
-    one, other = make_head(params, 8, 5, seed=3), make_head(params, 8, 5, seed=3)
+    one, other = make_loss_head(params, 8, 5, seed=3), make_loss_head(params, 8, 5, seed=3)
     for _ in range(3):
         one(embedded.float(), labels)
     other.load_full_state(one.full_state())
@@ -287,11 +287,11 @@ def test_what_a_head_saves_makes_it_again(name: str) -> None:
 
 
 def test_another_heads_state_is_refused() -> None:
-    arcface, softmax = (make_head(LossParams(loss=name), 8, 5) for name in ("arcface", "softmax"))
+    arcface, softmax = (make_loss_head(LossParams(loss=name), 8, 5) for name in ("arcface", "softmax"))
     with pytest.raises(ModelError, match="--loss is another"):
         arcface.load_full_state(softmax.full_state())
     with pytest.raises(ModelError, match=r"\(5, 8\), this one as \(6, 8\)"):
-        make_head(LossParams(), 8, 6).load_full_state(arcface.full_state())
+        make_loss_head(LossParams(), 8, 6).load_full_state(arcface.full_state())
 
 
 def test_options_that_a_loss_does_not_take_are_refused() -> None:

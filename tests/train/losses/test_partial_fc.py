@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers.command import environment
 
-from dataprep.train.distributed.collectives import shard
-from dataprep.train.losses.factory import Head, make_head
-from dataprep.train.losses.head import initial_rows
-from dataprep.train.losses.options import LOSSES, LossParams
-from dataprep.train.losses.partial_fc import sample
+from dataprep.train.distributed.collectives import class_range
+from dataprep.train.losses.factory import ClassificationHead, make_loss_head
+from dataprep.train.losses.head import init_rows
+from dataprep.train.losses.options import LOSS_PRESETS, LossParams
+from dataprep.train.losses.partial_fc import sample_classes
 
 EMBEDDING, IMAGES = 6, 8
 State = dict[str, torch.Tensor]
@@ -41,7 +41,7 @@ def trained(
     params: LossParams, classes: int, *, rank: int = 0, world: int = 1, start: State | None = None, steps: int = 3
 ) -> State:
     """Some steps of SGD with momentum in float64: losses, gradients of the whole batch's embeddings, head, momentum."""
-    head = make_head(params, EMBEDDING, classes, rank=rank, world=world, seed=5).double()
+    head = make_loss_head(params, EMBEDDING, classes, rank=rank, world_size=world, seed=5).double()
     parameters = list(head.parameters()) or [torch.nn.Parameter(torch.zeros(1))]
     optimizer = torch.optim.SGD(parameters, lr=0.5, momentum=0.9, weight_decay=1e-3)
     done = 0
@@ -84,7 +84,7 @@ for number, (params, classes, start) in enumerate(torch.load(f"{{folder}}/cases.
     found = trained(LossParams(**params), classes, rank=rank, world=world, start=start)
     torch.save(found, f"{{folder}}/{{number}}.{{rank}}.pt")
 try:
-    from dataprep.train.losses.factory import make_head
+    from dataprep.train.losses.factory import make_loss_head
     make_head(LossParams(), 6, 5, rank=rank, world=world)(torch.zeros(2, 6), torch.tensor([1, 5 if rank == 1 else 2]))
 except Exception as error:
     print(type(error).__name__, error)
@@ -124,7 +124,7 @@ def assert_equal_states(one: State, other: State, what: str) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Found:
     torch.set_num_threads(1)
-    cases: list[Case] = [(LossParams(loss=name), 5, None) for name in LOSSES]
+    cases: list[Case] = [(LossParams(loss=name), 5, None) for name in LOSS_PRESETS]
     cases.append((LossParams(loss="arcface"), 1, None))  # the second process has no class
     cases.append((LossParams(loss="center"), 1, None))
     cases.append((LossParams(loss="adaface"), 1, None))
@@ -154,7 +154,7 @@ def test_every_process_names_a_label_out_of_range(two_processes: Found) -> None:
 
 
 def test_one_process_gives_the_plain_cross_entropy() -> None:
-    head = make_head(LossParams(loss="arcface", scale=8.0), EMBEDDING, 5, seed=5).double()
+    head = make_loss_head(LossParams(loss="arcface", scale=8.0), EMBEDDING, 5, seed=5).double()
     (weight,) = head.parameters()
     (embedded, labels), *_ = batches(5, 1)
     mine, plain = embedded.clone().requires_grad_(), embedded.clone().requires_grad_()
@@ -174,40 +174,40 @@ def test_one_process_gives_the_plain_cross_entropy() -> None:
 
 @pytest.mark.parametrize(("classes", "world", "sizes"), [(10, 3, [4, 3, 3]), (2, 4, [1, 1, 0, 0]), (8, 2, [4, 4])])
 def test_shards_follow_arcface_torch_and_cover_every_class(classes: int, world: int, sizes: list[int]) -> None:
-    shards = [shard(classes, rank, world) for rank in range(world)]
+    shards = [class_range(classes, rank, world) for rank in range(world)]
     assert [len(part) for part in shards] == sizes
     assert [label for part in shards for label in part] == list(range(classes))
 
 
 def test_initial_centres_do_not_depend_on_the_processes() -> None:
-    whole = initial_rows(range(5000), 3, seed=1)
-    parts = [initial_rows(shard(5000, rank, 7), 3, seed=1) for rank in range(7)]
+    whole = init_rows(range(5000), 3, seed=1)
+    parts = [init_rows(class_range(5000, rank, 7), 3, seed=1) for rank in range(7)]
     assert torch.equal(torch.cat(parts), whole)
     assert whole.std().item() == pytest.approx(0.01, rel=0.05)
     assert not torch.equal(whole[:1024], whole[1024:2048])
-    assert not torch.equal(whole, initial_rows(range(5000), 3, seed=2))
+    assert not torch.equal(whole, init_rows(range(5000), 3, seed=2))
 
 
 def test_samples_hold_every_positive_and_fill_up_with_others() -> None:
     targets = torch.tensor([3, 90, -1, 3, 41])
-    kept = sample(targets, 100, 0.2, torch.Generator().manual_seed(0))
+    kept = sample_classes(targets, 100, 0.2, torch.Generator().manual_seed(0))
     assert len(kept) == 20
     assert torch.equal(kept, kept.unique())
     assert {3, 41, 90} <= set(kept.tolist())
-    assert not torch.equal(kept, sample(targets, 100, 0.2, torch.Generator().manual_seed(1)))
-    assert sample(targets, 100, 0.0, torch.Generator()).tolist() == [3, 41, 90]
-    assert sample(torch.tensor([-1]), 0, 0.5, torch.Generator()).tolist() == []
-    drawn = torch.cat([sample(targets, 100, 0.2, torch.Generator().manual_seed(seed)) for seed in range(400)])
+    assert not torch.equal(kept, sample_classes(targets, 100, 0.2, torch.Generator().manual_seed(1)))
+    assert sample_classes(targets, 100, 0.0, torch.Generator()).tolist() == [3, 41, 90]
+    assert sample_classes(torch.tensor([-1]), 0, 0.5, torch.Generator()).tolist() == []
+    drawn = torch.cat([sample_classes(targets, 100, 0.2, torch.Generator().manual_seed(seed)) for seed in range(400)])
     counts = torch.bincount(drawn, minlength=100)
     others = counts[torch.tensor([c for c in range(100) if c not in (3, 41, 90)])]
     assert others.min() > 0.5 * others.float().mean()  # none is favoured
     assert others.max() < 1.6 * others.float().mean()
 
 
-@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if not loss.by_identity])
+@pytest.mark.parametrize("name", [name for name, loss in LOSS_PRESETS.items() if not loss.by_identity])
 def test_a_sampled_loss_is_that_of_the_sample(name: str) -> None:
     params = LossParams(loss=name, sample_rate=0.3)
-    head = make_head(params, EMBEDDING, 50, seed=5).double()
+    head = make_loss_head(params, EMBEDDING, 50, seed=5).double()
     embedded, labels = torch.randn(4, EMBEDDING).double(), torch.tensor([3, 17, 17, 48])
     loss = head(embedded, labels)
     loss.backward()
@@ -217,26 +217,26 @@ def test_a_sampled_loss_is_that_of_the_sample(name: str) -> None:
     assert len(kept) == 15
     assert {3, 17, 48} <= set(kept.tolist())
     # the same head with these classes alone
-    state = make_head(params, EMBEDDING, 50, seed=5).full_state()
-    small = make_head(replace(params, sample_rate=1.0), EMBEDDING, 15).double()
+    state = make_loss_head(params, EMBEDDING, 50, seed=5).full_state()
+    small = make_loss_head(replace(params, sample_rate=1.0), EMBEDDING, 15).double()
     small.load_full_state({n: v[kept] if v.ndim and len(v) == 50 else v for n, v in state.items()})
     assert loss.item() == pytest.approx(small(embedded, torch.searchsorted(kept, labels)).item(), abs=1e-9)
 
 
 def test_samples_are_drawn_from_seed_and_step() -> None:
-    def losses(head: Head, steps: int) -> list[float]:
+    def losses(head: ClassificationHead, steps: int) -> list[float]:
         embedded, labels = torch.randn(4, EMBEDDING, generator=torch.Generator().manual_seed(0)), torch.arange(4)
         return [head(embedded, labels).item() for _ in range(steps)]
 
     params = LossParams(loss="arcface", sample_rate=0.2)
-    whole = losses(make_head(params, EMBEDDING, 100, seed=1), 6)
+    whole = losses(make_loss_head(params, EMBEDDING, 100, seed=1), 6)
     assert len(set(whole)) == 6
-    first = make_head(params, EMBEDDING, 100, seed=1)
+    first = make_loss_head(params, EMBEDDING, 100, seed=1)
     assert losses(first, 3) == whole[:3]
     torch.rand(5)  # the global generator has no part in it
-    second = make_head(params, EMBEDDING, 100, seed=1)
+    second = make_loss_head(params, EMBEDDING, 100, seed=1)
     second.load_full_state(first.full_state())
     assert losses(second, 3) == whole[3:]
-    assert losses(make_head(params, EMBEDDING, 100, seed=2), 6) != whole
+    assert losses(make_loss_head(params, EMBEDDING, 100, seed=2), 6) != whole
     second.eval()
     assert len(set(losses(second, 2))) == 1  # all classes, nothing is drawn

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from dataprep.errors import RecordError
 from dataprep.train.data.sampler import pk_order
-from dataprep.train.losses.factory import make_head
-from dataprep.train.losses.head import drawing
+from dataprep.train.losses.factory import make_loss_head
+from dataprep.train.losses.head import seeded_generator
 from dataprep.train.losses.options import LossParams
-from dataprep.train.losses.triplet import distances, semi_hard
+from dataprep.train.losses.triplet import find_semi_hard_triplets, pairwise_distances
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +38,13 @@ def test_a_triplet_by_hand(loss: str, margin: float) -> None:
     expected = near - far
     if loss == "triplet":
         expected = (2 - 2 * math.cos(near)) - (2 - 2 * math.cos(far))
-    head = make_head(LossParams(loss=loss), 2, 2)
+    head = make_loss_head(LossParams(loss=loss), 2, 2)
     assert head(embedded, torch.tensor([0, 0, 1])).item() == pytest.approx(expected + margin, abs=1e-9)
 
 
 def test_without_semi_hard_triplets_the_loss_is_zero_and_has_a_gradient() -> None:
     embedded = torch.eye(4).requires_grad_()
-    loss = make_head(LossParams(loss="triplet"), 4, 4)(embedded, torch.arange(4))
+    loss = make_loss_head(LossParams(loss="triplet"), 4, 4)(embedded, torch.arange(4))
     loss.backward()
     assert loss.item() == 0
     assert embedded.grad is not None
@@ -53,9 +53,10 @@ def test_without_semi_hard_triplets_the_loss_is_zero_and_has_a_gradient() -> Non
 
 def test_every_pair_with_semi_hard_negatives_gets_one_of_them() -> None:
     embedded, labels = batch()
-    apart = distances(embedded, angular=False)
+    apart = pairwise_distances(embedded, angular=False)
     found = {
-        (int(a), int(p)): int(n) for a, p, n in zip(*semi_hard(apart, labels, 0.3, torch.Generator()), strict=True)
+        (int(a), int(p)): int(n)
+        for a, p, n in zip(*find_semi_hard_triplets(apart, labels, 0.3, torch.Generator()), strict=True)
     }
     for a in range(24):
         for p in range(24):
@@ -69,9 +70,9 @@ def test_every_pair_with_semi_hard_negatives_gets_one_of_them() -> None:
 
 def test_negatives_are_drawn_from_the_seed_and_all_have_a_chance() -> None:
     embedded, labels = batch()
-    apart = distances(embedded, angular=False)
-    drawn = [semi_hard(apart, labels, 2.0, torch.Generator().manual_seed(seed))[2] for seed in range(200)]
-    again = semi_hard(apart, labels, 2.0, torch.Generator().manual_seed(7))[2]
+    apart = pairwise_distances(embedded, angular=False)
+    drawn = [find_semi_hard_triplets(apart, labels, 2.0, torch.Generator().manual_seed(seed))[2] for seed in range(200)]
+    again = find_semi_hard_triplets(apart, labels, 2.0, torch.Generator().manual_seed(7))[2]
     assert torch.equal(drawn[7], again)
     assert not torch.equal(drawn[7], drawn[8])
     candidates = (labels != labels[0]) & (apart[0] > apart[0, 1]) & (apart[0] < apart[0, 1] + 2.0)
@@ -88,13 +89,15 @@ def test_metric_learning_library_agrees_on_miner_and_loss() -> None:
     embedded, labels = batch()
     squared = LpDistance(normalize_embeddings=True, p=2, power=2)
     mined = TripletMarginMiner(margin=0.3, type_of_triplets="semihard", distance=squared)(embedded, labels)
-    triplets = semi_hard(distances(embedded, angular=False), labels, 0.3, torch.Generator().manual_seed(1))
+    triplets = find_semi_hard_triplets(
+        pairwise_distances(embedded, angular=False), labels, 0.3, torch.Generator().manual_seed(1)
+    )
     theirs = {tuple(map(int, triplet)) for triplet in zip(*mined, strict=True)}
     mine = {tuple(map(int, triplet)) for triplet in zip(*triplets, strict=True)}
     assert mine <= theirs
     assert {(a, p) for a, p, _ in mine} == {(a, p) for a, p, _ in theirs}
-    head = make_head(LossParams(loss="triplet"), 8, 6, seed=3)
-    drawn = semi_hard(distances(embedded, angular=False), labels, 0.3, drawing(3, 0))
+    head = make_loss_head(LossParams(loss="triplet"), 8, 6, seed=3)
+    drawn = find_semi_hard_triplets(pairwise_distances(embedded, angular=False), labels, 0.3, seeded_generator(3, 0))
     expected = TripletMarginLoss(margin=0.3, distance=squared, reducer=MeanReducer())(embedded, labels, drawn)
     assert head(embedded, labels).item() == pytest.approx(expected.item(), abs=1e-9)
 
@@ -144,8 +147,10 @@ def test_packs_that_triplets_cannot_use_are_named() -> None:
 def test_distances_are_those_of_unit_embeddings() -> None:
     embedded, _ = batch()
     unit = embedded / embedded.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(distances(embedded, angular=False), torch.cdist(unit, unit) ** 2, rtol=0, atol=1e-7)
-    angles = distances(embedded, angular=True)
+    torch.testing.assert_close(
+        pairwise_distances(embedded, angular=False), torch.cdist(unit, unit) ** 2, rtol=0, atol=1e-7
+    )
+    angles = pairwise_distances(embedded, angular=True)
     assert angles[0, 5].item() == pytest.approx(math.acos(float(unit[0] @ unit[5])))
 
 
@@ -155,11 +160,11 @@ def test_training_on_triplets_parts_the_identities(loss: str) -> None:
     labels = torch.arange(8).repeat_interleave(5)
     images = torch.randn(8, 32, generator=generator)[labels] + 2 * torch.randn(40, 32, generator=generator)
     network = torch.nn.Linear(32, 8)
-    head = make_head(LossParams(loss=loss), 8, 8)
+    head = make_loss_head(LossParams(loss=loss), 8, 8)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9)
 
     def gap() -> float:
-        apart = distances(network(images).detach(), angular=True)
+        apart = pairwise_distances(network(images).detach(), angular=True)
         same = labels[:, None] == labels
         return float(apart[~same].mean() - apart[same].mean())
 
