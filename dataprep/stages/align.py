@@ -123,10 +123,10 @@ class AlignStage(MapStage[AlignParams]):
         "width": "int32",
         "height": "int32",
         "scale": "double",  # enlargement of the face
-        "residual": "double",  # RMS landmark error, in template pixels (of 112x112 for a crop)
+        "alignment_error": "double",  # RMS landmark error, in template pixels (of 112x112 for a crop)
         "matrix": "list<double>",
-        "outside": "double",  # share of the output outside the photo
-        "probability": "double",
+        "outside_fraction": "double",  # share of the output outside the photo
+        "score": "double",
         "box_side": "double",  # shorter side of the face's box, in photo pixels
         "roll": "double",  # degrees, like yaw
         "yaw": "double",
@@ -140,11 +140,11 @@ class AlignStage(MapStage[AlignParams]):
     def apply(self, item: Item) -> Row:
         if item.sample.aligned:
             return self._as_it_is(item)
-        chosen = item.value("detect", "chosen")
-        points = np.array(item.value("detect", "points"), np.float64).reshape(-1, 5, 2)[chosen]
+        chosen = item.value("detect", "selected")
+        points = np.array(item.value("detect", "landmarks"), np.float64).reshape(-1, 5, 2)[chosen]
         box = item.value("detect", "boxes")[4 * chosen : 4 * chosen + 4]
         seen = {
-            "probability": item.value("detect", "probabilities")[chosen],
+            "score": item.value("detect", "scores")[chosen],
             "box_side": min(box[2] - box[0], box[3] - box[1]) if box else None,
             "roll": quality.estimate_roll(points),
             "yaw": quality.estimate_yaw(points),
@@ -177,9 +177,9 @@ class AlignStage(MapStage[AlignParams]):
         values = {
             **seen,
             "scale": _scale(matrix),
-            "residual": quality.alignment_error(points, matrix, target),
+            "alignment_error": quality.alignment_error(points, matrix, target),
             "matrix": matrix.ravel().tolist(),
-            "outside": outside_fraction(matrix, height, width, photo.shape[:2]),
+            "outside_fraction": outside_fraction(matrix, height, width, photo.shape[:2]),
         }
         p = self.params
         return self._judged(item, values) or self._written(
@@ -199,8 +199,8 @@ class AlignStage(MapStage[AlignParams]):
         values = {
             **seen,
             "scale": fit_enlargement(crop, width, height, p.resolved_fit),
-            "residual": _residual(points),
-            "outside": crop.outside,
+            "alignment_error": _residual(points),
+            "outside_fraction": crop.outside,
         }
         lost = self._judged(item, values)
         if lost is not None:
@@ -223,13 +223,13 @@ class AlignStage(MapStage[AlignParams]):
         """Return the row of a face that a filter drops, with the values measured so far; None if it passes."""
         p = self.params
         limits = (
-            (Reason.LOW_CONFIDENCE, "probability", -1, p.min_prob or None, "probability {0:.3f}"),
+            (Reason.LOW_CONFIDENCE, "score", -1, p.min_prob or None, "probability {0:.3f}"),
             (Reason.FACE_TOO_SMALL, "box_side", -1, p.min_size or None, "{0:.0f} pixels"),
             (Reason.UPSCALED, "scale", 1, p.max_scale or None, "would be enlarged {0:.1f} times"),
             (Reason.ROLL_TOO_LARGE, "roll", 1, p.max_roll, "tilted {0:.0f} degrees"),
             (Reason.YAW_TOO_LARGE, "yaw", 1, p.max_yaw, "turned {0:.0f} degrees"),
-            (Reason.ALIGNMENT_ERROR, "residual", 1, p.max_residual, "landmarks {0:.1f} pixels off the template"),
-            (Reason.FACE_OUT_OF_FRAME, "outside", 1, p.max_outside, "{0:.0%} beyond the photo"),
+            (Reason.ALIGNMENT_ERROR, "alignment_error", 1, p.max_residual, "landmarks {0:.1f} pixels off the template"),
+            (Reason.FACE_OUT_OF_FRAME, "outside_fraction", 1, p.max_outside, "{0:.0%} beyond the photo"),
             (Reason.BLURRED, "sharpness", -1, p.min_sharpness or None, "sharpness {0:.1f}"),
         )
         for reason, name, sign, limit, told in limits:

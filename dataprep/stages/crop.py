@@ -32,16 +32,16 @@ class CropStage(MapStage[CropParams]):
     needs = "validate"
     columns = {
         "box": "list<double>",
-        "inside": "double",
+        "inside_fraction": "double",
     }  # left, top, right, bottom in upright pixels; null if there is no box
     Params = CropParams
 
     def apply(self, item: Item) -> Row:
         if item.sample.aligned:  # a box in the list refers to the photo that the face was cut from
-            return item.ok(box=None, inside=None)
+            return item.ok(box=None, inside_fraction=None)
         published, box = item.sample.box, upright_box(item)
         if published is None or box is None:
-            return item.ok(box=None, inside=None)
+            return item.ok(box=None, inside_fraction=None)
         if not all(map(math.isfinite, published)):
             return item.rejected(Reason.BAD_BOX, f"a coordinate is not finite: {' '.join(map(str, published))}")
         if max(map(abs, published)) > _FARTHEST:
@@ -59,7 +59,7 @@ class CropStage(MapStage[CropParams]):
             return item.rejected(Reason.BOX_OUTSIDE, f"{share:.0%} of the box is inside the photo of {width}x{height}")
         if min(inside.width, inside.height) < self.params.min_box:
             return item.rejected(Reason.BOX_OUTSIDE, f"{inside.width:.0f}x{inside.height:.0f} left after clamping")
-        return item.ok(box=list(inside), inside=share)
+        return item.ok(box=list(inside), inside_fraction=share)
 
 
 def upright_box(item: Item) -> Box | None:

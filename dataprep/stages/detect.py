@@ -56,9 +56,9 @@ class DetectStage(MapStage[DetectParams]):
     columns = {
         "faces": "int32",  # number of faces found; at most 1 if only the target face was searched for
         "boxes": "list<float>",  # left, top, right, bottom per face, in upright pixels
-        "probabilities": "list<float>",  # null where the source's landmarks are used
-        "points": "list<float>",  # landmarks: x1, y1, ... x5, y5 per face
-        "chosen": "int32",
+        "scores": "list<float>",  # null where the source's landmarks are used
+        "landmarks": "list<float>",  # landmarks: x1, y1, ... x5, y5 per face
+        "selected": "int32",
     }
     Params = DetectParams
     _detector: Detector
@@ -129,9 +129,9 @@ class DetectStage(MapStage[DetectParams]):
         values = {
             "faces": len(detections),
             "boxes": detections.boxes.ravel().tolist(),
-            "probabilities": detections.probabilities.tolist(),
-            "points": detections.landmarks.ravel().tolist(),
-            "chosen": chosen,
+            "scores": detections.probabilities.tolist(),
+            "landmarks": detections.landmarks.ravel().tolist(),
+            "selected": chosen,
         }
         if chosen is None:
             elsewhere = f"{len(detections)} found, none overlaps the published box" if len(detections) else "none found"

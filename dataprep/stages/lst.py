@@ -52,7 +52,7 @@ class ListStage(MergeStage[ListingParams]):
     columns = {
         "label": "int64",  # -1 for held-out identities
         "split": "string",
-        "source": "string",  # the shard whose aligned tar holds the face, at `face_offset`
+        "shard": "string",  # the shard whose aligned tar holds the face, at `face_offset`
         "face_offset": "int64",
         "face_size": "int64",
         "duplicate_of": "string",  # key of the first row in listing order with the same face in the same photo
@@ -233,7 +233,7 @@ def _make_listing(rows: _Rows, shards: list[str], labels: Mapping[str, int], los
             **losses.columns(),
             "label": kept(label),
             "split": _texts(["train", "holdout"]).take(kept((label < 0).astype(np.int8))),
-            "source": _texts(shards).take(kept(rows.source)),
+            "shard": _texts(shards).take(kept(rows.source)),
             "face_offset": kept(rows.table["offset"].to_numpy()),
             "face_size": kept(rows.table["size"].to_numpy()),
             "duplicate_of": rows.table["key"].take(pa.array(first, mask=first < 0)),

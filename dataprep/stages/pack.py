@@ -69,7 +69,7 @@ class PackStage(MergeStage[PackParams]):
     name = "pack"
     version = 2
     needs = "lst"
-    columns = {"record": "int64"}  # key in the .rec; null for held-out faces
+    columns = {"record_key": "int64"}  # key in the .rec; null for held-out faces
     Params = PackParams
 
     def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:
@@ -173,8 +173,8 @@ class _ListedFaces:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        columns = ["key", "identity", "label", "split", "source", "face_offset", "face_size"]
-        repeated = ["identity", "split", "source"]
+        columns = ["key", "identity", "label", "split", "shard", "face_offset", "face_size"]
+        repeated = ["identity", "split", "shard"]
         tables = [part.read_passed("lst", columns, repeated=repeated) for part in parts]
         self._table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         self._context = context
@@ -226,7 +226,7 @@ class _ListedFaces:
                 "identity": self._table["identity"],
                 "verdict": pa.repeat("ok", len(record)),
                 "detail": pa.repeat("", len(record)),
-                "record": pa.array(record, mask=record < 0),
+                "record_key": pa.array(record, mask=record < 0),
             }
         )
 
@@ -234,7 +234,7 @@ class _ListedFaces:
         self._read += 1
         if self._read % 500 == 0:
             self._context.progress(self._read)
-        return self._reader(row["source"]).read(row["face_offset"], row["face_size"])
+        return self._reader(row["shard"]).read(row["face_offset"], row["face_size"])
 
     def _reader(self, shard: str) -> PayloadReader:
         if shard not in self._open:

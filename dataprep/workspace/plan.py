@@ -196,7 +196,7 @@ def _files(groups: Iterable[SampleTable], generation: int, shards: list[Shard]) 
     import pyarrow.parquet as pq
 
     for position, group in enumerate(groups):
-        unusable = group["trouble"].null_count < len(group)
+        unusable = group["error"].null_count < len(group)
         shard = Shard(
             id=f"g{generation}-{position:06d}",
             size=len(group),

@@ -21,7 +21,7 @@ def plan_schema() -> Any:
 
     return pa.schema(
         [
-            *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "trouble", "detail")),
+            *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "error", "detail")),
             ("offset", pa.int64()),
             ("aligned", pa.bool_()),
             ("box", pa.list_(pa.float64())),
@@ -37,7 +37,7 @@ def samples_to_table(samples: Sequence[Sample]) -> SampleTable:
     plain = ("key", "identity", "url", "path", "offset", "aligned", "box_frame", "detail", "hash")
     columns = {
         **{name: list(map(attrgetter(name), samples)) for name in plain},
-        "trouble": [s.error.code if s.error else None for s in samples],
+        "error": [s.error.code if s.error else None for s in samples],
         "box": [s.box and list(s.box) for s in samples],
         "landmarks": [s.landmarks and [value for point in s.landmarks for value in point] for s in samples],
     }
@@ -110,7 +110,7 @@ def table_digest(table: SampleTable) -> str:
 
 
 def _sample(columns: dict[str, Any]) -> Sample:
-    box, trouble, numbers = columns.pop("box"), columns.pop("trouble"), columns.pop("landmarks", None)
+    box, trouble, numbers = columns.pop("box"), columns.pop("error"), columns.pop("landmarks", None)
     return Sample(
         **columns,
         box=Box(*box) if box else None,

@@ -12,7 +12,7 @@ from dataprep.storage import Folder
 from dataprep.workspace.plan import Plan
 from dataprep.workspace.stage_store import StageStore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Workspace:
@@ -30,7 +30,8 @@ class Workspace:
             self.folder.put_json("dataprep.json", {"schema": SCHEMA_VERSION, "made_by": f"dataprep {__version__}"})
         elif found.get("schema") != SCHEMA_VERSION:
             raise WorkspaceError(
-                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this version reads {SCHEMA_VERSION}"
+                f"{self.folder.path} has workspace schema {found.get('schema')!r}; this version reads {SCHEMA_VERSION}",
+                hint="name a new workspace with -w, or open this one with the version that made it",
             )
 
     @property

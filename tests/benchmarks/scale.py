@@ -203,8 +203,8 @@ def made_up(stage: str, coming: Any, generator: Any) -> dict[str, Any]:
             photos[at] = hashlib.sha256(b"%d" % generator.integers(20_000)).hexdigest()
         return {"width": np.full(count, 640), "height": np.full(count, 480), "photo_sha256": photos}
     if stage == "detect":
-        return {"faces": np.full(count, 1), "points": list(generator.random((count, 10)) * 90 + 80),
-                "chosen": np.zeros(count, np.int64)}  # fmt: skip
+        return {"faces": np.full(count, 1), "landmarks": list(generator.random((count, 10)) * 90 + 80),
+                "selected": np.zeros(count, np.int64)}  # fmt: skip
     if stage == "align":
         return {"scale": generator.random(count), "matrix": list(generator.random((count, 6))), **place(FACE)}
     return {"box": coming["box"]} if stage == "crop" else {}

@@ -120,7 +120,7 @@ def test_links_to_nowhere_are_accounted_for(dataprep: Run, tmp_path: Path) -> No
     root = photos(tmp_path / "p", "A/1.jpg")
     (root / "A/2.jpg").symlink_to("/nonexistent")
     assert "2 samples" in dataprep("import", "folder", root).stdout
-    assert "unreadable 1" in dataprep("validate", "-j", "0").stdout
+    assert "io_error 1" in dataprep("validate", "-j", "0").stdout
 
 
 def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_other_library_versions_stop_a_begun_stage_until_accepted(chain: Pipelin
     link.store.write_description({**described, "versions": {"pillow": "1.0"}})
     runner.run_pipeline(chain, jobs=0, display=Silent())  # nothing is pending: nothing to object to
     shard = next(iter(chain.workspace.plan().shards)).id
-    link.store.request_retry(shard, ["bug"])
+    link.store.request_retry(shard, ["internal_error"])
     with pytest.raises(WorkspaceError, match=r"pillow 1\.0 -> ") as raised:
         runner.run_pipeline(chain, jobs=0, display=Silent())
     assert "--accept-versions" in raised.value.hint
@@ -113,7 +113,7 @@ def test_a_photo_that_changed_behind_validates_back_is_noticed(drawn: Path, tmp_
     (photos / "Person_00000/0001.jpg").write_bytes((photos / "Person_00001/0001.jpg").read_bytes())
     (photos / "Person_00000/0002.jpg").unlink()
     report = runner.run_pipeline(Pipeline(workspace, {}, upto="align"), jobs=0, display=Silent())
-    assert report.accounts["detect"]["failed"] == {"photo_changed": 1, "unreadable": 1}
+    assert report.accounts["detect"]["failed"] == {"photo_changed": 1, "io_error": 1}
 
 
 def test_runs_leave_a_log_of_events(chain: Pipeline) -> None:

@@ -24,10 +24,10 @@ DRAWN = draw_photo(1, 0)
 def item(pixels: np.ndarray = DRAWN.pixels, points: np.ndarray = DRAWN.landmarks, **detected: object) -> Item:
     data = encode_png(pixels)
     found = {
-        "chosen": 0,
-        "points": np.ravel(points).tolist(),
+        "selected": 0,
+        "landmarks": np.ravel(points).tolist(),
         "boxes": list(DRAWN.box),
-        "probabilities": [0.9],
+        "scores": [0.9],
         **detected,
     }
     return Item(
@@ -57,14 +57,14 @@ def test_the_matrix_is_scikit_images_for_every_template(size: str, height: int, 
     assert np.allclose(np.reshape(row.values["matrix"], (2, 3)), oracle.params[:2], atol=1e-4)
     fitted = oracle(DRAWN.landmarks.astype(float))
     missed = np.sqrt(((fitted - scale_template(height, width)) ** 2).sum(axis=1).mean())
-    assert row.values["residual"] == pytest.approx(missed, abs=1e-4)
+    assert row.values["alignment_error"] == pytest.approx(missed, abs=1e-4)
 
 
 def test_the_quality_is_on_record() -> None:
     row = align()
     box = DRAWN.box
     assert set(row.values) == set(AlignStage.columns)
-    assert (row.values["probability"], row.values["outside"]) == (0.9, 0.0)
+    assert (row.values["score"], row.values["outside_fraction"]) == (0.9, 0.0)
     assert row.values["box_side"] == min(box.width, box.height)
     assert row.values["sharpness"] == pytest.approx(measure_sharpness(face(row)))
 
@@ -105,7 +105,7 @@ def test_both_directions_of_a_turn_are_dropped(sign: int) -> None:
 def test_a_face_that_the_border_cuts_is_kept_or_dropped_and_told() -> None:
     left = int(DRAWN.landmarks[:, 0].mean())
     cut = item(DRAWN.pixels[:, left:], DRAWN.landmarks - [left, 0])
-    share = align(cut).values["outside"]
+    share = align(cut).values["outside_fraction"]
     assert 0.3 < share < 0.7
     assert (face(align(cut)) == 0).all(axis=2).mean() == pytest.approx(share, abs=0.02)
     assert align(cut, max_outside=0.25).reason is Reason.FACE_OUT_OF_FRAME
@@ -117,7 +117,7 @@ def test_what_is_not_known_of_a_face_never_drops_it() -> None:
     published = item(boxes=[], probabilities=[None])
     row = align(published, min_prob=0.99, min_size=1000)
     assert row.reason is None
-    assert (row.values["probability"], row.values["box_side"]) == (None, None)
+    assert (row.values["score"], row.values["box_side"]) == (None, None)
     row = align(published, extend=0.3)
     assert (row.reason, "detecting landmarks" in row.detail) == (Reason.BAD_BOX, True)
 
@@ -127,7 +127,7 @@ def test_landmarks_that_coincide_lose_a_warp_and_not_a_crop() -> None:
     assert align(item(points=points)).reason is Reason.BAD_LANDMARKS
     row = align(item(points=points), extend=0.3, max_residual=0.5)
     assert row.reason is None
-    assert row.values["residual"] is None
+    assert row.values["alignment_error"] is None
 
 
 def test_margin_crops_are_stretched_as_facenet_does_and_extended_ones_centred() -> None:

@@ -101,7 +101,7 @@ def test_a_photo_without_a_face_and_files_that_are_none(tmp_path: Path) -> None:
         "half": ("validate", "truncated"),
         "page": ("validate", "html"),
         "empty": ("validate", "empty"),
-        "gone": ("validate", "unreadable"),
+        "gone": ("validate", "io_error"),
     }
 
 
@@ -165,8 +165,8 @@ def test_landmarks_of_a_list_that_are_no_numbers(tmp_path: Path) -> None:
         "inverted": ("crop", "bad_box"),
     }
     aligned = found["good"][2]
-    assert aligned["probability"] is None
-    assert aligned["residual"] < 4
+    assert aligned["score"] is None
+    assert aligned["alignment_error"] < 4
 
 
 def test_a_panorama_of_twenty_thousand_pixels_is_one_photo(tmp_path: Path) -> None:

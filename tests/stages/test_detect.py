@@ -48,9 +48,9 @@ def published(points: np.ndarray, orientation: int = 1) -> Item:
 
 def test_published_landmarks_stand_in_for_detection() -> None:
     found = detect(published(LEFT.landmarks))
-    assert found.values["points"] == LEFT.landmarks.ravel().tolist()
+    assert found.values["landmarks"] == LEFT.landmarks.ravel().tolist()
     assert found.values["boxes"] == list(LEFT.box)
-    assert (found.values["faces"], found.values["chosen"], found.values["probabilities"]) == (1, 0, [None])
+    assert (found.values["faces"], found.values["selected"], found.values["scores"]) == (1, 0, [None])
     assert detect(published(LEFT.landmarks), landmarks="detect").values == row(LEFT.box).values
     assert DetectStage(DetectParams(backend="torch")).fingerprint("x") != DetectStage(
         DetectParams(backend="torch", landmarks="detect")
@@ -59,12 +59,12 @@ def test_published_landmarks_stand_in_for_detection() -> None:
 
 def test_published_landmarks_turn_with_their_photo() -> None:
     turned = detect(published(LEFT.landmarks, orientation=3))
-    assert turned.values["points"] == pytest.approx((np.array([499, 249]) - LEFT.landmarks).ravel(), abs=1e-4)
+    assert turned.values["landmarks"] == pytest.approx((np.array([499, 249]) - LEFT.landmarks).ravel(), abs=1e-4)
     left, top, right, bottom = LEFT.box
     assert turned.values["boxes"] == pytest.approx([500 - right, 250 - bottom, 500 - left, 250 - top])
     quarter = detect(published(LEFT.landmarks, orientation=6))  # stored 250 wide and 500 high
     x, y = LEFT.landmarks.T
-    assert quarter.values["points"] == pytest.approx(np.stack([499 - y, x], axis=1).ravel(), abs=1e-4)
+    assert quarter.values["landmarks"] == pytest.approx(np.stack([499 - y, x], axis=1).ravel(), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_published_landmarks_that_cannot_be_are_a_reason(bad: float, said: str, 
 def test_the_chosen_face_is_the_same_whether_all_are_looked_for_or_one(backend: str, box: Box | None) -> None:
     every, one = row(box, backend=backend, faces="all"), row(box, backend=backend)
     assert every.verdict == one.verdict == "ok"
-    assert (every.values["faces"], one.values["faces"], one.values["chosen"]) == (2, 1, 0)
-    chosen = every.values["chosen"]
-    points = np.reshape(every.values["points"], (2, 10))
-    assert points[chosen].tolist() == one.values["points"]
+    assert (every.values["faces"], one.values["faces"], one.values["selected"]) == (2, 1, 0)
+    chosen = every.values["selected"]
+    points = np.reshape(every.values["landmarks"], (2, 10))
+    assert points[chosen].tolist() == one.values["landmarks"]
     assert np.reshape(every.values["boxes"], (2, 4))[chosen].tolist() == one.values["boxes"]
     assert (points[chosen, 0] > 300) == (box is not None)
 

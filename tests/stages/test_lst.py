@@ -45,7 +45,7 @@ def part(folder: Path, shard: str, faces: list[dict[str, Any]]) -> MergeInput:
             elif kind is DetectStage and face["face"] is not None:
                 offsets = np.array([[0, 0], [10, 0], [5, 5], [1, 10], [9, 10]])
                 points = [*offsets.ravel() + 700.0, *(offsets + 40 * face["face"]).ravel()]
-                values = {"points": points, "chosen": 1}
+                values = {"landmarks": points, "selected": 1}
             payload = face["key"].encode() if kind is AlignStage and not reason else None
             rows.append(Row(key=face["key"], identity=face["identity"], reason=reason, values=values, payload=payload))
         directory = StageStore(Folder(folder / kind.name), name=kind.name, columns=kind.columns, counted=())
@@ -84,7 +84,7 @@ def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], par
         if row["identity"] in excluded:
             row["reason"] = "excluded"
         elif row["contested"] and params.duplicates in ("across", "both"):
-            row["reason"], row["detail"] = "ambiguous", f"the same photo and face as {row['contested']}"
+            row["reason"], row["detail"] = "identity_conflict", f"the same photo and face as {row['contested']}"
         elif row["again"] and params.duplicates in ("within", "both"):
             row["reason"], row["detail"] = "duplicate", f"the same photo and face as {row['again']}"
     images = Counter(row["identity"] for row in rows if not row["reason"])
@@ -174,7 +174,7 @@ def test_two_people_in_one_photo_are_no_duplicates_and_the_same_face_a_little_be
         {"key": "zed/1", "identity": "zed", "photo": 1, "face": 5.05, "lost": False},
     ]
     rows, extra = listed([part(tmp_path, "g0-0", group)], ListingParams(min_images=1, duplicates="both"))
-    assert [row["reason"] for row in rows] == [None, "ambiguous", "ambiguous"]
+    assert [row["reason"] for row in rows] == [None, "identity_conflict", "identity_conflict"]
     assert rows[2]["duplicate_of"] == "bob/1"
     assert extra["duplicates"] == {"within": 0, "across": 2}
 
@@ -193,4 +193,4 @@ def test_faces_that_come_again_are_counted_and_dropped_if_asked_for(dataprep: Ru
     assert said in dataprep("lst", "-j", "0").stdout
     assert said in dataprep("status").stdout
     shown = dataprep("lst", "--duplicates", "both", "-j", "0").stdout
-    assert "lst: 11 in = 8 ok + 3 dropped (ambiguous 2, duplicate 1) + 0 failed" in shown
+    assert "lst: 11 in = 8 ok + 3 dropped (identity_conflict 2, duplicate 1) + 0 failed" in shown

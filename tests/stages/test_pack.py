@@ -90,7 +90,7 @@ def test_packs_are_cleaned_and_merged_by_importing_them(shared: Path, dataprep: 
     dataprep("align", "--size", 224)
     status = json.loads(dataprep("status", "--json").stdout)
     align = next(stage for stage in status["stages"] if stage["stage"] == "align")
-    assert align["account"]["dropped"] == {"other_size": align["account"]["in"]}
+    assert align["account"]["dropped"] == {"size_mismatch": align["account"]["in"]}
 
 
 def limit_file_size() -> None:

@@ -74,7 +74,7 @@ def test_every_value_of_a_sample_is_in_its_shards_digest() -> None:
     other = [
         {"key": "a/2"}, {"identity": "b"}, {"url": "http://x/2"}, {"path": "1"}, {"offset": 0}, {"aligned": True},
         {"box": Box(0, 1, 2, 3.5)}, {"box": None}, {"box_frame": "upright"}, {"landmarks": ((1.0, 2.5),) * 5},
-        {"landmarks": None}, {"hash": "md5:0"}, {"trouble": Reason.BAD_LINE}, {"detail": "x"},
+        {"landmarks": None}, {"hash": "md5:0"}, {"error": Reason.BAD_LINE}, {"detail": "x"},
         {"key": "a/1http://", "url": "x/1"},
     ]  # fmt: skip
     digests = [
