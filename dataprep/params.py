@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
-import yaml
-
 from dataprep.errors import UsageError
 
 
@@ -63,6 +61,10 @@ class StageParams:
         return {
             f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.metadata.get("counts", True)
         }
+
+    def resolve(self, recipe: Mapping[str, Mapping[str, Any]]) -> Self:
+        """These parameters with automatic choices made, as in the workspace's last `recipe` where it made them before."""
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, JSON-serialisable and accepted by `from_mapping`."""
@@ -115,6 +117,8 @@ def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
 def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, str | list[str]]:
     """The mapping of option names (with underscores for dashes) to words as they would be typed. A list stays one for
     the options in `several`, else it is joined with commas. Raises UsageError; near names are listed."""
+    import yaml
+
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:

@@ -28,18 +28,18 @@ def run_stages(
     Exits with 1 if shards failed, and with 3 if `strict` is set and a retry could recover samples.
     """
     opened = Workspace(workspace)
-    chain = Pipeline(opened, opened.recipe() | dict(changes), upto=upto)
-    work = plan_work(chain)
+    pipeline = Pipeline(opened, opened.recipe() | dict(changes), until=upto)
+    work = plan_work(pipeline)
     if dry_run:
         _show_plan(work)
         return None
-    announce = [(link.name, len(pending), pending[0].reason) for link, pending in work if pending]
+    announce = [(node.name, len(pending), pending[0].reason) for node, pending in work if pending]
     for name, shards, why in announce:
         if name != upto:
             click.echo(f"{name}: {_shards(shards)} first ({why})", err=True)
         elif name == "download" and why != "never run":
             click.echo(f"{name}: {_shards(shards)} downloaded again ({why})", err=True)
-    report = run_pipeline(chain, jobs=jobs, accept_versions=accept_versions)
+    report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions)
     if not announce:
         click.echo(f"{upto}: nothing to do, everything is done")
     _show_account(report, upto)
@@ -77,14 +77,14 @@ def format_duplicates(found: Mapping[str, int]) -> str:
 
 def _show_plan(work: Any) -> None:
     any_pending = False
-    for link, pending in work:
+    for node, pending in work:
         if pending:
             any_pending = True
             reasons: dict[str, int] = {}
             for entry in pending:
-                reasons[entry.why] = reasons.get(entry.why, 0) + 1
+                reasons[entry.reason] = reasons.get(entry.reason, 0) + 1
             why = "; ".join(f"{_shards(count)}: {reason}" for reason, count in reasons.items())
-            click.echo(f"{link.name} would run ({why})")
+            click.echo(f"{node.name} would run ({why})")
     if not any_pending:
         click.echo("nothing would run, everything is done")
 

@@ -11,8 +11,8 @@ import numpy as np
 from dataprep.errors import UsageError, WorkspaceError
 from dataprep.imaging.codec import Pixels, decode_image, encode_jpeg, encode_png
 from dataprep.packs.lst_files import format_insightface_line
-from dataprep.pipeline.pipeline import MERGE_SHARD, Pipeline, PipelineState
-from dataprep.stages.base import read_local_photo
+from dataprep.pipeline.pipeline import Pipeline, PipelineState
+from dataprep.stages.base import MERGE_UNIT, read_local_photo
 from dataprep.stages.order import stage_verb
 from dataprep.storage import Folder
 from dataprep.tar import make_member_name
@@ -52,12 +52,12 @@ def export_crops(workspace: str, target: Path) -> int:
 
 def export_lst(workspace: str, target: Path) -> int:
     """Write the training faces as a .lst in insightface's dialect, with the paths used by `export_folder`."""
-    chain, state = _open_state(workspace, "lst")
-    link = chain.node("lst")
-    marker = state.marker(link, MERGE_SHARD)
+    pipeline, state = _open_state(workspace, "lst")
+    node = pipeline.node("lst")
+    marker = state.marker(node, MERGE_UNIT)
     assert marker is not None
-    suffix = chain.node("align").stage.params.format
-    rows = [r for r in link.store.rows(marker) if r["verdict"] == "ok" and r["split"] == "train"]
+    suffix = pipeline.node("align").stage.params.format
+    rows = [r for r in node.store.rows(marker) if r["verdict"] == "ok" and r["split"] == "train"]
     text = "".join(format_insightface_line(f"{row['key']}.{suffix}", row["label"]) for row in rows)
     Folder(target.parent).put(target.name, text.encode())
     return len(rows)
@@ -65,14 +65,14 @@ def export_lst(workspace: str, target: Path) -> int:
 
 def iterate_images(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
     """Yield the ok rows of a stage with the stage's image, or with the original photo if it has none."""
-    chain, state = _open_state(workspace, stage)
-    link, download = chain.node(stage), chain.node("download")
+    pipeline, state = _open_state(workspace, stage)
+    node, download = pipeline.node(stage), pipeline.node("download")
     for shard in state.shards.values():
-        marker = state.marker(link, shard.id)
+        marker = state.marker(node, shard.id)
         assert marker is not None
-        rows = [row for row in link.store.rows(marker) if row["verdict"] == "ok"]
+        rows = [row for row in node.store.rows(marker) if row["verdict"] == "ok"]
         if marker.data:
-            reader = link.store.payloads(marker)
+            reader = node.store.payloads(marker)
             yield from ((row, reader.read(row["offset"], row["size"])) for row in rows)
             reader.close()
         elif shard.remote:
@@ -90,13 +90,13 @@ def iterate_images(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, An
 
 def _open_state(workspace: str, stage: str) -> tuple[Pipeline, PipelineState]:
     opened = Workspace(workspace)
-    chain = Pipeline(opened, opened.recipe(), upto=stage)
-    state = PipelineState(chain, opened.plan())
-    if not state.shards or state.pending(chain.node(stage)):
+    pipeline = Pipeline(opened, opened.recipe(), until=stage)
+    state = PipelineState(pipeline, opened.plan())
+    if not state.shards or state.pending(pipeline.node(stage)):
         raise WorkspaceError(
             f"{stage} is not complete in {workspace}", hint=f"run `dataprep {stage_verb(stage)}` first"
         )
-    return chain, state
+    return pipeline, state
 
 
 def _put(target: Path, name: str, data: bytes) -> None:

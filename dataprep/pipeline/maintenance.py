@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import UsageError, WorkspaceError
-from dataprep.pipeline.pipeline import MERGE_SHARD, Pipeline, PipelineState
+from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.reasons import Reason
-from dataprep.stages.base import MergeStage
+from dataprep.stages.base import MERGE_UNIT
 from dataprep.storage import lock_directory
 from dataprep.workspace.ledger import read_table, sum_counts
 from dataprep.workspace.workspace import Workspace
@@ -23,21 +23,21 @@ def workspace_status(workspace: str) -> dict[str, Any]:
     """Return the state of a workspace: its sources, and for each stage its counts and pending shards with reasons."""
     opened = Workspace(workspace)
     plan = opened.plan()
-    chain = Pipeline(opened, opened.recipe())
-    state = PipelineState(chain, plan)
+    pipeline = Pipeline(opened, opened.recipe())
+    state = PipelineState(pipeline, plan)
     stages = []
-    for link in chain.links:
-        pending = state.pending(link) if state.shards else []
-        markers = [m for m in (state.marker(link, shard) for shard in [*state.shards, MERGE_SHARD]) if m is not None]
+    for node in pipeline.nodes:
+        pending = state.pending(node) if state.shards else []
+        markers = [m for m in (state.marker(node, shard) for shard in [*state.shards, MERGE_UNIT]) if m is not None]
         why: dict[str, int] = {}
         for entry in pending:
             why[entry.reason] = why.get(entry.reason, 0) + 1
-        applicable = 1 if isinstance(link.stage, MergeStage) else len(state.shards)
+        applicable = len(state.units(node))
         stages.append(
             {
-                "stage": link.name,
-                "directory": link.store.folder.path.name,
-                "params": link.stage.params.as_dict(),
+                "stage": node.name,
+                "directory": node.store.folder.path.name,
+                "params": node.stage.params.as_dict(),
                 "shards": applicable,
                 "pending": len(pending),
                 "why": why,
@@ -103,16 +103,16 @@ def request_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] 
     except ValueError as error:
         raise UsageError(str(error)) from None
     opened = Workspace(workspace)
-    chain = Pipeline(opened, opened.recipe())
+    pipeline = Pipeline(opened, opened.recipe())
     among = frozenset(shards)
     unknown = among - {shard.id for shard in opened.plan().shards}
     if unknown:
         raise UsageError(f"unknown shard {min(unknown)!r}; shards are named like the files under {opened.path}/plan")
     found: dict[str, dict[str, int]] = {}
     changed: dict[str, list[str]] = {}
-    for link in chain.links:
+    for node in pipeline.nodes:
         asked: dict[str, list[str]] = {}
-        for marker in link.store.markers().values():
+        for marker in node.store.markers().values():
             lost: Mapping[str, int] = marker.account["dropped"] | marker.account["failed"]
             here = {code: lost[code] for code in wanted if code in lost}
             if not here or (among and marker.shard not in among):
@@ -120,11 +120,11 @@ def request_retry(workspace: str, reasons: Sequence[str], shards: Sequence[str] 
             asked[marker.shard] = sorted(here)
             if Reason.PHOTO_CHANGED.code in here:  # validate recorded the old hash
                 changed[marker.shard] = [Reason.PHOTO_CHANGED.code]
-            total = found.setdefault(link.name, {})
+            total = found.setdefault(node.name, {})
             for code, count in here.items():
                 total[code] = total.get(code, 0) + count
-        link.store.request_retries(asked)
-    chain.node("validate").store.request_retries(changed)
+        node.store.request_retries(asked)
+    pipeline.node("validate").store.request_retries(changed)
     if not found:
         where = f" in {', '.join(sorted(among))}" if among else ""
         raise WorkspaceError(f"no sample in {workspace} was lost for {', '.join(wanted)}{where}")
@@ -137,8 +137,8 @@ def collect_garbage(workspace: str, *, remove: bool, other_parameters: bool) -> 
     The stages' locks are taken first, so files being written by a run are not touched.
     """
     opened = Workspace(workspace)
-    chain = Pipeline(opened, opened.recipe())
-    current = {link.store.folder.path.name for link in chain.links}
+    pipeline = Pipeline(opened, opened.recipe())
+    current = {node.store.folder.path.name for node in pipeline.nodes}
     found: list[tuple[Path, int]] = []
     for name in opened.stage_names():
         folder = opened.path / "stages" / name

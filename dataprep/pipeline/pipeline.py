@@ -1,29 +1,27 @@
-"""The chain of stages with their parameters over a workspace, and which of their shards are pending, and why."""
+"""The pipeline of stages with their parameters over a workspace, and which of their shards are pending, and why."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from dataprep.stages.base import MapStage, MergeContext, MergeStage, Stage
-from dataprep.stages.detect import DetectParams
+from dataprep.stages.base import MergeContext, Stage
 from dataprep.stages.download import DownloadStage
-from dataprep.stages.order import STAGES
-from dataprep.workspace.plan import Plan, Shard
+from dataprep.stages.order import MAP_STAGES, MERGE_STAGES
+from dataprep.workspace.plan import Plan
 from dataprep.workspace.stage_store import Marker, StageStore
 from dataprep.workspace.workspace import Workspace
 
-MERGE_SHARD = "all"  # the shard id of a merge
+S = TypeVar("S", bound=Stage[Any], covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class StageNode:
-    """A stage in the chain: its fingerprint, which covers all upstream stages, and its directory."""
+class StageNode(Generic[S]):
+    """A stage in the pipeline: its fingerprint, which covers all upstream stages, and its directory."""
 
-    stage: Stage[Any]
+    stage: S
     fingerprint: str
     store: StageStore
 
@@ -33,40 +31,37 @@ class StageNode:
 
 
 class Pipeline:
-    """All stages from download to `upto`, with parameters from `recipe` and defaults for the rest."""
+    """All stages from the download to `until`, with parameters from `recipe` and defaults for the rest."""
 
-    def __init__(self, workspace: Workspace, recipe: Mapping[str, Mapping[str, Any]], upto: str = "pack") -> None:
+    def __init__(self, workspace: Workspace, recipe: Mapping[str, Mapping[str, Any]], until: str = "pack") -> None:
         self.workspace = workspace
-        self.links: list[StageNode] = []
-        upstream = ""
-        before = workspace.recipe().get("detect", {}).get("backend", "auto")
-        for kind in STAGES:
-            params = kind.Params.from_mapping(recipe.get(kind.name, {}))
-            stage = kind(params.pin_backend(before) if isinstance(params, DetectParams) else params)
-            upstream = stage.fingerprint(upstream)
-            directory = workspace.open_stage(kind.name, upstream, columns=kind.columns, counted=kind.counted_columns())
-            self.links.append(StageNode(stage, upstream, directory))
-            if kind.name == upto:
-                break
+        self.nodes: list[StageNode[Stage[Any]]] = []
+        self._recipe, self._last, self._until = recipe, workspace.recipe(), until
+        self.download = self._node(DownloadStage)
+        self.map_nodes = [self._node(kind) for kind in MAP_STAGES if not self._is_complete]
+        self.merge_nodes = [self._node(kind) for kind in MERGE_STAGES if not self._is_complete]
 
     def recipe(self) -> dict[str, dict[str, Any]]:
         """Every parameter of every stage."""
-        return {link.name: link.stage.params.as_dict() for link in self.links}
+        return {node.name: node.stage.params.as_dict() for node in self.nodes}
 
-    def node(self, name: str) -> StageNode:
-        return next(link for link in self.links if link.name == name)
+    def node(self, name: str) -> StageNode[Stage[Any]]:
+        return next(node for node in self.nodes if node.name == name)
 
-    @cached_property
-    def map_nodes(self) -> list[StageNode]:
-        return [link for link in self.links if isinstance(link.stage, MapStage)]
+    def upstream_of(self, node: StageNode[Stage[Any]]) -> StageNode[Stage[Any]] | None:
+        return self.node(node.stage.needs) if node.stage.needs else None
 
-    @cached_property
-    def merge_nodes(self) -> list[StageNode]:
-        return [link for link in self.links if isinstance(link.stage, MergeStage)]
+    @property
+    def _is_complete(self) -> bool:
+        return self.nodes[-1].name == self._until
 
-    def upstream_of(self, node: StageNode) -> StageNode | None:
-        needs = node.stage.needs
-        return self.node(needs) if needs else None
+    def _node(self, kind: type[S]) -> StageNode[S]:
+        stage = kind(kind.Params.from_mapping(self._recipe.get(kind.name, {})).resolve(self._last))
+        fingerprint = stage.fingerprint(self.nodes[-1].fingerprint if self.nodes else "")
+        store = self.workspace.open_stage(kind.name, fingerprint, columns=kind.columns, counted=kind.counted_columns())
+        node = StageNode(stage, fingerprint, store)
+        self.nodes.append(node)
+        return node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,97 +73,71 @@ class PendingShard:
 
 
 class PipelineState:
-    """The completed work of a chain: read once from the markers, and updated as shards are committed."""
+    """The completed work of a pipeline: read once from the markers, and updated as shards are committed."""
 
     def __init__(self, pipeline: Pipeline, plan: Plan) -> None:
         self.pipeline, self.plan = pipeline, plan
         self.shards = {shard.id: shard for shard in plan.shards}
-        self._markers = {link.name: link.store.markers() for link in pipeline.links}
-        self._retries = {link.name: link.store.retries() for link in pipeline.links}
+        self._markers = {node.name: node.store.markers() for node in pipeline.nodes}
+        self._retries = {node.name: node.store.retries() for node in pipeline.nodes}
         self._never_run: dict[str, str] = {}
 
-    def reload(self, node: StageNode, shard: str) -> None:
+    def reload(self, node: StageNode[Stage[Any]], shard: str) -> None:
         """Reload a shard's marker after a commit by another process."""
         marker = node.store.marker(shard)
         if marker is not None:
             self._markers[node.name][shard] = marker
             self._retries[node.name].pop(shard, None)
 
-    def marker(self, node: StageNode, shard: str) -> Marker | None:
+    def marker(self, node: StageNode[Stage[Any]], shard: str) -> Marker | None:
         return self._markers[node.name].get(shard)
 
-    def retry_reasons(self, node: StageNode, shard: str) -> list[str]:
+    def retry_reasons(self, node: StageNode[Stage[Any]], shard: str) -> list[str]:
         return self._retries[node.name].get(shard, [])
 
-    def upstream_digest(self, node: StageNode, shard: Shard) -> str | None:
-        """Return the digest of a shard's input at a map stage or the download; None while the input is incomplete."""
-        before = self.pipeline.upstream_of(node)
-        if before is None or (isinstance(before.stage, DownloadStage) and not shard.remote):
-            return shard.digest
-        if self.pending_reason(before, shard):
-            return None
-        marker = self.marker(before, shard.id)
-        return marker.digest if marker else None
+    def units(self, node: StageNode[Stage[Any]]) -> list[str]:
+        """What a stage commits one by one: shards of the plan, or the one unit of a merge."""
+        return node.stage.units(self.shards)
 
-    def pending_reason(self, node: StageNode, shard: Shard) -> str:
-        """Return why a shard is pending at a stage; empty if it is done."""
-        if isinstance(node.stage, DownloadStage) and not shard.remote:
-            return ""
-        upstream = self.upstream_digest(node, shard)
-        marker = self.marker(node, shard.id)
+    def input_digest(self, node: StageNode[Stage[Any]], unit: str) -> str | None:
+        """Return the digest of a unit's input; None while the input is incomplete."""
+        before = self.pipeline.upstream_of(node)
+        available = self.units(before) if before else []
+        if before is None or (unit in self.shards and unit not in available):
+            return self.shards[unit].digest
+        digests = []
+        for needed in [unit] if unit in self.shards else available:
+            marker = self.marker(before, needed)
+            if marker is None or self.pending_reason(before, needed):
+                return None
+            digests.append(marker.digest)
+        return digests[0] if unit in available else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    def pending_reason(self, node: StageNode[Stage[Any]], unit: str) -> str:
+        """Return why a unit is pending at a stage; empty if it is done."""
+        marker = self.marker(node, unit)
         if marker is None:
             return self._never(node)
-        if self.retry_reasons(node, shard.id):
-            return "retry requested: " + ", ".join(self.retry_reasons(node, shard.id))
+        if self.retry_reasons(node, unit):
+            return "retry requested: " + ", ".join(self.retry_reasons(node, unit))
+        upstream = self.input_digest(node, unit)
         if upstream is None:
             return f"waiting for {node.stage.needs}"
         if marker.upstream != upstream:
             return "its input changed"
-        return ""
-
-    def merge_digest(self, node: StageNode) -> str | None:
-        """Return the digest of all inputs of a merge; None while any of them is incomplete."""
-        before = self.pipeline.upstream_of(node)
-        assert before is not None
-        if isinstance(before.stage, MergeStage):
-            marker = self.marker(before, MERGE_SHARD)
-            return marker.digest if marker and not self.merge_pending_reason(before) else None
-        digests = []
-        for shard in self.shards.values():
-            marker = self.marker(before, shard.id)
-            if marker is None or self.pending_reason(before, shard):
-                return None
-            digests.append(marker.digest)
-        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-    def merge_pending_reason(self, node: StageNode) -> str:
-        marker = self.marker(node, MERGE_SHARD)
-        if marker is None:
-            return self._never(node)
-        if self.retry_reasons(node, MERGE_SHARD):
-            return "retry requested"
-        digest = self.merge_digest(node)
-        if digest is None:
-            return f"waiting for {node.stage.needs}"
-        if marker.upstream != digest:
-            return "its input changed"
-        assert isinstance(node.stage, MergeStage)
-        if not node.stage.output_exists(marker.extra, self.merge_context(node)):
+        if not node.stage.output_exists(marker.extra, self.pipeline.workspace.path):
             return "its files are missing or changed"
         return ""
 
-    def pending(self, node: StageNode) -> list[PendingShard]:
-        if isinstance(node.stage, MergeStage):
-            why = self.merge_pending_reason(node)
-            return [PendingShard(shard=MERGE_SHARD, reason=why)] if why else []
+    def pending(self, node: StageNode[Stage[Any]]) -> list[PendingShard]:
         found = []
-        for shard in self.shards.values():
-            why = self.pending_reason(node, shard)
-            if why:
-                found.append(PendingShard(shard=shard.id, reason=why))
+        for unit in self.units(node):
+            reason = self.pending_reason(node, unit)
+            if reason:
+                found.append(PendingShard(shard=unit, reason=reason))
         return found
 
-    def merge_context(self, node: StageNode) -> MergeContext:
+    def merge_context(self) -> MergeContext:
         """Return the context of a merge."""
         faces = self.pipeline.map_nodes[-1]
         payloads = {
@@ -184,12 +153,12 @@ class PipelineState:
             progress=lambda done: None,
         )
 
-    def _never(self, node: StageNode) -> str:
+    def _never(self, node: StageNode[Stage[Any]]) -> str:
         if node.name not in self._never_run:
             self._never_run[node.name] = self._why_never(node)
         return self._never_run[node.name]
 
-    def _why_never(self, node: StageNode) -> str:
+    def _why_never(self, node: StageNode[Stage[Any]]) -> str:
         """Say that the stage never ran, or which parameters differ from the most similar earlier run."""
         if node.store.read_description() is not None:
             return "never run"

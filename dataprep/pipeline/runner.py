@@ -1,4 +1,4 @@
-"""Runs a chain: executes all pending work in order, in parallel where possible, and commits it."""
+"""Runs a pipeline: executes all pending work in order, in parallel where possible, and commits it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import queue
 import signal
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,21 +18,20 @@ from dataprep.download.config import DownloadCallbacks
 from dataprep.download.writer import DownloadShard
 from dataprep.errors import DataprepError, Interrupted, WorkspaceError
 from dataprep.pipeline.executors import Executor, make_executor, stop_workers
-from dataprep.pipeline.pipeline import MERGE_SHARD, PendingShard, Pipeline, PipelineState, StageNode
+from dataprep.pipeline.pipeline import PendingShard, Pipeline, PipelineState, StageNode
 from dataprep.pipeline.progress import ProgressDisplay, RunLog, StageProgress, make_display
-from dataprep.pipeline.worker import ProgressBoard, Task, TaskResult, key_at_position
+from dataprep.pipeline.shard_scheduler import ShardScheduler
+from dataprep.pipeline.worker import Task
 from dataprep.reasons import Reason
-from dataprep.stages.base import MergeInput, MergeStage
+from dataprep.stages.base import MERGE_UNIT, MergeInput, MergeStage, Stage
 from dataprep.stages.download import DownloadStage
 from dataprep.storage import lock_directory
 from dataprep.types import Row
 from dataprep.workspace.journal import Journal
 from dataprep.workspace.ledger import sum_counts
 
-_DEATHS = 3  # a photo that kills this many workers is skipped
 
-
-def plan_work(pipeline: Pipeline) -> list[tuple[StageNode, list[PendingShard]]]:
+def plan_work(pipeline: Pipeline) -> list[tuple[StageNode[Stage[Any]], list[PendingShard]]]:
     """Return the pending work by stage. Raises WorkspaceError if nothing is planned yet."""
     plan = pipeline.workspace.plan()
     if not plan.generations:
@@ -42,69 +41,77 @@ def plan_work(pipeline: Pipeline) -> list[tuple[StageNode, list[PendingShard]]]:
             "`dataprep import folder PHOTOS`",
         )
     state = PipelineState(pipeline, plan)
-    return [(link, state.pending(link)) for link in pipeline.links]
+    return [(node, state.pending(node)) for node in pipeline.nodes]
 
 
 def run_pipeline(
     pipeline: Pipeline, *, jobs: int, accept_versions: bool = False, display: ProgressDisplay | None = None
 ) -> RunReport:
-    """Run all pending work of the chain. Interrupted is raised after finished work has been committed."""
-    work = [(link, pending) for link, pending in plan_work(pipeline) if pending]
+    """Run all pending work of the pipeline. Interrupted is raised after finished work has been committed."""
+    work = [(node, pending) for node, pending in plan_work(pipeline) if pending]
     if not work:
         pipeline.workspace.write_recipe(pipeline.recipe())
         return build_report(pipeline, {}, {})
     photos = functools.cache(pipeline.workspace.plan().photos_per_identity)
-    for link, _ in work:
-        link.stage.check(photos)
+    for node, _ in work:
+        node.stage.check(photos)
     with contextlib.ExitStack() as stack:
-        for link, _ in work:
-            stack.enter_context(lock_directory(link.store.folder.path, link.name))
-            if isinstance(link.stage, DownloadStage):  # only one run may contact hosts, whatever its parameters
+        for node, _ in work:
+            stack.enter_context(lock_directory(node.store.folder.path, node.name))
+            if node is pipeline.download:  # only one run may contact hosts, whatever its parameters
                 stack.enter_context(lock_directory(pipeline.workspace.path / "stages", "the download"))
-            check_versions(link, accept_versions)
+            check_versions(node, accept_versions)
         pipeline.workspace.write_recipe(pipeline.recipe())
         log = RunLog(pipeline.workspace.path / "runs")
         stack.callback(log.close)
-        for link, pending in work:
-            log.write_event("pending", stage=link.name, shards=len(pending), why=pending[0].reason)
+        for node, pending in work:
+            log.write_event("pending", stage=node.name, shards=len(pending), why=pending[0].reason)
         shown = display or make_display()
         try:
-            return _PipelineRun(pipeline, [link for link, _ in work], make_executor(jobs), log, shown).go()
+            return _PipelineRun(pipeline, [node for node, _ in work], make_executor(jobs), log, shown).go()
         finally:  # not earlier, since stages read each other's shards during the run
-            for link, _ in work:
-                link.store.remove_unreferenced()
+            for node, _ in work:
+                node.store.remove_unreferenced()
 
 
 class _PipelineRun:
-    """The state of one run. Everything except the download runs in the thread that calls `go`."""
+    """The state of one run, and the observer of its shards. Everything but the download runs in the thread of `go`."""
 
     def __init__(
-        self, pipeline: Pipeline, active: Sequence[StageNode], executor: Executor, log: RunLog, display: ProgressDisplay
+        self,
+        pipeline: Pipeline,
+        active: Sequence[StageNode[Stage[Any]]],
+        executor: Executor,
+        log: RunLog,
+        display: ProgressDisplay,
     ) -> None:
-        self._chain, self._active, self._executor, self._log, self._display = pipeline, active, executor, log, display
+        self._pipeline, self._log, self._display = pipeline, log, display
+        self._names = [node.name for node in active]
         self._state = PipelineState(pipeline, pipeline.workspace.plan())
-        self._maps = [link for link in pipeline.map_nodes if link in active]
-        self._download = next((link for link in active if isinstance(link.stage, DownloadStage)), None)
-        self._gauges = self._make_gauges()
         self._stop = threading.Event()
         self._downloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._download_thread: threading.Thread | None = None
         self._download_error: BaseException | None = None
         self._committed: dict[str, int] = {}
         self._errors: dict[str, str] = {}
-        self._suspects: list[Task] = []
-        self._out: dict[str, Task] = {}  # by shard
-        self._ready: deque[str] = deque()
-        self._again: set[str] = set()  # shards to check again when their running task returns
-        self._finished: Counter[str] = Counter()  # samples in shards committed by this run, by stage
-        self._board = ProgressBoard(log.board_path, max(1, len(self._state.shards)))
-        self._slots = {shard: slot for slot, shard in enumerate(self._state.shards)}
+        self._finished: Counter[str] = Counter()  # samples in shards committed by this run, by map stage
+        self._progress = {node.name: self._stage_progress(node) for node in active}
+        self._scheduler = ShardScheduler(
+            pipeline,
+            self._state,
+            [node for node in pipeline.map_nodes if node.name in self._names],
+            executor=executor,
+            board_path=log.board_path,
+            observer=self,
+            stopped=self._stop.is_set,
+        )
 
     def go(self) -> RunReport:
         with self._signals():
             try:
-                self._start_download()
-                self._run_maps()
+                if self._pipeline.download.name in self._names:
+                    self._start_download(self._pipeline.download)
+                self._scheduler.run()
                 self._join_download()
                 self._check_interrupt()
                 if not self._errors:
@@ -118,20 +125,44 @@ class _PipelineRun:
                 self._stop.set()
                 if self._download_thread:
                     self._download_thread.join()
-                self._display.close(self._gauges)
-        report = build_report(self._chain, self._committed, self._errors)
+                self._display.close(self._progress)
+        report = build_report(self._pipeline, self._committed, self._errors)
         self._log.write_event("end", committed=self._committed, errors=len(self._errors))
         return report
 
+    # what the scheduler reports -------------------------------------------------------------------------------------
+
+    def poll(self) -> bool:
+        alive = self._download_thread is not None and self._download_thread.is_alive()
+        self._drain_downloaded()
+        self._show()
+        return alive
+
+    def committed(self, stage: str, shard: str) -> None:
+        self._record_commit(self._pipeline.node(stage), shard)
+        self._finished[stage] += self._state.shards[shard].size
+        marker = self._state.marker(self._pipeline.node(stage), shard)
+        assert marker is not None
+        verdicts = self._progress[stage].verdicts
+        verdicts["ok"] += marker.account["ok"]
+        verdicts.update(marker.account["dropped"])
+        verdicts.update(marker.account["failed"])
+
+    def failed(self, shard: str, error: str) -> None:
+        self._errors[shard] = error
+        self._log.write_event("shard failed", shard=shard, error=error)
+        self._display.note(f"shard {shard} failed: {error.strip().splitlines()[-1]}")
+
+    def worker_died(self, task: Task, *, isolated: bool, sample: str | None) -> None:
+        self._log.write_event("worker died", shard=task.shard, stages=task.stages, alone=isolated, sample=sample)
+
+    def skipped(self, sample: str, deaths: int) -> None:
+        self._display.note(f"{sample}: killed a worker process {deaths} times, skipped as worker_died")
+
     # download -------------------------------------------------------------------------------------------------------
 
-    def _start_download(self) -> None:
-        if self._download is None:
-            return
-        link = self._download
-        stage = link.stage
-        assert isinstance(stage, DownloadStage)
-        gauge = self._gauges[link.name]
+    def _start_download(self, node: StageNode[DownloadStage]) -> None:
+        gauge = self._progress[node.name]
 
         def sample(row: Row) -> None:
             gauge.advance(1)
@@ -147,14 +178,14 @@ class _PipelineRun:
                 hooks = DownloadCallbacks(
                     on_sample=sample, on_shard=self._downloaded.put, on_reclassified=lost, on_message=self._display.note
                 )
-                asyncio.run(stage.process(self._open_shards(link, gauge), hooks, self._stop))
+                asyncio.run(node.stage.process(self._open_shards(node, gauge), hooks, self._stop))
             except BaseException as error:
                 self._download_error = error
 
         self._download_thread = threading.Thread(target=main, name="dataprep-download")
         self._download_thread.start()
 
-    def _open_shards(self, node: StageNode, gauge: StageProgress) -> Iterator[DownloadShard]:
+    def _open_shards(self, node: StageNode[DownloadStage], gauge: StageProgress) -> Iterator[DownloadShard]:
         for pending in self._state.pending(node):
             shard = self._state.shards[pending.shard]
             journal = Journal(node.store, shard.id, redo=self._state.retry_reasons(node, shard.id))
@@ -172,15 +203,14 @@ class _PipelineRun:
         with contextlib.suppress(queue.Empty):
             while True:
                 shard = self._downloaded.get_nowait()
-                assert self._download is not None
-                self._commit_noted(self._download, shard)
-                self._ready.append(shard)
+                self._record_commit(self._pipeline.download, shard)
+                self._scheduler.add(shard)
 
     def _join_download(self) -> None:
         if self._download_thread:
             while self._download_thread.is_alive():
                 self._download_thread.join(0.1)
-                self._display.refresh(self._gauges)
+                self._display.refresh(self._progress)
             self._drain_downloaded()
         error = self._download_error
         if isinstance(error, (DataprepError, OSError)):
@@ -188,119 +218,19 @@ class _PipelineRun:
         if error is not None:
             raise DataprepError(f"the download ended unexpectedly: {error!r}") from error
 
-    # map stages -----------------------------------------------------------------------------------------------------
-
-    def _run_maps(self) -> None:
-        if not self._maps:
-            return
-        for result in self._executor.run(self._ready_tasks()):
-            self._drain_downloaded()
-            if result is not None:
-                self._take(result)
-            self._show()
-        deaths: dict[tuple[str, str], int] = {}
-        while self._suspects and not self._stop.is_set():
-            self._retry_alone(self._suspects.pop(0), deaths)
-            self._show()
-
-    def _ready_tasks(self) -> Iterator[Task | None]:
-        """Yield tasks for shards with complete input, and None while the download may still deliver more."""
-        for shard in self._state.shards:
-            if self._task(shard) is not None:
-                self._ready.append(shard)
-        while not self._stop.is_set():
-            alive = self._download_thread is not None and self._download_thread.is_alive()
-            self._drain_downloaded()
-            if self._ready:
-                task = self._task(self._ready.popleft())
-                if task is not None and task.shard in self._out:
-                    self._again.add(task.shard)  # committed again while a worker was processing it
-                elif task is not None:
-                    self._out[task.shard] = task
-                    yield task
-            elif alive or self._again:
-                yield None
-            else:
-                return
-
-    def _pending_maps(self, shard: str) -> list[StageNode]:
-        """Return the active map stages to run over a shard, from the first pending one on."""
-        found = self._state.shards[shard]
-        pending = [bool(self._state.pending_reason(link, found)) for link in self._maps]
-        return self._maps[pending.index(True) :] if any(pending) else []
-
-    def _task(self, shard: str) -> Task | None:
-        links = self._pending_maps(shard)
-        if not links:
-            return None
-        upstream = self._state.upstream_digest(links[0], self._state.shards[shard])
-        if upstream is None:
-            return None
-        return Task(
-            workspace=str(self._chain.workspace.path),
-            recipe=self._chain.recipe(),
-            stages=tuple(link.name for link in links),
-            shard=shard,
-            upstream=upstream,
-            board_path=str(self._log.board_path),
-            slot=self._slots[shard],
-            slots=len(self._slots),
-        )
-
-    def _take(self, result: TaskResult) -> None:
-        task = result.task
-        self._out.pop(task.shard, None)
-        if task.shard in self._again:
-            self._again.discard(task.shard)
-            self._ready.append(task.shard)
-        if result.died:
-            self._log.write_event("worker died", shard=task.shard, stages=task.stages)
-            self._suspects.append(task)
-        elif result.error:
-            self._errors[task.shard] = result.error
-            self._log.write_event("shard failed", shard=task.shard, error=result.error)
-            self._display.note(f"shard {task.shard} failed: {result.error.strip().splitlines()[-1]}")
-        else:
-            for name in task.stages:
-                self._commit_noted(self._chain.node(name), task.shard)
-
-    def _retry_alone(self, task: Task, deaths: dict[tuple[str, str], int]) -> None:
-        """Rerun a shard whose worker died, with no other task running. A photo that repeatedly kills it is skipped.
-
-        If the worker dies again, the shard is at fault: from then on it is processed photo by photo, so that the board
-        shows which photo it was.
-        """
-        self._out[task.shard] = task
-        result = self._executor.run_isolated(task)
-        if not result.died:
-            self._take(result)
-            return
-        self._out.pop(task.shard, None)
-        key = key_at_position(task, self._board.get(task.slot)) if task.one_by_one else None
-        blame = (task.shard, key or "")
-        deaths[blame] = deaths.get(blame, 0) + 1
-        self._log.write_event("worker died", shard=task.shard, alone=True, sample=key)
-        if deaths[blame] >= _DEATHS:
-            if key is None:
-                self._errors[task.shard] = "its worker process died three times, possibly out of memory; use fewer jobs"
-                return
-            self._display.note(f"{key}: killed a worker process {_DEATHS} times, skipped as worker_died")
-            task = replace(task, skip=task.skip | {key})
-        self._suspects.append(replace(task, one_by_one=True))
-
     # merges ---------------------------------------------------------------------------------------------------------
 
     def _run_merges(self) -> None:
-        for link in self._chain.merge_nodes:
-            if link not in self._active or not self._state.merge_pending_reason(link):
+        for node in self._pipeline.merge_nodes:
+            if node.name not in self._names or not self._state.pending_reason(node, MERGE_UNIT):
                 continue
-            digest = self._state.merge_digest(link)
+            digest = self._state.input_digest(node, MERGE_UNIT)
             if digest is None:
-                raise WorkspaceError(f"{link.name} cannot run: {self._state.merge_pending_reason(link)}")
+                raise WorkspaceError(f"{node.name} cannot run: {self._state.pending_reason(node, MERGE_UNIT)}")
             began = time.monotonic()
-            gauge = self._gauges[link.name]
-            parts = self._parts(link)
-            gauge.total = self._coming(link)
+            gauge = self._progress[node.name]
+            parts = self._inputs(node)
+            gauge.total = self._count_input(node)
             gauge.advance(0)
 
             def tick(done: int, gauge: StageProgress = gauge) -> None:
@@ -308,66 +238,51 @@ class _PipelineRun:
                 self._show()
                 self._check_interrupt()
 
-            stage = link.stage
-            assert isinstance(stage, MergeStage)
-            merged = stage.merge(parts, replace(self._state.merge_context(link), progress=tick))
-            link.store.commit_table(
-                MERGE_SHARD, merged.table, upstream=digest, seconds=time.monotonic() - began, extra=merged.extra
+            merged = node.stage.merge(parts, replace(self._state.merge_context(), progress=tick))
+            node.store.commit_table(
+                MERGE_UNIT, merged.table, upstream=digest, seconds=time.monotonic() - began, extra=merged.extra
             )
             gauge.done = gauge.total
-            self._commit_noted(link, MERGE_SHARD)
+            self._record_commit(node, MERGE_UNIT)
 
-    def _parts(self, node: StageNode) -> list[MergeInput]:
-        earlier = self._chain.links[: self._chain.links.index(node)]
-        before = earlier[-1]
-        shards = [MERGE_SHARD] if isinstance(before.stage, MergeStage) else list(self._state.shards)
+    def _inputs(self, node: StageNode[MergeStage[Any]]) -> list[MergeInput]:
+        names = [earlier.name for earlier in self._pipeline.nodes]
+        earlier = self._pipeline.nodes[: names.index(node.name)]
         parts = []
-        for shard in shards:
-            markers = {one.name: (one, self._state.marker(one, shard)) for one in earlier}
+        for unit in self._state.units(earlier[-1]):
+            markers = {one.name: (one, self._state.marker(one, unit)) for one in earlier}
             ledgers = {name: one.store.rows_path(marker) for name, (one, marker) in markers.items() if marker}
-            parts.append(MergeInput(shard=shard, ledgers=ledgers))
+            parts.append(MergeInput(shard=unit, ledgers=ledgers))
         return parts
 
-    def _coming(self, node: StageNode) -> int:
+    def _count_input(self, node: StageNode[MergeStage[Any]]) -> int:
         """Return the number of input rows of a merge."""
-        before = self._chain.upstream_of(node)
+        before = self._pipeline.upstream_of(node)
         assert before is not None
-        markers = (self._state.marker(before, shard) for shard in [*self._state.shards, MERGE_SHARD])
+        markers = (self._state.marker(before, unit) for unit in self._state.units(before))
         return sum(marker.account["ok"] for marker in markers if marker)
 
     # bookkeeping ----------------------------------------------------------------------------------------------------
 
-    def _make_gauges(self) -> dict[str, StageProgress]:
-        gauges = {}
-        for link in self._active:
-            pending = {p.shard for p in self._state.pending(link)}
-            counts = {shard.id: shard.size for shard in self._state.shards.values()}
-            if isinstance(link.stage, MergeStage):
-                gauges[link.name] = StageProgress(stage=link.name, total=0)
-            else:
-                gauges[link.name] = StageProgress(stage=link.name, total=sum(counts[shard] for shard in pending))
-        return gauges
+    def _stage_progress(self, node: StageNode[Stage[Any]]) -> StageProgress:
+        """The progress of a stage over the samples of its pending shards; a merge knows its total when it begins."""
+        shards = (self._state.shards.get(pending.shard) for pending in self._state.pending(node))
+        return StageProgress(stage=node.name, total=sum(shard.size for shard in shards if shard))
 
-    def _commit_noted(self, node: StageNode, shard: str) -> None:
-        self._state.reload(node, shard)
+    def _record_commit(self, node: StageNode[Stage[Any]], unit: str) -> None:
+        self._state.reload(node, unit)
         self._committed[node.name] = self._committed.get(node.name, 0) + 1
-        marker = self._state.marker(node, shard)
+        marker = self._state.marker(node, unit)
         assert marker is not None
-        self._log.write_event("commit", stage=node.name, shard=shard, seconds=marker.seconds, **marker.account)
-        if node in self._maps:
-            self._finished[node.name] += self._state.shards[shard].size
-            gauge = self._gauges[node.name]
-            gauge.verdicts["ok"] += marker.account["ok"]
-            gauge.verdicts.update(marker.account["dropped"])
-            gauge.verdicts.update(marker.account["failed"])
+        self._log.write_event("commit", stage=node.name, shard=unit, seconds=marker.seconds, **marker.account)
 
     def _show(self) -> None:
-        """Update the map stages' gauges from the board and show all gauges."""
-        for link in self._maps:
-            in_hand = sum(self._board.get(task.slot) for task in self._out.values() if link.name in task.stages)
-            gauge = self._gauges[link.name]
-            gauge.advance(max(0, min(self._finished[link.name] + in_hand, gauge.total) - gauge.done))
-        self._display.refresh(self._gauges)
+        """Update the map stages' progress from the board, and show all progress."""
+        for node in self._scheduler.nodes:
+            progress = self._progress[node.name]
+            done = self._finished[node.name] + self._scheduler.in_progress(node.name)
+            progress.advance(max(0, min(done, progress.total) - progress.done))
+        self._display.refresh(self._progress)
 
     def _check_interrupt(self) -> None:
         if self._stop.is_set():
@@ -405,18 +320,18 @@ class RunReport:
 
 
 def build_report(pipeline: Pipeline, committed: dict[str, int], errors: dict[str, str]) -> RunReport:
-    """Return the report of a run over `chain`, with the current counts of all stages."""
+    """Return the report of a run over `pipeline`, with the current counts of all stages."""
     report = RunReport(committed=committed, errors=errors)
-    for link in pipeline.links:
-        markers = link.store.markers()
+    for node in pipeline.nodes:
+        markers = node.store.markers()
         if markers:
-            report.accounts[link.name] = sum_counts(marker.account for marker in markers.values())
-        if MERGE_SHARD in markers:
-            report.extras[link.name] = dict(markers[MERGE_SHARD].extra)
+            report.accounts[node.name] = sum_counts(marker.account for marker in markers.values())
+        if MERGE_UNIT in markers:
+            report.extras[node.name] = dict(markers[MERGE_UNIT].extra)
     return report
 
 
-def check_versions(node: StageNode, accept: bool) -> None:
+def check_versions(node: StageNode[Stage[Any]], accept: bool) -> None:
     """Write stage.json when a stage starts; later, raise WorkspaceError if relevant library versions have changed."""
     versions = node.stage.versions()
     described = node.store.read_description()

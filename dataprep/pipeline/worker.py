@@ -17,8 +17,7 @@ from typing import Any
 from dataprep.errors import DataprepError, ImagingError, WorkspaceError
 from dataprep.pipeline.pipeline import Pipeline, StageNode
 from dataprep.reasons import Reason
-from dataprep.stages.base import Item, MapStage, Photo, read_local_photo
-from dataprep.stages.download import DownloadStage
+from dataprep.stages.base import Item, MapStage, Photo, Stage, read_local_photo
 from dataprep.types import Row, Sample
 from dataprep.workspace.ledger import row_from_ledger
 from dataprep.workspace.payload import PayloadReader
@@ -81,12 +80,12 @@ _prepared: dict[str, MapStage[Any]] = {}  # by fingerprint; a worker loads a mod
 def _process(task: Task) -> None:
     began = time.monotonic()
     workspace = Workspace(task.workspace)
-    chain = Pipeline(workspace, task.recipe, upto=task.stages[-1])
-    links = [chain.node(name) for name in task.stages]
-    stages = [_ready(link) for link in links]
+    pipeline = Pipeline(workspace, task.recipe, until=task.stages[-1])
+    nodes = [node for node in pipeline.map_nodes if node.name in task.stages]
+    stages = [_ready(node) for node in nodes]
     board = ProgressBoard(Path(task.board_path), task.slots)
-    finished: list[list[Row]] = [[] for _ in links]
-    with _Inputs(chain, task, links[0]) as inputs:
+    finished: list[list[Row]] = [[] for _ in nodes]
+    with _Inputs(pipeline, task, nodes[0]) as inputs:
         for batch in inputs.batches(1 if task.one_by_one else _BATCH):
             board.set(task.slot, inputs.position)
             live = [item for item in batch if item.sample.key not in task.skip]
@@ -107,9 +106,9 @@ def _process(task: Task) -> None:
                 ]
         order = {sample.key: position for position, sample in enumerate(inputs.samples)}
     upstream = task.upstream
-    for link, rows in zip(links, finished, strict=True):
+    for node, rows in zip(nodes, finished, strict=True):
         rows.sort(key=lambda row: order[row.key])
-        marker = link.store.commit(task.shard, rows, upstream=upstream, seconds=time.monotonic() - began)
+        marker = node.store.commit(task.shard, rows, upstream=upstream, seconds=time.monotonic() - began)
         upstream = marker.digest
     board.set(task.slot, len(order))
 
@@ -130,9 +129,8 @@ def batch_items(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) ->
         yield first, batch
 
 
-def _ready(node: StageNode) -> MapStage[Any]:
+def _ready(node: StageNode[MapStage[Any]]) -> MapStage[Any]:
     if node.fingerprint not in _prepared:
-        assert isinstance(node.stage, MapStage)
         node.stage.setup()
         _prepared[node.fingerprint] = node.stage
     return _prepared[node.fingerprint]
@@ -141,26 +139,26 @@ def _ready(node: StageNode) -> MapStage[Any]:
 class _Inputs:
     """The items of a shard: samples whose upstream row is ok, with the rows of all earlier stages and their photos."""
 
-    def __init__(self, pipeline: Pipeline, task: Task, first: StageNode) -> None:
-        self._chain = pipeline
+    def __init__(self, pipeline: Pipeline, task: Task, first: StageNode[MapStage[Any]]) -> None:
+        self._pipeline = pipeline
         plan = pipeline.workspace.plan()
         shard = next((s for s in plan.shards if s.id == task.shard), None)
         if shard is None:
             raise WorkspaceError(f"shard {task.shard} is not in the plan of {task.workspace}")
         self.samples = plan.samples(shard)
         self.position = 0
-        names = [link.name for link in pipeline.links]
-        earlier = pipeline.links[: names.index(first.name)]
-        self._earlier = [link for link in earlier if shard.remote or not isinstance(link.stage, DownloadStage)]
-        self._rows = {link.name: self._ledger(link, task.shard) for link in self._earlier}
+        names = [node.name for node in pipeline.nodes]
+        earlier = pipeline.nodes[: names.index(first.name)]
+        self._earlier = [node for node in earlier if shard.id in node.stage.units({shard.id: shard})]
+        self._rows = {node.name: self._ledger(node, task.shard) for node in self._earlier}
         self._payloads: PayloadReader | None = None
         if shard.remote:
-            download = pipeline.node(DownloadStage.name)
+            download = pipeline.download
             marker = download.store.marker(task.shard)
             if marker is None:
                 raise WorkspaceError(f"shard {task.shard} is not downloaded")
             self._payloads = download.store.payloads(marker)
-        params = pipeline.node("validate").stage.params
+        params = pipeline.map_nodes[0].stage.params
         self._codec, self._max_pixels = params.codec, params.max_pixels
 
     def __enter__(self) -> _Inputs:
@@ -197,7 +195,7 @@ class _Inputs:
         values, payloads = rows["download"].values, self._payloads
         return lambda: payloads.read(values["offset"], values["size"])
 
-    def _ledger(self, node: StageNode, shard: str) -> dict[str, Row]:
+    def _ledger(self, node: StageNode[Stage[Any]], shard: str) -> dict[str, Row]:
         marker = node.store.marker(shard)
         if marker is None:
             raise WorkspaceError(f"{node.name} of shard {shard} is not complete")

@@ -16,8 +16,12 @@ from dataprep.params import StageParams, fingerprint
 from dataprep.reasons import Reason
 from dataprep.types import Row, Sample
 from dataprep.workspace.ledger import read_table
+from dataprep.workspace.plan import Shard
 
 P = TypeVar("P", bound=StageParams)
+
+
+MERGE_UNIT = "all"  # the one unit of a stage over all shards
 
 
 class Stage(ABC, Generic[P]):
@@ -44,6 +48,15 @@ class Stage(ABC, Generic[P]):
     def versions(self) -> dict[str, str]:
         """Library versions that may change the output. They are recorded, and checked when the stage is resumed."""
         return {}
+
+    @classmethod
+    def units(cls, shards: Mapping[str, Shard]) -> list[str]:
+        """What the stage commits one by one: the ids of the plan's shards that it processes."""
+        return list(shards)
+
+    def output_exists(self, extra: Mapping[str, Any], workspace: Path) -> bool:
+        """Whether the output outside the stage's directory that a commit marker records still exists unchanged."""
+        return True
 
     def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
         """Raise DataprepError, before anything runs, if the plan's photos per identity cannot be enough for this stage."""
@@ -185,9 +198,9 @@ class MergeStage(Stage[P]):
     @abstractmethod
     def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult: ...
 
-    def output_exists(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
-        """Whether the files listed in the marker still exist."""
-        return True
+    @classmethod
+    def units(cls, shards: Mapping[str, Shard]) -> list[str]:
+        return [MERGE_UNIT]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,9 @@ class DetectParams(StageParams):
     factor: float = counted_field(0.709, "scale factor of the image pyramid", minimum=0.1, maximum=0.99)
     backend: str = counted_field("auto", "detector backend; auto is resolved once per workspace", choices=BACKENDS)
 
-    def pin_backend(self, before: str = "auto") -> DetectParams:
-        """Resolve the backend `auto`: to `before`, this workspace's earlier choice, or to this machine's default."""
+    def resolve(self, recipe: Mapping[str, Mapping[str, Any]]) -> DetectParams:
+        """Resolve the backend `auto`: to the workspace's earlier choice, or to this machine's default."""
+        before = recipe.get("detect", {}).get("backend", "auto")
         return replace(self, backend=resolve_backend(before if self.backend == "auto" else self.backend))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dataprep.download.config import DownloadCallbacks, DownloadParams
 from dataprep.download.writer import DownloadShard
 from dataprep.stages.base import Stage
+from dataprep.workspace.plan import Shard
 
 if TYPE_CHECKING:
     from dataprep.download.resolver import Lookup
@@ -36,6 +37,10 @@ class DownloadStage(Stage[DownloadParams]):
     volatile = frozenset(columns)
     Params = DownloadParams
     lookup: Lookup | None = None
+
+    @classmethod
+    def units(cls, shards: Mapping[str, Shard]) -> list[str]:
+        return [shard.id for shard in shards.values() if shard.remote]
 
     async def process(self, shards: Iterator[DownloadShard], hooks: DownloadCallbacks, stop: threading.Event) -> None:
         """Download shards until all are committed or `stop` is set. Journals are kept in both cases."""

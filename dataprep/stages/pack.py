@@ -74,7 +74,7 @@ class PackStage(MergeStage[PackParams]):
 
     def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:
         faces = _ListedFaces(parts, context)
-        target = self._target(context)
+        target = self._target(context.workspace)
         if not len(faces.train):
             raise RecordError(
                 "no face is left to pack",
@@ -100,18 +100,18 @@ class PackStage(MergeStage[PackParams]):
             },
         )
 
-    def output_exists(self, extra: Mapping[str, Any], context: MergeContext) -> bool:
+    def output_exists(self, extra: Mapping[str, Any], workspace: Path) -> bool:
         try:
-            found = json.loads((self._target(context) / "pack.json").read_bytes())
+            found = json.loads((self._target(workspace) / "pack.json").read_bytes())
         except (OSError, ValueError):
             return False
         files = found.get("files") if isinstance(found, dict) else None
         if files is None or files != extra.get("files"):
             return False
-        return all((self._target(context) / name).is_file() for name in files)
+        return all((self._target(workspace) / name).is_file() for name in files)
 
-    def _target(self, context: MergeContext) -> Path:
-        return context.workspace / "packs" / self.params.name
+    def _target(self, workspace: Path) -> Path:
+        return workspace / "packs" / self.params.name
 
     def _write(self, folder: Path, faces: _ListedFaces, context: MergeContext) -> dict[str, Any]:
         align = AlignParams.from_mapping(context.recipe["align"])

@@ -31,8 +31,9 @@ from helpers.command import environment, pack_bytes  # noqa: E402
 from helpers.processes import workers_of  # noqa: E402
 from helpers.webserver import serving  # noqa: E402
 
-from dataprep.pipeline.pipeline import MERGE_SHARD, Pipeline, PipelineState  # noqa: E402
+from dataprep.pipeline.pipeline import Pipeline, PipelineState  # noqa: E402
 from dataprep.pipeline.worker import ProgressBoard  # noqa: E402
+from dataprep.stages.base import MERGE_UNIT  # noqa: E402
 from dataprep.workspace.workspace import Workspace  # noqa: E402
 
 CONNECTIONS = 16
@@ -276,8 +277,8 @@ def facts_of(workspace: Path, site: OldWeb) -> Any:
     """(name, fact) of every row and every account."""
     opened = Workspace(workspace)
     chain = Pipeline(opened, opened.recipe())
-    for link in chain.links:
-        for shard in [*(shard.id for shard in opened.plan().shards), MERGE_SHARD]:
+    for link in chain.nodes:
+        for shard in [*(shard.id for shard in opened.plan().shards), MERGE_UNIT]:
             marker = link.store.marker(shard)
             if marker is None:
                 continue

@@ -225,7 +225,7 @@ def test_stopped_and_started_again_nothing_is_asked_twice(tmp_path: Path) -> Non
         (tmp_path / "t.csv").write_text("url,identity\n" + "".join(f"{url},p\n" for url in urls))
         source = UrlTableSource(tmp_path / "t.csv")
         workspace.plan().add(source.describe(), source.digest(), source.samples())
-        chain = Pipeline(workspace, {"download": {**FAST, "per_host": 2}}, upto="download")
+        chain = Pipeline(workspace, {"download": {**FAST, "per_host": 2}}, until="download")
         state = PipelineState(chain, workspace.plan())
         stop = threading.Event()
         threading.Thread(target=lambda: (enough.wait(), stop.set())).start()

@@ -109,7 +109,7 @@ def test_stopped_and_killed_on_the_way_the_end_is_the_same(
     workspace = Workspace(tmp_path / "ws", create=True)
     workspace.plan().add({"kind": "test"}, "test", wanted(base))
     for enough in (15, 40, 90):
-        chain = Pipeline(workspace, {"download": FAST}, upto="download")
+        chain = Pipeline(workspace, {"download": FAST}, until="download")
         link, state = chain.node("download"), PipelineState(chain, workspace.plan())
         link.stage.lookup = to_loopback
         stop, came = threading.Event(), []
@@ -139,13 +139,13 @@ def test_stopped_and_killed_on_the_way_the_end_is_the_same(
                     raise KeyboardInterrupt
             return commit(self, shard, *args, **values)  # type: ignore[arg-type]
 
-        chain = Pipeline(workspace, {"download": FAST}, upto="download")
+        chain = Pipeline(workspace, {"download": FAST}, until="download")
         chain.node("download").stage.lookup = to_loopback
         with monkeypatch.context() as patch:
             patch.setattr(StageStore, "commit_flat", killed)
             with pytest.raises(BaseException):  # noqa: B017 - a kill, as far as the files know
                 run_pipeline(chain, jobs=0, display=Noting())
-    chain = Pipeline(workspace, {"download": FAST}, upto="download")
+    chain = Pipeline(workspace, {"download": FAST}, until="download")
     chain.node("download").stage.lookup = to_loopback
     run_pipeline(chain, jobs=0, display=Noting())
     assert final(tmp_path) == quiet
@@ -167,7 +167,7 @@ def test_zero_keeps_them_and_the_threshold_is_exact(base: str, tmp_path: Path) -
 def test_later_stages_see_the_placeholders_of_shards_they_had_begun(base: str, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws", create=True)
     workspace.plan().add({"kind": "test"}, "test", wanted(base))
-    chain = Pipeline(workspace, {"download": {**FAST, "connections": 2}}, upto="validate")
+    chain = Pipeline(workspace, {"download": {**FAST, "connections": 2}}, until="validate")
     chain.node("download").stage.lookup = to_loopback
     report = run_pipeline(chain, jobs=0, display=Noting())
     assert not report.errors
@@ -175,4 +175,4 @@ def test_later_stages_see_the_placeholders_of_shards_they_had_begun(base: str, t
     assert report.accounts["download"]["ok"] == kept
     assert report.accounts["validate"]["in"] == kept
     state = PipelineState(chain, workspace.plan())
-    assert [state.pending(link) for link in chain.links] == [[], []]
+    assert [state.pending(link) for link in chain.nodes] == [[], []]

@@ -67,7 +67,7 @@ def download(
     plan = workspace.plan()
     if not plan.generations:
         plan.add({"kind": "test"}, "test", listed)
-    chain = Pipeline(workspace, {"download": {**FAST, **params}}, upto="download")
+    chain = Pipeline(workspace, {"download": {**FAST, **params}}, until="download")
     stage = chain.node("download").stage
     stage.lookup = lookup
     report = run_pipeline(chain, jobs=0, display=display or Noting())

@@ -27,7 +27,7 @@ def chain(drawn: Path, tmp_path: Path) -> Pipeline:
     workspace = Workspace(tmp_path / "ws", create=True)
     source = FolderSource(drawn)
     workspace.plan().add(source.describe(), source.digest(), source.samples())
-    return Pipeline(workspace, {}, upto="crop")
+    return Pipeline(workspace, {}, until="crop")
 
 
 class Deadly(SerialExecutor):
@@ -109,10 +109,10 @@ def test_a_photo_that_changed_behind_validates_back_is_noticed(drawn: Path, tmp_
     workspace = Workspace(tmp_path / "ws", create=True)
     source = FolderSource(photos)
     workspace.plan().add(source.describe(), source.digest(), source.samples())
-    runner.run_pipeline(Pipeline(workspace, {}, upto="crop"), jobs=0, display=Silent())
+    runner.run_pipeline(Pipeline(workspace, {}, until="crop"), jobs=0, display=Silent())
     (photos / "Person_00000/0001.jpg").write_bytes((photos / "Person_00001/0001.jpg").read_bytes())
     (photos / "Person_00000/0002.jpg").unlink()
-    report = runner.run_pipeline(Pipeline(workspace, {}, upto="align"), jobs=0, display=Silent())
+    report = runner.run_pipeline(Pipeline(workspace, {}, until="align"), jobs=0, display=Silent())
     assert report.accounts["detect"]["failed"] == {"photo_changed": 1, "io_error": 1}
 
 

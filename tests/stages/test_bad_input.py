@@ -45,10 +45,10 @@ def outcome(folder: Path, source: Source, **recipe: dict[str, object]) -> dict[s
     """Name of the photo to (the stage that lost it, or "align"; reason, or "ok"; the row)."""
     workspace = Workspace(folder / "ws", create=True)
     workspace.plan().add(source.describe(), "d", source.samples())
-    chain = Pipeline(workspace, recipe, upto="align")
+    chain = Pipeline(workspace, recipe, until="align")
     run_pipeline(chain, jobs=0)
     found = {}
-    for link in chain.links[1:]:
+    for link in chain.nodes[1:]:
         for marker in link.store.markers().values():
             for row in link.store.rows(marker):
                 found[row["key"].partition("/")[2]] = (link.name, row["reason"] or "ok", row)

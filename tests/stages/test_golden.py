@@ -35,10 +35,10 @@ def observe(folder: Path) -> dict[str, Any]:
         )
     workspace = Workspace(folder / "ws", create=True)
     workspace.plan().add({"kind": "golden"}, "golden", samples)
-    chain = Pipeline(workspace, {}, upto="pack")
+    chain = Pipeline(workspace, {}, until="pack")
     run_pipeline(chain, jobs=0)
     seen: dict[str, Any] = {}
-    for link in chain.links[1:]:
+    for link in chain.nodes[1:]:
         rows = [row for marker in link.store.markers().values() for row in link.store.rows(marker)]
         kept = [
             {k: row[k] for k in ("key", "verdict", *link.stage.counted_columns()) if k != "photo_sha256"}

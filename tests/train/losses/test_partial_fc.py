@@ -51,7 +51,7 @@ def trained(
         for name, value in start.items():
             if name.startswith("slot."):
                 slots.setdefault(name.split(".", 2)[2], {})[name.split(".", 2)[1]] = value
-        head.load_full_slots(optimizer, slots)
+        head.load_full_optimizer_state(optimizer, slots)
         done = head.step
     found: State = {}
     part = slice(rank * IMAGES // world, (rank + 1) * IMAGES // world)
@@ -66,7 +66,7 @@ def trained(
         assert own.grad is not None
         found[f"loss.{step}"], found[f"gradient.{step}"] = loss.detach(), own.grad / world
     found |= {f"head.{name}": value for name, value in head.full_state().items()}
-    for name, slots_of in head.full_slots(optimizer).items():
+    for name, slots_of in head.full_optimizer_state(optimizer).items():
         found |= {f"slot.{slot}.{name}": value for slot, value in slots_of.items()}
     return found
 
