@@ -1,4 +1,4 @@
-"""What a detector finds, and which of several faces is the one that is meant."""
+"""The output of a face detector, and the selection of the target among several faces."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SELECTION_RULES = ("overlap", "area-centre", "centre", "largest", "probability")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
-    """The faces of one photo, in upright pixels: boxes (n, 4) left, top, right, bottom; probabilities (n,);
-    landmarks (n, 5, 2). All float32."""
+    """The faces in a photo, in upright pixel coordinates: boxes (n, 4) as left, top, right, bottom; probabilities (n,);
+    landmarks (n, 5, 2). All are float32."""
 
     boxes: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ class Detections:
         return Box(*(float(v) for v in self.boxes[index]))
 
     def select(self, index: int) -> Detections:
-        """That one alone."""
+        """Only the face at `index`."""
         kept = slice(index, index + 1)
         return Detections(
             boxes=self.boxes[kept], probabilities=self.probabilities[kept], landmarks=self.landmarks[kept]
@@ -49,29 +49,29 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Which face of a photo is meant; `choose_face` says what the rules are."""
+    """The rule that selects a photo's target face. `choose_face` describes the rules."""
 
     rule: str
     published: Box | None = None
     min_overlap: float = 0.0
 
     def choose(self, detections: Detections, *, width: int, height: int) -> int | None:
-        """The index of the face that is meant among those of a photo of that size, or None."""
+        """The index of the target face in a photo of size `width` x `height`, or None."""
         return choose_face(
             detections, self.rule, width=width, height=height, published=self.published, min_overlap=self.min_overlap
         )
 
     def filter_detections(self, detections: Detections, *, width: int, height: int) -> Detections:
-        """Of those faces the one that is meant, or none."""
+        """Only the target face, or no face."""
         chosen = self.choose(detections, width=width, height=height)
         return Detections.empty() if chosen is None else detections.select(chosen)
 
 
 class Detector(Protocol):
-    """Finds faces. `versions` names what must be equal for equal output: weights and backend."""
+    """Finds faces. Output is equal if `versions` (weights and backend) is equal."""
 
     def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Detections]:
-        """All faces of each photo; with targets, one for each photo, only the face that is meant or none."""
+        """All faces in each photo. With `targets`, one for each photo, only the target face or none."""
         ...
 
     def versions(self) -> dict[str, str]: ...
@@ -86,13 +86,14 @@ def choose_face(
     published: Box | None = None,
     min_overlap: float = 0.0,
 ) -> int | None:
-    """The index of the face that `rule` picks, or None if there is none.
+    """The index of the face that `rule` selects, or None.
 
-    overlap      the best intersection over union with the published box, at least `min_overlap`; without a published
-                 box the next rule
-    area-centre  area minus twice the squared distance from the centre of the photo (insightface, facenet)
-    centre       the box centre nearest to the centre of the photo, by |dx| + |dy| (VGGFace2)
-    largest      the largest area;   probability  the most probable
+    overlap      highest intersection over union with the published box, at least `min_overlap`; without a published
+                 box, same as area-centre
+    area-centre  largest area minus twice the squared distance from the centre of the photo (insightface, facenet)
+    centre       box centre nearest to the centre of the photo, by |dx| + |dy| (VGGFace2)
+    largest      largest area
+    probability  highest probability
     """
     if not len(detections):
         return None
@@ -112,5 +113,5 @@ def choose_face(
     elif rule == "probability":
         score = detections.probabilities.astype(np.float64)
     else:
-        raise ValueError(f"unknown rule {rule!r}: one of {', '.join(SELECTION_RULES)}")
+        raise ValueError(f"unknown rule {rule!r}; choose from {', '.join(SELECTION_RULES)}")
     return int(np.argmax(score))

@@ -1,4 +1,4 @@
-"""MTCNN (Zhang et al. 2016) on facenet-pytorch's weights, giving facenet-pytorch's faces."""
+"""MTCNN (Zhang et al. 2016) with the weights of facenet-pytorch and the same output."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ BACKENDS = ("auto", "c", "torch", "cuda")
 
 
 def resolve_backend(wanted: str = "auto") -> str:
-    """`auto` as the backend it stands for here: the C extension where it was built, else torch on the CPU.
+    """Resolve `auto` to a backend: the C extension if it was built, else torch on the CPU.
 
-    Raises ModelError if a backend is asked for by name and is not there.
+    Raises ModelError if the C extension is requested but was not built.
     """
     built = importlib.util.find_spec("dataprep.detection._mtcnn") is not None
     if wanted == "c" and not built:
         raise ModelError(
-            "the C detector was not built in this installation: install face-dataprep anew where there is a C compiler "
-            "and Python's headers, or choose --backend torch"
+            "the C detector was not built in this installation",
+            hint="reinstall face-dataprep with a C compiler and Python's headers, or use --backend torch",
         )
     if wanted == "auto":
         return "c" if built else "torch"
@@ -28,7 +28,7 @@ def resolve_backend(wanted: str = "auto") -> str:
 
 
 def make_detector(backend: str = "auto", **options: Any) -> Detector:
-    """A detector; the options are those of `TorchDetector` and `CDetector`. Raises ModelError if it cannot run here."""
+    """Make a detector with options of `TorchDetector` or `CDetector`. Raises ModelError if it cannot run here."""
     settled = resolve_backend(backend)
     if settled == "c":
         from dataprep.detection.mtcnn_c import CDetector
@@ -40,6 +40,6 @@ def make_detector(backend: str = "auto", **options: Any) -> Detector:
         import torch
 
         if not torch.cuda.is_available():
-            raise ModelError("--backend cuda: torch sees no GPU here; --backend torch is the same on the CPU")
+            raise ModelError("torch finds no CUDA device", hint="use --backend torch to run on the CPU")
         return TorchDetector(device="cuda", **options)
     return TorchDetector(**options)

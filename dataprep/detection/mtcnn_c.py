@@ -1,4 +1,4 @@
-"""The cascade in C (`_mtcnn.c`): the same faces several times faster, one image at a time, the GIL released."""
+"""The cascade in C (`_mtcnn.c`): the same faces, several times faster, one image at a time and without the GIL."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Arrays = list[npt.NDArray[np.float32]]
 
 LEVELS = ("generic", "avx2", "avx512")
 
-# Winograd's F(3,3), points 0, 1, -1, 2 and infinity: what a kernel's three rows become
+# the kernel transform of Winograd's F(3,3), with points 0, 1, -1, 2 and infinity, for a kernel's three rows
 _WINOGRAD = np.array(
     [[1 / 2, 0, 0], [-1 / 2, -1 / 2, -1 / 2], [-1 / 6, 1 / 6, -1 / 6], [1 / 6, 1 / 3, 2 / 3], [0, 0, 1]]
 )
 
 
-TargetQuery = tuple[int, tuple[float, float, float, float], float]  # rule, counted from 1, published box, least overlap
+TargetQuery = tuple[int, tuple[float, float, float, float], float]  # rule (from 1), published box, minimum overlap
 _EVERY_FACE: TargetQuery = (0, (0.0, 0.0, 0.0, 0.0), 0.0)
 
 
 class CDetector:
-    """MTCNN on one core. `level` forces an instruction set; empty takes the best that this machine has.
+    """MTCNN on one core. `level` forces an instruction set; if empty, the best one available is used.
 
-    AVX2 and AVX-512 agree to the bit; `generic` has no fused multiply-add and differs in the last digits.
+    AVX2 and AVX-512 give bit-identical results. `generic` has no fused multiply-add and differs in the last digits.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class CDetector:
         self._weights = pack_weights(nets["pnet"], nets["rnet"], nets["onet"])
         self._min_face, self._thresholds, self._factor, self._level = min_face, thresholds, factor, level
         self.level = _mtcnn.level(level)
-        self.cells = 0  # of P-Net's grids, worked on so far
+        self.cells = 0  # cells of P-Net's grids processed so far
 
     def versions(self) -> dict[str, str]:
         return {"detector": "mtcnn-c" + ("-generic" if self.level == "generic" else ""), "weights": weights_digest()}
 
     def detect(self, images: Sequence[Pixels], targets: Sequence[Target] | None = None) -> list[Detections]:
-        """All faces, or with targets the meant one of each photo, looked for coarse to fine (see `_mtcnn.c`)."""
+        """All faces, or with `targets` only the target face of each photo, searched coarse to fine (see `_mtcnn.c`)."""
         if targets is None:
             return [self._detect(image, _EVERY_FACE) for image in images]
         return [self._detect(image, _question(target)) for image, target in zip(images, targets, strict=True)]
@@ -86,12 +86,12 @@ def _question(target: Target) -> TargetQuery:
 
 
 def pack_weights(p: Weights, r: Weights, o: Weights) -> bytes:
-    """The three nets' weights in the order and layout that `_mtcnn.c` unpacks."""
+    """The weights of the three networks in the order and layout that `_mtcnn.c` expects."""
     heads = np.concatenate([p["conv4_1.weight"], p["conv4_2.weight"]])[:, :, 0, 0]
     bias = np.concatenate([p["conv4_1.bias"], p["conv4_2.bias"]])
     parts = [p["conv1.weight"].transpose(1, 2, 3, 0), p["conv1.bias"], p["prelu1.weight"]]
     parts += _winograd(p, 2) + _winograd(p, 3) + _direct(p, 2) + _direct(p, 3)
-    # the last column is the difference of the two logits, which is all that a threshold needs
+    # the last column is the difference of the two logits, which suffices for the threshold
     parts += [np.concatenate([heads, heads[1:2] - heads[0:1]]).T, np.append(bias, bias[1] - bias[0])]
     parts += _direct(r, 1) + _winograd(r, 2) + _direct(r, 3) + _dense(r, 4) + _heads(r, ["dense5_1", "dense5_2"])
     parts += _direct(o, 1) + _winograd(o, 2) + _winograd(o, 3) + _direct(o, 4) + _dense(o, 5)
@@ -118,7 +118,7 @@ def _dense(w: Weights, layer: int) -> Arrays:
 
 
 def _heads(w: Weights, names: Sequence[str]) -> Arrays:
-    """Several small outputs side by side, padded to 16."""
+    """Several small output layers, concatenated and padded to 16."""
     kernel = np.concatenate([w[f"{name}.weight"] for name in names])
     bias = np.concatenate([w[f"{name}.bias"] for name in names])
     missing = 16 - len(kernel)
@@ -126,5 +126,5 @@ def _heads(w: Weights, names: Sequence[str]) -> Arrays:
 
 
 def _blocks(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(out, in) as (out / 16, in, 16): sixteen outputs' weights are read from memory in a row."""
+    """(out, in) as (out / 16, in, 16), so that the weights of 16 outputs are contiguous in memory."""
     return kernel.reshape(len(kernel) // 16, 16, -1).transpose(0, 2, 1)

@@ -1,7 +1,7 @@
-"""The P/R/O cascade in torch, step for step as facenet-pytorch's `detect_face` runs it on one image.
+"""The P/R/O cascade in torch, step by step as in facenet-pytorch's `detect_face` on a single image.
 
-The odd parts (floors, truncations, `+ 1` in some areas and not in others, the order in which equal scores are kept) are
-theirs and on purpose: a dataset made here must hold the faces that their users know.
+Oddities (floors, truncations, `+ 1` in some areas but not others, the order among equal scores) are kept on purpose, so
+that a dataset made here has the same faces as one made with facenet-pytorch.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-_CELL, _STRIDE = 12, 2  # PNet's window and step in its input
-_STRIP = 4_000_000  # pixels of a level that go through PNet at once: some 400 MB
-_TOGETHER = 16_000_000  # pixels of photos that go to a GPU at once
+_CELL, _STRIDE = 12, 2  # PNet's window and stride in input pixels
+_STRIP = 4_000_000  # pixels of a pyramid level processed by PNet at once: about 400 MB
+_TOGETHER = 16_000_000  # pixels of photos processed by a GPU at once
 
 
 class TorchDetector:
-    """MTCNN on the CPU or on CUDA. Parameters as in `facenet_pytorch.MTCNN`; thresholds are those of P, R and O.
+    """MTCNN on the CPU or CUDA. Parameters are as in `facenet_pytorch.MTCNN`; the thresholds are for P, R and O.
 
-    Photos of one size share their pyramids up to `together` pixels: on the CPU by default each has its own, as theirs
-    have one by one; last digits of a convolution may depend on what it is done with.
+    Photos of equal size are batched up to `together` pixels. On the CPU the default is no batching, as in facenet-pytorch,
+    because the last digits of a convolution can depend on the batch.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class TorchDetector:
         ]
 
     def _exactly(self) -> contextlib.AbstractContextManager[None]:
-        """Convolutions in full single precision, which CUDA shortens to 10 bits of mantissa by default."""
+        """Disable TF32, by which CUDA shortens the mantissa to 10 bits by default."""
         if self._device.type != "cuda":
             return contextlib.nullcontext()
         return self._torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
     def _groups(self, images: Sequence[Pixels]) -> Iterator[list[int]]:
-        """Places of images of one size."""
+        """Indices of images, grouped by size."""
         sizes: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(images):
             sizes.setdefault(image.shape, []).append(place)
@@ -87,7 +87,7 @@ class TorchDetector:
             yield from (places[at : at + most] for at in range(0, len(places), most))
 
     def _detect(self, images: Sequence[Pixels]) -> Iterator[Detections]:
-        """The faces of images of one size."""
+        """The faces in images of equal size."""
         height, width = images[0].shape[:2]
         stacked = self._torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).float()
         for number, boxes in enumerate(self._propose(stacked, height, width)):
@@ -99,7 +99,7 @@ class TorchDetector:
     # the three stages -----------------------------------------------------------------------------------------------
 
     def _propose(self, images: Tensor, height: int, width: int) -> list[Float32Array]:
-        """PNet over the pyramid: for each image square candidate boxes (n, 5) with their scores."""
+        """Run PNet over the pyramid. Returns square candidate boxes with scores, (n, 5), for each image."""
         found: list[list[Float32Array]] = [[] for _ in images]
         for scale in pyramid_scales(height, width, self._min_face, self._factor):
             size = (int(height * scale + 1), int(width * scale + 1))
@@ -111,7 +111,7 @@ class TorchDetector:
         return [merge_candidates(candidates) for candidates in found]
 
     def _scan(self, level: Tensor) -> tuple[Float32Array, Float32Array]:
-        """PNet on a level, in strips of its rows: each cell sees what it would see of the whole."""
+        """Run PNet on a level in strips of rows. Each cell sees the same pixels as without strips."""
         height, width = level.shape[2:]
         cells = -(-(height - 2) // 2) - 4
         step = max(1, _STRIP // (_STRIDE * width * len(level)))
@@ -124,9 +124,9 @@ class TorchDetector:
         return offsets, scores
 
     def _candidates(self, offsets: Float32Array, scores: Float32Array, scale: float) -> Float32Array:
-        """The windows of a level that PNet takes for faces: boxes, score and offsets (n, 9)."""
+        """The windows of a level that PNet classifies as faces: boxes, scores and offsets, (n, 9)."""
         ys, xs = np.nonzero(scores >= np.float32(self._thresholds[0]))
-        # float32 as theirs: the floor of a quotient a hair below an integer matters
+        # float32 as in facenet-pytorch, because it affects the floor of quotients near an integer
         cells = np.stack([xs, ys], axis=1).astype(np.float32)
         corner = np.floor((_STRIDE * cells + 1) / np.float32(scale))
         opposite = np.floor((_STRIDE * cells + _CELL) / np.float32(scale))
@@ -167,7 +167,7 @@ class TorchDetector:
     def _crops(
         self, image: Tensor, boxes: Float32Array, height: int, width: int, size: int
     ) -> tuple[Float32Array, Tensor]:
-        """The boxes that lie in the photo at all, and what they show, resized to `size` and normalised."""
+        """The boxes that overlap the photo, and their crops, resized to `size` and normalised."""
         left, top, right, bottom = np.trunc(boxes[:, :4]).astype(np.int64).T
         left, top = np.maximum(left, 1), np.maximum(top, 1)
         right, bottom = np.minimum(right, width), np.minimum(bottom, height)
@@ -225,12 +225,12 @@ class TorchDetector:
 
     @staticmethod
     def _flat(x: Tensor) -> Tensor:
-        """Flattened with the width slowest, as the weights, trained column-major in MATLAB, expect."""
+        """Flatten with the width slowest, as the weights need, which were trained column-major in MATLAB."""
         return x.permute(0, 3, 2, 1).reshape(len(x), -1)
 
 
 def pyramid_scales(height: int, width: int, min_face: int, factor: float) -> list[float]:
-    """The scales at which PNet's 12-pixel window looks for faces of `min_face` pixels and more."""
+    """The scales at which PNet's 12-pixel window finds faces of at least `min_face` pixels."""
     scale = _CELL / min_face
     side = min(height, width) * scale
     scales = []
@@ -242,7 +242,7 @@ def pyramid_scales(height: int, width: int, min_face: int, factor: float) -> lis
 
 
 def merge_candidates(candidates: Sequence[Float32Array]) -> Float32Array:
-    """Candidates of all levels, each a bit moved: squares (n, 5) with their scores."""
+    """Merge the candidates of all levels and apply their offsets: squares with scores, (n, 5)."""
     if not candidates:
         return np.zeros((0, 5), np.float32)
     boxes = np.concatenate(candidates)
@@ -252,7 +252,7 @@ def merge_candidates(candidates: Sequence[Float32Array]) -> Float32Array:
 
 
 def square_boxes(boxes: Float32Array) -> Float32Array:
-    """Boxes grown to squares around their centres."""
+    """Grow boxes to squares around their centres."""
     size = boxes[:, 2:4] - boxes[:, 0:2]
     side = size.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + size * np.float32(0.5) - side * np.float32(0.5)
@@ -260,13 +260,13 @@ def square_boxes(boxes: Float32Array) -> Float32Array:
 
 
 def regress_boxes(boxes: Float32Array, offsets: Float32Array) -> Float32Array:
-    """Boxes moved by the offsets that R- and O-Net predict, in units of their size."""
+    """Move boxes by the offsets that R-Net and O-Net predict, in units of box size."""
     size = np.tile(boxes[:, 2:4] - boxes[:, 0:2] + 1, 2)
     return np.concatenate([boxes[:, :4] + offsets * size, boxes[:, 4:]], axis=1)
 
 
 def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> IntArray:
-    """Greedy suppression by intersection over union, as `torchvision.ops.nms`; equal scores keep the first."""
+    """Greedy suppression by intersection over union, as `torchvision.ops.nms`. Among equal scores the first wins."""
     left, top, right, bottom = boxes.T
     area = (right - left) * (bottom - top)
     rest = np.argsort(-scores, kind="stable")
@@ -281,7 +281,7 @@ def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> IntArray
 
 
 def nms_minimum(boxes: Float32Array, scores: Float32Array, threshold: float) -> IntArray:
-    """Suppression by intersection over the smaller box, areas with `+ 1`; equal scores keep the *last*."""
+    """Suppression by intersection over the smaller box, areas with `+ 1`. Among equal scores the *last* wins."""
     left, top, right, bottom = boxes.T
     area = (right - left + 1) * (bottom - top + 1)
     rest = np.argsort(scores, kind="stable")

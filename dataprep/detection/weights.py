@@ -1,4 +1,4 @@
-"""MTCNN's trained weights, from the installed facenet-pytorch without importing it (it would import torchvision)."""
+"""MTCNN's weights from the installed facenet-pytorch, which is not imported because it would import torchvision."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ WEIGHT_SHA256 = {
 
 @cache
 def find_weight_files() -> dict[str, Path]:
-    """Paths of pnet.pt, rnet.pt and onet.pt; ModelError if facenet-pytorch is missing or its weights were altered."""
+    """Paths of pnet.pt, rnet.pt and onet.pt. Raises ModelError if facenet-pytorch is missing or its weights differ."""
     spec = importlib.util.find_spec("facenet_pytorch")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError("MTCNN's weights come with facenet-pytorch: pip install 'facenet-pytorch==2.5.3'")
+        raise ModelError(
+            "facenet-pytorch, which has MTCNN's weights, is not installed", hint="pip install 'facenet-pytorch==2.5.3'"
+        )
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
     files = {name: folder / f"{name}.pt" for name in WEIGHT_SHA256}
     for name, path in files.items():
@@ -40,14 +42,15 @@ def find_weight_files() -> dict[str, Path]:
             except importlib.metadata.PackageNotFoundError:  # a checkout
                 version = "of unknown version"
             raise ModelError(
-                f"{path} of facenet-pytorch {version} is not the published one (sha256 {found[:12]}, expected "
-                f"{WEIGHT_SHA256[name][:12]}): pip install --force-reinstall --no-deps 'facenet-pytorch==2.5.3'"
+                f"{path} of facenet-pytorch {version} is not the published file (sha256 {found[:12]}, expected "
+                f"{WEIGHT_SHA256[name][:12]})",
+                hint="pip install --force-reinstall --no-deps 'facenet-pytorch==2.5.3'",
             )
     return files
 
 
 def weights_digest() -> str:
-    """One hash for the three weight files, for fingerprints."""
+    """A single hash of the three weight files, for fingerprints."""
     find_weight_files()
     return hashlib.sha256("".join(WEIGHT_SHA256[name] for name in sorted(WEIGHT_SHA256)).encode()).hexdigest()[:16]
 
@@ -56,7 +59,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 
 
 class _Tensor(NamedTuple):
-    """A tensor before its storage is read: the format puts the numbers behind the pickle."""
+    """A tensor whose storage is not read yet, because the format puts storages after the pickle."""
 
     storage: str
     offset: int
@@ -65,10 +68,10 @@ class _Tensor(NamedTuple):
 
 
 def read_state_dict(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """The float32 tensors of a legacy torch file by name. Raises ValueError or pickle.UnpicklingError."""
+    """The float32 tensors in a legacy torch file, by name. Raises ValueError or pickle.UnpicklingError."""
     with open(path, "rb") as stream:
         if _Unpickler(stream).load() != _MAGIC:
-            raise ValueError(f"{path} was not saved in torch's legacy format")
+            raise ValueError(f"{path} is not in torch's legacy format")
         for _ in ("protocol version", "sizes of the machine that wrote it"):
             _Unpickler(stream).load()
         tensors: dict[str, _Tensor] = _Unpickler(stream).load()
@@ -82,7 +85,7 @@ def read_state_dict(path: Path) -> dict[str, npt.NDArray[np.float32]]:
 def _array(tensor: _Tensor, storage: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
     if min(tensor.offset, 0, *tensor.size, *tensor.stride) < 0 or last >= len(storage):
-        raise ValueError("a tensor that reaches beyond its storage")
+        raise ValueError("a tensor extends beyond its storage")
     steps = [4 * step for step in tensor.stride]
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.size, steps).copy()
 
@@ -95,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda storage, offset, size, stride, *_: _Tensor(storage, offset, tuple(size), tuple(stride))
         if (module, name) == ("torch", "FloatStorage"):
             return name
-        raise pickle.UnpicklingError(f"{module}.{name} has no place among weights")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weight file")
 
     def persistent_load(self, pid: Any) -> str:
         return str(pid[2])

@@ -1,7 +1,7 @@
-"""Photo files to pixels and back.
+"""Decoding and encoding of photos.
 
-Pixels are always (height, width, 3) uint8 arrays in RGB order, turned upright as EXIF asks. Nothing here rewrites a
-photo: what is on disk stays as it came.
+Pixels are always (height, width, 3) uint8 arrays in RGB order, rotated upright according to EXIF. Photos on disk are
+never modified.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Pixels = npt.NDArray[np.uint8]
 CODECS = ("pillow", "opencv")
 _READABLE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _ORIENTATION_TAG = 0x0112
-_BLOCK = 2_000_000  # pixels, in 8 MB; Pillow's blocks have 16
+_BLOCK = 2_000_000  # pixels, 8 MB; Pillow's memory blocks have 16 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What a photo file says of itself. `width` and `height` are those of the upright photo, in pixels."""
+    """The header of a photo file. `width` and `height` are those of the upright photo, in pixels."""
 
     format: str
     mode: str
@@ -42,24 +42,24 @@ class ImageHeader:
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """(width, height) of the pixel grid as the file stores it, before the EXIF turn."""
+        """(width, height) of the stored pixel grid, before the EXIF rotation."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def read_header(data: bytes, *, max_pixels: int) -> ImageHeader:
-    """Format, colour mode, EXIF orientation and size, without decoding.
+    """Read format, colour mode, EXIF orientation and size, without decoding.
 
-    Raises ImagingError: not an image, a type this field does not use, animated, or more than `max_pixels` pixels.
+    Raises ImagingError for data that is not an image, unsupported formats, animations and more than `max_pixels` pixels.
     """
     with _Opened(data) as image:
         return _header(image, max_pixels)
 
 
 def decode_image(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow") -> tuple[Pixels, ImageHeader]:
-    """Decode in full: the upright RGB pixels and the header.
+    """Decode a photo completely, into upright RGB pixels and the header.
 
-    CMYK, grayscale, 16-bit and palette images become RGB; transparency is laid over white. The default of
-    `max_pixels` is Pillow's own limit for decompression bombs (twice its warning level).
+    CMYK, grayscale, 16-bit and palette images are converted to RGB; transparent images are composited over white.
+    `max_pixels` defaults to Pillow's limit for decompression bombs (twice its warning level).
     Raises ImagingError with the reason for the ledger.
     """
     with _Opened(data) as image:
@@ -74,7 +74,7 @@ def decode_image(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pi
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this machine had too little memory, in whatever words OpenCV (StsNoMem, -4) and Pillow put it."""
+    """Whether the error means that memory ran out, as reported by Python, OpenCV (StsNoMem, -4) or Pillow."""
     return isinstance(error, MemoryError) or getattr(error, "code", None) == -4 or "out of memory" in str(error)
 
 
@@ -82,7 +82,7 @@ def turn_pixels(pixels: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation (1 to 8, Exif 2.32 tag 0x0112) to stored pixels."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
-    # after the transposition of 5 to 8, what is left are mirrors
+    # after the transposition for 5 to 8, only mirroring is left
     across = orientation in (2, 3, 6, 7)
     down = orientation in (3, 4, 7, 8)
     pixels = pixels[:: -1 if down else 1, :: -1 if across else 1]
@@ -90,13 +90,13 @@ def turn_pixels(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = 95, codec: str = "pillow") -> bytes:
-    """Baseline JPEG of RGB pixels, 4:2:0 chroma, as `cv2.imencode` and insightface's packer write it."""
+    """Encode RGB pixels as baseline JPEG with 4:2:0 chroma, like `cv2.imencode` and insightface's packer."""
     if codec == "opencv":
         import cv2
 
         ok, buffer = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         if not ok:
-            raise ImagingError(Reason.CORRUPT, "OpenCV could not encode")
+            raise ImagingError(Reason.CORRUPT, "OpenCV cannot encode the image")
         return bytes(buffer)
     from PIL import Image
 
@@ -114,7 +114,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def codec_versions(codec: str) -> dict[str, str]:
-    """The libraries whose version can change a decoded or an encoded byte."""
+    """Versions of the libraries that can affect decoded pixels or encoded bytes."""
     if codec == "opencv":
         import cv2
 
@@ -126,7 +126,7 @@ def codec_versions(codec: str) -> dict[str, str]:
 
 
 class _Opened:
-    """A Pillow image over bytes, with every way in which opening or decoding fails turned into an ImagingError."""
+    """A context that opens bytes as a Pillow image and converts errors in opening or decoding to ImagingError."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -137,7 +137,7 @@ class _Opened:
 
         self._warnings.__enter__()
         warnings.simplefilter("ignore")
-        Image.MAX_IMAGE_PIXELS = None  # the limit is ours: `max_pixels`
+        Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked instead
         try:
             self._image = Image.open(io.BytesIO(self._data), formats=_READABLE)
         except UnidentifiedImageError:
@@ -157,7 +157,7 @@ class _Opened:
         self._warnings.__exit__(None, None, None)
         if error is None or isinstance(error, (ImagingError, KeyboardInterrupt, MemoryError)):
             return
-        if is_out_of_memory(error):  # that says nothing about the photo
+        if is_out_of_memory(error):  # not the photo's fault
             raise MemoryError(_short(error)) from None
         text = _short(error)
         cut = isinstance(error, OSError) and "truncated" in text
@@ -180,7 +180,7 @@ def _header(image: PILImage.Image, max_pixels: int) -> ImageHeader:
 def _orientation(image: PILImage.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged EXIF says nothing about the pixels
+    except Exception:  # damaged EXIF does not affect the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -200,11 +200,11 @@ def _decode_pillow(image: PILImage.Image) -> Pixels:
 
 
 def _packed(image: PILImage.Image) -> Pixels:
-    """The pixels of an RGB image, as `numpy.array` gives them. Pillow keeps four bytes for each, in rows that it shows to
-    Arrow if they lie in one block of memory; OpenCV packs those in a fraction of the time that Pillow takes."""
+    """The pixels of an RGB image, equal to `numpy.array(image)` but faster. Pillow stores four bytes per pixel and exposes
+    them to Arrow if they are in one memory block; OpenCV drops the fourth byte in a fraction of Pillow's time."""
     image.load()
     if not (hasattr(image, "__arrow_c_array__") and importlib.util.find_spec("pyarrow")):
-        return np.array(image)  # Pillow before 11.2; an environment for mxnet, which has only what reads packs
+        return np.array(image)  # Pillow before 11.2, or no pyarrow, as in a minimal environment for mxnet
     import cv2
     import pyarrow as pa
 
@@ -216,14 +216,14 @@ def _packed(image: PILImage.Image) -> Pixels:
         part = image if rows == height else image.crop((0, top, width, top + rows))
         try:
             loose = pa.array(part).values.to_numpy().reshape(rows, width, 4)
-        except ValueError:  # several blocks after all
+        except ValueError:  # several memory blocks after all
             return np.array(image)
         cv2.cvtColor(loose, cv2.COLOR_RGBA2RGB, dst=pixels[top : top + rows])
     return pixels
 
 
 def _check_sums(data: bytes) -> None:
-    """A PNG whose check sums are wrong is damaged, though it may decode."""
+    """Reject a PNG with wrong checksums: it is damaged, even if it can be decoded."""
     with _Opened(data) as image:
         image.verify()
 
@@ -234,7 +234,7 @@ def _decode_opencv(data: bytes) -> Pixels:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
-        raise ImagingError(Reason.CORRUPT, "OpenCV cannot decode it")
+        raise ImagingError(Reason.CORRUPT, "OpenCV cannot decode the image")
     return np.asarray(pixels[:, :, ::-1], np.uint8)
 
 
@@ -246,10 +246,10 @@ _SOI, _EOI = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def decode_face(data: bytes, *, order: str = "RGB") -> Pixels:
-    """(height, width, 3) in `order` (RGB or BGR), to the bit what `decode_image` gives.
+    """Decode to (height, width, 3) in `order` (RGB or BGR), bit for bit as `decode_image` does.
 
-    OpenCV and Pillow decode JPEGs by the same libjpeg-turbo, but OpenCV begins sooner. What it would treat otherwise (a
-    JPEG that is cut off, or perhaps CMYK; any other format) goes to `decode_image`. Raises ImagingError.
+    OpenCV and Pillow both use libjpeg-turbo, but OpenCV has less overhead. Files that OpenCV might decode differently
+    (truncated JPEGs, possible CMYK, other formats) go to `decode_image`. Raises ImagingError.
     """
     if data.startswith(_SOI) and data.endswith(_EOI) and b"Adobe" not in data:
         import cv2

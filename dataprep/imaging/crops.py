@@ -1,4 +1,4 @@
-"""Crops around a face box, without alignment: VGGFace2's and facenet's, and how an oblong one becomes a square."""
+"""Crops around a face box without alignment, as in VGGFace2 and facenet, and their fit to the output size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OBLONG = 8  # times the shorter side
 
 
 class Crop(NamedTuple):
-    """Whole pixels inside a photo, right and bottom exclusive; `outside` is the share that the photo's border cut."""
+    """Whole pixels inside a photo, right and bottom exclusive. `outside` is the share cut off by the photo's border."""
 
     left: int
     top: int
@@ -34,11 +34,11 @@ class Crop(NamedTuple):
 
 
 def extended_crop(box: Box, extend: float, width: int, height: int) -> Crop:
-    """VGGFace2's crop around a face box in a photo of that size.
+    """VGGFace2's crop around a face box in a photo of the given size.
 
-    The box is widened to at least 112/128 of its height, grown by `extend`, centred, rounded half away from zero and
-    clamped (ox-vgg/vgg_face2, standard_evaluation/demo_proj.m). MATLAB counts pixels from 1 and includes the last one;
-    so do MTCNN's boxes, whose code came from MATLAB.
+    The box is widened to at least 112/128 of its height, grown by `extend` around its centre, rounded half away from zero
+    and clamped (ox-vgg/vgg_face2, standard_evaluation/demo_proj.m). As in MATLAB, pixels count from 1 and the last one is
+    included. The same holds for MTCNN's boxes, whose code came from MATLAB.
     """
     ratio = max(112 / 128, box.width / box.height)
     grown_width, grown_height = box.height * ratio * (1 + extend), box.height * (1 + extend)
@@ -54,7 +54,7 @@ def extended_crop(box: Box, extend: float, width: int, height: int) -> Crop:
 
 
 def margin_crop(box: Box, margin: tuple[float, float], width: int, height: int) -> Crop:
-    """facenet's crop: half of `margin` (across, down), in pixels of the photo, on each side, clamped, fractions cut off.
+    """facenet's crop: half of `margin` (across, down; photo pixels) is added on each side, clamped and truncated.
 
     davidsandberg/facenet, src/align/align_dataset_mtcnn.py: `bb[0] = np.maximum(det[0]-args.margin/2, 0)` into int32.
     """
@@ -70,15 +70,15 @@ def margin_crop(box: Box, margin: tuple[float, float], width: int, height: int) 
 
 
 def output_margin(box: Box, margin: float, width: int, height: int) -> tuple[float, float]:
-    """facenet-pytorch's margin for `margin_crop`: `margin` pixels of an output of that size (utils/detect_face.py,
-    extract_face)."""
+    """facenet-pytorch's margin, for `margin_crop`: `margin` is in pixels of the output, whose size is given
+    (utils/detect_face.py, extract_face)."""
     return margin * box.width / (width - margin), margin * box.height / (height - margin)
 
 
 def fit_enlargement(crop: Crop, width: int, height: int, fit: str) -> float:
-    """How much `fit_crop` enlarges a crop; along the more enlarged side if it stretches.
+    """The scale factor by which `fit_crop` enlarges a crop; the larger of both axes for `stretch`.
 
-    short-centre brings the shorter side to 256 for an output of 224, as VGGFace2 is evaluated.
+    `short-centre` resizes the shorter side to 256 for an output of 224, as in VGGFace2's evaluation.
     """
     across, down = width / crop.width, height / crop.height
     if fit == "none":
@@ -91,7 +91,7 @@ def fit_enlargement(crop: Crop, width: int, height: int, fit: str) -> float:
 def fit_crop(
     pixels: Pixels, crop: Crop, width: int, height: int, *, fit: str, interpolation: str, border: str
 ) -> Pixels:
-    """The crop of a photo as an output of that size; `fit` none leaves it its own."""
+    """Cut the crop from a photo and fit it to the given size. With `fit` none it keeps its own size."""
     import cv2
 
     cut = pixels[crop.top : crop.bottom, crop.left : crop.right]
@@ -100,7 +100,7 @@ def fit_crop(
         return np.ascontiguousarray(cut)
     if fit == "stretch":
         return resize(cut, width, height, interpolation)
-    if fit == "short-centre":  # what lies far from the centre is cut off anyhow: not resized, it costs no memory
+    if fit == "short-centre":  # parts far from the centre are cut off before resizing, to save memory
         most = _OBLONG * min(crop.width, crop.height)
         x, y = max(0, crop.width - most) // 2, max(0, crop.height - most) // 2
         cut = cut[y : crop.height - y, x : crop.width - x]
@@ -116,7 +116,7 @@ def fit_crop(
 
 
 def resize(pixels: Pixels, width: int, height: int, interpolation: str = "auto") -> Pixels:
-    """auto is area where the picture shrinks in both directions, else linear."""
+    """Resize an image. `auto` means area if it shrinks in both directions, else linear."""
     import cv2
 
     if interpolation == "auto":

@@ -1,7 +1,7 @@
-"""Boxes, EXIF turns and face alignment: coordinates in, coordinates or warped pixels out.
+"""Geometry of boxes, EXIF rotation and face alignment.
 
-Points are (x, y) in pixels with x to the right and y down. Landmarks are five points in the field's order: left eye,
-right eye, nose tip, left mouth corner, right mouth corner, where left is the smaller x of an upright face.
+Points are (x, y) in pixels, with x to the right and y down. Landmarks are five points in the usual order: left eye,
+right eye, nose tip, left mouth corner, right mouth corner. Left means the smaller x in an upright face.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INTERPOLATIONS = ("auto", "linear", "cubic", "area", "lanczos")
 BORDER_MODES = ("black", "replicate", "reflect")
 _FINEST = 16
 
-# insightface, python-package/insightface/utils/face_align.py: where the five points lie in a 112x112 crop
+# insightface, python-package/insightface/utils/face_align.py: the five points in a 112x112 crop
 ARCFACE_TEMPLATE: Points = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     dtype=np.float32,
@@ -29,7 +29,7 @@ ARCFACE_TEMPLATE: Points = np.array(
 
 
 def clamp_box(box: Box, width: int, height: int) -> Box | None:
-    """The part of `box` inside a photo of that size, or None if nothing of it is (or it is not finite)."""
+    """The part of `box` inside a photo of the given size. None if it is empty or the box is not finite."""
     if not all(map(math.isfinite, box)):
         return None
     inside = Box(max(0.0, box.left), max(0.0, box.top), min(float(width), box.right), min(float(height), box.bottom))
@@ -37,7 +37,7 @@ def clamp_box(box: Box, width: int, height: int) -> Box | None:
 
 
 def box_iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
+    """Intersection over union of two boxes, from 0 to 1."""
     width = min(one.right, other.right) - max(one.left, other.left)
     height = min(one.bottom, other.bottom) - max(one.top, other.top)
     if width <= 0 or height <= 0:
@@ -47,9 +47,9 @@ def box_iou(one: Box, other: Box) -> float:
 
 
 def turn_points(points: npt.ArrayLike, orientation: int, width: int, height: int) -> Points:
-    """Points of the stored pixel grid (width x height) where they lie after the EXIF turn.
+    """Map points in the stored pixel grid (width x height) through the EXIF rotation.
 
-    Coordinates are those of pixel edges (a box of the whole photo goes from 0 to width), so a mirror is `width - x`.
+    Coordinates refer to pixel edges (a box of the whole photo spans 0 to width), so mirroring gives `width - x`.
     """
     x, y = np.asarray(points, np.float64).reshape(-1, 2).T
     if orientation >= 5:
@@ -63,10 +63,10 @@ def turn_points(points: npt.ArrayLike, orientation: int, width: int, height: int
 
 
 def turn_landmarks(points: npt.ArrayLike, orientation: int, width: int, height: int) -> Points:
-    """Landmarks of the stored pixel grid (width x height) after the EXIF turn.
+    """Map landmarks in the stored pixel grid (width x height) through the EXIF rotation.
 
-    They are counted as `warp_image` and the template count them, whole numbers at the centres of pixels: a mirror is
-    `width - 1 - x`. Of the five landmarks of a face a mirror makes the left ones the right ones.
+    As in `warp_image` and the template, whole numbers are at pixel centres, so mirroring gives `width - 1 - x`. Mirroring also
+    swaps the left and right landmarks of a face.
     """
     if orientation == 1:
         return np.asarray(points, np.float32).reshape(-1, 2)
@@ -75,7 +75,7 @@ def turn_landmarks(points: npt.ArrayLike, orientation: int, width: int, height: 
 
 
 def turn_box(box: Box, orientation: int, width: int, height: int) -> Box:
-    """A box of the stored pixel grid (width x height) as it stands after the EXIF turn."""
+    """Map a box in the stored pixel grid (width x height) through the EXIF rotation."""
     if orientation == 1:
         return box
     corners = turn_points([[box.left, box.top], [box.right, box.bottom]], orientation, width, height)
@@ -84,10 +84,10 @@ def turn_box(box: Box, orientation: int, width: int, height: int) -> Box:
 
 
 def scale_template(height: int, width: int) -> Points:
-    """Where the five landmarks belong in a crop of that size.
+    """The target positions of the five landmarks in a crop of the given size.
 
-    ArcFace's template for 112x112 and its multiples; multiples of 128 shift x by 8 per 128, as insightface's
-    `estimate_norm` does; 112 high and 96 wide drops 8 columns on either side. Raises ValueError for other sizes.
+    Multiples of 112x112 use ArcFace's template. Multiples of 128 shift x by 8 per 128, as in insightface's `estimate_norm`.
+    112 high by 96 wide drops 8 columns on either side. Raises ValueError for other sizes.
     """
     if (height, width) == (112, 96):
         return ARCFACE_TEMPLATE - np.array([8.0, 0.0], np.float32)
@@ -96,14 +96,14 @@ def scale_template(height: int, width: int) -> Points:
     if height == width and height > 0 and height % 128 == 0:
         ratio = np.float32(height / 128)
         return ARCFACE_TEMPLATE * ratio + np.array([8.0 * ratio, 0.0], np.float32)
-    raise ValueError(f"no template for {width}x{height}: a multiple of 112, a multiple of 128, or 96x112")
+    raise ValueError(f"no template for {width}x{height}: use a multiple of 112, a multiple of 128, or 96x112")
 
 
 def estimate_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> AffineMatrix:
-    """The rotation, uniform scale and shift that best takes `source` points to `target` points; (2, 3).
+    """The (2, 3) similarity transform (rotation, uniform scale, translation) that best maps `source` to `target` points.
 
-    Least squares after Umeyama (1991), eq. 40 to 42, a reflection excluded. Raises ValueError if the points are not
-    finite or coincide.
+    Least squares by Umeyama (1991), eq. 40 to 42, without reflection. Raises ValueError if the points coincide or are not
+    finite.
     """
     src, dst = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if not (np.isfinite(src).all() and np.isfinite(dst).all()):
@@ -128,9 +128,9 @@ def estimate_similarity(source: npt.ArrayLike, target: npt.ArrayLike) -> AffineM
 def warp_image(
     pixels: Pixels, matrix: AffineMatrix, height: int, width: int, *, interpolation: str = "auto", border: str = "black"
 ) -> Pixels:
-    """The photo under a (2, 3) matrix; the defaults, linear and black, are insightface's `norm_crop`.
+    """Warp the photo by a (2, 3) matrix. The defaults (linear, black border) equal insightface's `norm_crop`.
 
-    area averages over what an output pixel covers: a grid finer by the reduction (16 times at most), then its means.
+    `area` averages over each output pixel's area: it warps to a grid finer by the reduction (at most 16) and averages.
     """
     import cv2
 
@@ -149,20 +149,20 @@ def warp_image(
 
 
 def border_mode(border: str) -> int:
-    """OpenCV's number for what lies beyond the photo: black, its last pixel again, or its mirror image."""
+    """OpenCV's constant for the border mode: black, the replicated edge pixel, or the mirror image."""
     import cv2
 
     return {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}[border]
 
 
 def outside_fraction(matrix: AffineMatrix, height: int, width: int, photo: tuple[int, int]) -> float:
-    """The share of the warp's output pixels whose centre comes from outside a photo of that (height, width)."""
+    """The share of the warp's output pixels whose centre maps to outside a photo of size (height, width)."""
     inverse = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
     for columns, rows in (([0, width - 1], [0, height - 1]), (np.arange(width), np.arange(height))):
         u, v = np.asarray(columns), np.asarray(rows)[:, None]
         x = inverse[0, 0] * u + inverse[0, 1] * v + inverse[0, 2]
         y = inverse[1, 0] * u + inverse[1, 1] * v + inverse[1, 2]
         inside = (x >= -0.5) & (x <= photo[1] - 0.5) & (y >= -0.5) & (y <= photo[0] - 0.5)
-        if inside.all():  # the corners, and so all between them
+        if inside.all():  # if the corners are inside, so are all pixels
             return 0.0
     return float(1 - inside.mean())

@@ -1,6 +1,6 @@
-"""What a body of bytes really is, whatever its name or Content-Type say. Cheap: nothing is decoded.
+"""Detects the type of content from its bytes, regardless of file name and Content-Type. Cheap: nothing is decoded.
 
-All of these take any bytes and never raise.
+The functions accept any bytes and never raise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HTML = re.compile(
 )
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp", ".bmp")  # tried for names without one
 _PHOTOS = frozenset({"jpeg", "png", "webp", "bmp", "gif"})
-# first bytes of what is something else for certain
+# signatures of content that is definitely not a photo
 _SIGNATURES = (
     (b"%PDF", "pdf"),
     (b"FWS", "flash"),
@@ -52,7 +52,7 @@ _WORDS = frozenset({"html", "svg", "xml", "json", "text"})
 
 
 def identify_format(data: bytes) -> str:
-    """The kind of content by its first bytes: a format's name, `html`, `xml`, `json`, `text`, `empty` or `unknown`."""
+    """The type of content by its first bytes: a format name, `html`, `xml`, `json`, `text`, `empty` or `unknown`."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -74,10 +74,10 @@ def identify_format(data: bytes) -> str:
 
 
 def reject_reason(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, str] | None:
-    """Why these bytes cannot be a whole, still photo of at most `max_pixels`, or None if they may be one.
+    """The rejection reason, or None if the bytes may be a complete still photo of at most `max_pixels`.
 
-    Looks at signatures, headers and end markers only. `validate` decodes in full later; this keeps what is plainly no
-    photo from being stored as one.
+    Checks only signatures, headers and end markers, so that content which is clearly not a photo is never stored as one.
+    `validate` decodes completely later.
     """
     kind = identify_format(data)
     if kind == "empty":
@@ -99,9 +99,9 @@ def _doubt(seen: FileStructure, size: int, max_pixels: int | None) -> tuple[Reas
     if max_pixels is not None and seen.width * seen.height > max_pixels:
         return Reason.BOMB, f"{seen.width}x{seen.height}"
     if seen.frames > 1:
-        return Reason.ANIMATED, f"{seen.kind} of several frames"
+        return Reason.ANIMATED, f"{seen.kind} with several frames"
     if not seen.whole:
-        return Reason.TRUNCATED, f"{seen.kind} of {size} bytes without its end"
+        return Reason.TRUNCATED, f"{seen.kind} of {size} bytes without an end marker"
     return None
 
 
@@ -122,15 +122,15 @@ def _kind_of_text(head: bytes) -> str:
 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU T.81 table B.1: SOF0 to SOF15
-_SUB_BLOCKS = 200_000  # of 255 bytes: 50 MB
-_MOST = 4096  # parts of a file that are walked; more are left to the decoder
+_SUB_BLOCKS = 200_000  # of 255 bytes each: 50 MB
+_MOST = 4096  # parts of a file that are walked; the decoder checks the rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStructure:
-    """What a file's structure says. Size in pixels as stored, 0 if unknown; `frames` counts no further than 2.
+    """The structure of an image file. The size is in pixels as stored, 0 if unknown; `frames` stops counting at 2.
 
-    `whole` is False only where the end is missing for certain; a damaged structure is left to the decoder to judge.
+    `whole` is False only if the end is definitely missing. The decoder judges other damage.
     """
 
     kind: str
@@ -141,13 +141,13 @@ class FileStructure:
 
 
 def parse_structure(kind: str, data: bytes) -> FileStructure:
-    """The outline of a `jpeg`, `png`, `gif`, `webp` or `bmp`; anything else is a whole one of unknown size."""
+    """The outline of a `jpeg`, `png`, `gif`, `webp` or `bmp`. Other kinds count as complete and of unknown size."""
     walk = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp, "bmp": _bmp}.get(kind)
     return walk(data) if walk else FileStructure(kind=kind)
 
 
 def _jpeg(data: bytes) -> FileStructure:
-    """Segments up to the first scan; the end marker must follow it. One in an embedded thumbnail does not count."""
+    """Walks segments up to the first scan. An end marker must follow; one in an embedded thumbnail does not count."""
     at, width, height = 2, 0, 0
     for _ in range(_MOST):
         if data[at : at + 2] == b"\xff\xff":  # a fill byte
@@ -173,7 +173,7 @@ def _jpeg(data: bytes) -> FileStructure:
 
 
 def _png(data: bytes) -> FileStructure:
-    """Chunks: acTL before the first IDAT makes an animation (APNG), IEND ends it."""
+    """Walks chunks. acTL before the first IDAT means an animation (APNG); IEND is the end."""
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     at, frames = 8, 1
     for _ in range(_MOST):
@@ -191,7 +191,7 @@ def _png(data: bytes) -> FileStructure:
 
 
 def _gif(data: bytes) -> FileStructure:
-    """Blocks up to the second image. A missing trailer alone is common and harmless."""
+    """Walks blocks up to the second image. A missing trailer alone is common and harmless."""
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     at = 13 + _palette(data, 10)
     frames = 0
@@ -204,7 +204,7 @@ def _gif(data: bytes) -> FileStructure:
             at = _after_sub_blocks(data, at + 11 + _palette(data, at + 9))
         elif block == b"\x21":
             at = _after_sub_blocks(data, at + 2)
-        else:  # the trailer, nothing, or garbage after the last image
+        else:  # the trailer, end of data, or garbage after the last image
             return FileStructure(kind="gif", width=width, height=height, whole=frames > 0 or bool(block))
         if at > len(data):
             return FileStructure(kind="gif", width=width, height=height, whole=False)
@@ -217,7 +217,7 @@ def _palette(data: bytes, flags_at: int) -> int:
 
 
 def _after_sub_blocks(data: bytes, at: int) -> int:
-    """Where a chain of sub-blocks ends; beyond the data if that ends first, or if there are absurdly many."""
+    """The end of a chain of sub-blocks. Past the end of the data if the chain is cut off, the end if it is too long."""
     for _ in range(_SUB_BLOCKS):
         if at >= len(data):
             return len(data) + 1
@@ -228,7 +228,7 @@ def _after_sub_blocks(data: bytes, at: int) -> int:
 
 
 def _webp(data: bytes) -> FileStructure:
-    """RIFF chunks: the canvas from VP8X, VP8 or VP8L; ANMF is one frame of an animation."""
+    """Walks RIFF chunks. VP8X, VP8 or VP8L has the size; each ANMF is a frame of an animation."""
     width = height = frames = 0
     at = 12
     for _ in range(_MOST):
@@ -257,7 +257,7 @@ def _webp(data: bytes) -> FileStructure:
 
 
 def _bmp(data: bytes) -> FileStructure:
-    """BITMAPINFOHEADER; its height is negative if rows run from the top. The older core header has 16-bit sizes."""
+    """BITMAPINFOHEADER, whose height is negative for top-down rows, or the older core header with 16-bit sizes."""
     if int.from_bytes(data[14:18], "little") == 12:
         width, height = int.from_bytes(data[18:20], "little"), int.from_bytes(data[20:22], "little")
     else:

@@ -1,4 +1,4 @@
-"""What goes with a model that is given away: the facts inside its file, and the same in Markdown beside it."""
+"""The model card of an exported model: metadata inside its file, and the same facts as Markdown beside it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataprep import __version__
 from dataprep.models.model_files import FaceModel
 from dataprep.models.registry import find_network
 
-METADATA_KEY = "dataprep"  # of the facts among an ONNX or safetensors file's metadata, as JSON
+METADATA_KEY = "dataprep"  # the metadata key of the facts, as JSON, in an ONNX or safetensors file
 
 UNKNOWN_LICENCE = "not stated"
 _TOLD = ("pack_index_sha256", "identities", "images", "steps", "metrics", "source", "weights")
 
 
 def collect_facts(model: FaceModel, *, licence: str = UNKNOWN_LICENCE) -> dict[str, Any]:
-    """Plain values for JSON: what `model_from_dict` needs beside the weights, and on whom it was trained. Nothing says where
-    a file lay on this machine."""
+    """Plain values for JSON: what `model_from_dict` needs besides the weights, and the training data. Local paths are
+    left out."""
     about = model.about
     pack = Path(str(about["pack"])) if about.get("pack") else None
     names = ", ".join(Path(str(path)).name for path in about.get("packs") or ([pack] if pack else []))
@@ -37,30 +37,37 @@ def collect_facts(model: FaceModel, *, licence: str = UNKNOWN_LICENCE) -> dict[s
 
 
 def format_card(name: str, facts: Mapping[str, Any]) -> str:
-    """The card of the model in file `name`."""
+    """The model card of the file `name`, in Markdown."""
     given, about = facts["input"], facts["about"]
     rows = {
         "network": f"{facts['network']} ({find_network(facts['network']).citation})",
-        "embedding": f"{facts['embedding']} numbers, to be compared by the cosine",
+        "embedding": f"{facts['embedding']} numbers, compared by cosine similarity",
         "input": f"(n, 3, {given['height']}, {given['width']}) float32",
         "colour order": given["order"],
         "normalisation": f"(value - mean) / std of 0..255; mean {_three(given['mean'])}, std {_three(given['std'])}, "
         f"by channel in {given['order']}",
         "alignment template": about["template"],
         "trained on": _trained(about),
-        "weights of, or trained from those of": about.get("source"),
+        "weights, or initial weights, from": about.get("source"),
         "metrics": json.dumps(about["metrics"], sort_keys=True) if "metrics" in about else None,
         "licence": facts["licence"],
         "made by": f"dataprep {facts['dataprep']}",
     }
-    lines = [f"# {name}", "", "A face recogniser: aligned faces in, embeddings out.", "", "| | |", "|---|---|"]
+    lines = [
+        f"# {name}",
+        "",
+        "A face recognition model. It maps aligned faces to embeddings.",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     lines += [f"| {what} | {_cell(value)} |" for what, value in rows.items() if value]
     lines += ["", f"The same facts are inside the file, as JSON under the key `{METADATA_KEY}` of its metadata."]
     return "\n".join(lines) + "\n"
 
 
 def _template(about: Mapping[str, Any], pack: Path | None) -> str:
-    """Which alignment: what the training said, or the pack's own pack.json if it is still there."""
+    """The alignment template recorded by the training, or else read from the pack's pack.json if that still exists."""
     if about.get("template"):
         return str(about["template"])
     try:

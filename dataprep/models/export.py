@@ -1,4 +1,4 @@
-"""Models for others: ONNX, checked against torch before it is published, and safetensors; each with its card."""
+"""Export of models as ONNX or safetensors, each checked against torch before it is written, with a model card."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dataprep.models.pretrained import load_pretrained
 from dataprep.storage import Folder
 
 EXPORT_FORMATS = ("onnx", "safetensors")
-EXPORT_TOLERANCE = 1e-4  # between ONNX and torch, of the largest number in an embedding
+EXPORT_TOLERANCE = 1e-4  # largest difference from torch, relative to the largest value of the embeddings
 _OPSET = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """`difference` is the largest between the file's embeddings and torch's, relative to the largest number in them."""
+    """`difference` is the largest difference from torch's embeddings, relative to their largest value."""
 
     path: Path
     card: Path
@@ -35,16 +35,16 @@ class ExportResult:
 
 
 def export_model(source: Path, target: Path, file_format: str, *, licence: str = UNKNOWN_LICENCE) -> ExportResult:
-    """Write the model of `source` (any file that `load_pretrained` opens) to `target`, and its card beside it as .md.
+    """Export the model in `source` (any file that `load_pretrained` opens) to `target`, with its card beside it as .md.
 
-    Neither appears unless the file gives torch's embeddings. Raises ModelError.
+    Nothing is written unless the exported model reproduces torch's embeddings. Raises ModelError.
     """
     if file_format not in EXPORT_FORMATS:
-        raise ModelError(f"unknown form {file_format!r}: one of {', '.join(EXPORT_FORMATS)}")
+        raise ModelError(f"unknown format {file_format!r}; choose from {', '.join(EXPORT_FORMATS)}")
     if target.suffix != f".{file_format}":
-        raise ModelError(f"{target}: {file_format} files are named .{file_format}")
+        raise ModelError(f"{target}: the name of a file in {file_format} format must end in .{file_format}")
     if target.exists() and target.samefile(source):
-        raise ModelError(f"{target} is the model itself: choose another name with --out")
+        raise ModelError(f"{target} is the model to be exported", hint="choose another name with --out")
     model = load_pretrained(source)
     facts, batch = collect_facts(model, licence=licence), _probe(model)
     if file_format == "onnx":
@@ -57,8 +57,8 @@ def export_model(source: Path, target: Path, file_format: str, *, licence: str =
     difference = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(
-            f"{source}: as {file_format}, its embeddings are off by {difference:.1e} of their largest number, more than "
-            f"{EXPORT_TOLERANCE:.0e}; nothing is written"
+            f"{source}: the {file_format} model's embeddings differ from torch's by {difference:.1e} of their largest value, more "
+            f"than {EXPORT_TOLERANCE:.0e}; nothing was written"
         )
     folder = Folder(target.parent)
     card = folder.put(f"{target.name}.md", format_card(target.name, facts).encode())
@@ -66,7 +66,7 @@ def export_model(source: Path, target: Path, file_format: str, *, licence: str =
 
 
 def _probe(model: FaceModel) -> torch.Tensor:
-    """Three noisy images; three, because a batch that was frozen to one would pass with one."""
+    """Three noise images. A single one would not reveal a batch size that was fixed to 1."""
     shape = (3, model.preprocessing.height, model.preprocessing.width, 3)
     return model.preprocessing.normalise(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
@@ -81,11 +81,13 @@ def _onnx(model: FaceModel, facts: dict[str, Any]) -> bytes:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter is built on it
     except ImportError as error:
-        raise ModelError(f"ONNX needs {error.name}: pip install 'face-dataprep[onnx]'") from None
+        raise ModelError(
+            f"ONNX export needs the package {error.name}", hint="pip install 'face-dataprep[onnx]'"
+        ) from None
     example = torch.zeros(2, 3, model.preprocessing.height, model.preprocessing.width)
     batch = torch.export.Dim("batch", min=1, max=65536)
     try:
-        # it prints its steps, and warns of its own dependencies
+        # the exporter prints its steps and warns about its own dependencies
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -94,9 +96,9 @@ def _onnx(model: FaceModel, facts: dict[str, Any]) -> bytes:
             )  # fmt: skip
             assert program is not None
             exported = program.model_proto
-    except Exception as error:  # the exporter raises nearly anything
+    except Exception as error:  # the exporter can raise almost any exception
         words = str(error).splitlines()[0][:200] if str(error) else ""
-        raise ModelError(f"{model.network} cannot be written as ONNX ({type(error).__name__}: {words})") from None
+        raise ModelError(f"{model.network} cannot be exported to ONNX ({type(error).__name__}: {words})") from None
     _add_facts(exported, facts)
     onnx.checker.check_model(exported)
     return bytes(exported.SerializeToString())
@@ -112,7 +114,9 @@ def _run_onnx(data: bytes, batch: torch.Tensor) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise ModelError("ONNX files are checked with onnxruntime: pip install 'face-dataprep[onnx]'") from None
+        raise ModelError(
+            "checking an ONNX file needs the package onnxruntime", hint="pip install 'face-dataprep[onnx]'"
+        ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
@@ -124,7 +128,7 @@ def _safetensors(model: FaceModel, facts: dict[str, Any]) -> bytes:
     try:
         from safetensors.torch import save
     except ImportError:
-        raise ModelError("safetensors needs safetensors: pip install 'face-dataprep[onnx]'") from None
+        raise ModelError("the package safetensors is not installed", hint="pip install 'face-dataprep[onnx]'") from None
     weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
     return bytes(save(weights, {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}))
 

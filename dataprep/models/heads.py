@@ -1,4 +1,4 @@
-"""From a feature map to an embedding: the heads that any backbone can end in."""
+"""Embedding heads, which map a backbone's feature map to an embedding."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GlobalDepthwiseHead(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """The mean over the map, or what a transformer has pooled already, FC, BN."""
+    """Mean over the map (or a transformer's pooled output), FC, BN."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ EMBEDDING_HEADS = ("e", "gdc", "pool")
 
 
 class Backbone(nn.Module):
-    """A network that makes its feature map in a step of its own."""
+    """A network with a separate method for its feature map."""
 
     def map(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) to the (n, c, h', w') that the head gets."""
+        """(n, 3, h, w) to the feature map (n, c, h', w') for the head."""
         raise NotImplementedError
 
     def map_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
@@ -81,19 +81,19 @@ class _Map(nn.Module):
 
 
 def make_embedding_head(head: str, shape: tuple[int, ...], embedding: int) -> nn.Module:
-    """The head for maps of `shape` (channels, height, width), by its name in `EMBEDDING_HEADS`. Raises ModelError."""
+    """Make a head by its name in `EMBEDDING_HEADS`, for maps of `shape` (channels, height, width). Raises ModelError."""
     if head == "pool":
         return PooledHead(shape[0], embedding)
     if head not in EMBEDDING_HEADS:
-        raise ModelError(f"unknown embedding head {head!r}; there are: {', '.join(EMBEDDING_HEADS)}")
+        raise ModelError(f"unknown embedding head {head!r}; choose from {', '.join(EMBEDDING_HEADS)}")
     if len(shape) != 3:
-        raise ModelError(f"the embedding head {head!r} needs a feature map, and this network makes none: take 'pool'")
+        raise ModelError(f"the embedding head {head!r} needs a feature map, but this network has none: use 'pool'")
     return FullyConnectedHead(*shape, embedding) if head == "e" else GlobalDepthwiseHead(*shape, embedding)
 
 
 def output_shape(body: nn.Module, size: tuple[int, int]) -> tuple[int, ...]:
-    """Of what `body` makes of one image of `size`, (channels, height, width) for a map: a dry run without any data.
-    Raises ModelError if such an image is too small for it."""
+    """The output shape of `body` for one image of `size`, without the batch axis; (channels, height, width) for a map.
+    Runs on the meta device, without data. Raises ModelError if the image is too small."""
     named = chain(body.named_parameters(), body.named_buffers())
     state = {name: tensor.detach().to("meta") for name, tensor in named}
     training = body.training
@@ -103,15 +103,17 @@ def output_shape(body: nn.Module, size: tuple[int, int]) -> tuple[int, ...]:
             made: Tensor = torch.func.functional_call(body.eval(), state, (image,))
     except RuntimeError as error:
         words = str(error).splitlines()[0]
-        raise ModelError(f"the network takes no images of {size[1]}x{size[0]} ({words}); 112x112 fits all") from None
+        raise ModelError(
+            f"the network does not support images of {size[1]}x{size[0]} ({words}); 112x112 always works"
+        ) from None
     finally:
         body.train(training)
     return tuple(made.shape[1:])
 
 
 class ShapeTracer(TorchFunctionMode):
-    """Works out shapes on the meta device, and leaves out what changes none. `convolve` has torch do the convolutions, for
-    those who count them; it imports half of its compiler for that, two seconds of work."""
+    """Computes shapes on the meta device and skips functions that do not change shapes. With `convolve`, torch runs the
+    convolutions, which is needed to count operations but imports much of its compiler and takes two seconds."""
 
     _LEFT_OUT = (
         functional.batch_norm, functional.prelu, functional.layer_norm, torch.relu, torch.sigmoid,
@@ -134,13 +136,13 @@ class ShapeTracer(TorchFunctionMode):
 
 
 def _convolved(x: Tensor, weight: Tensor, _: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-    """An empty tensor of the shape that torch.nn.Conv2d's documentation gives."""
+    """An empty tensor of a convolution's output shape, by the formula in the documentation of torch.nn.Conv2d."""
     if x.shape[1] != weight.shape[1] * groups:
-        raise RuntimeError(f"{x.shape[1]} channels for a convolution of {weight.shape[1] * groups}")
+        raise RuntimeError(f"the convolution expects {weight.shape[1] * groups} channels, not {x.shape[1]}")
     sides = [
         (side + 2 * pad - step * (kernel - 1) - 1) // jump + 1
         for side, kernel, jump, pad, step in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     ]
     if min(sides) < 1:
-        raise RuntimeError(f"nothing is left of a map of {x.shape[3]}x{x.shape[2]}")
+        raise RuntimeError(f"a map of {x.shape[3]}x{x.shape[2]} is too small")
     return torch.empty(x.shape[0], weight.shape[0], *sides, device="meta")

@@ -1,8 +1,8 @@
-"""The improved residual networks of ArcFace (Deng et al. 2019): insightface's r18 to r200, and their SE forms.
+"""The improved residual networks of ArcFace (Deng et al. 2019): insightface's r18 to r200, and their SE variants.
 
-Parameters are named as in insightface's arcface_torch, so that its backbone.pth files load by key. The SE forms are
-Face_Pytorch's SERes50_IR and SERes100_IR: the same block, and squeeze-and-excitation (Hu et al. 2018, reduction 16, no
-biases) on the residual before it is added.
+Parameters are named as in insightface's arcface_torch, so that its backbone.pth files load by key. The SE variants are
+Face_Pytorch's SERes50_IR and SERes100_IR: the same block, with squeeze-and-excitation (Hu et al. 2018, reduction 16, no
+biases) on the residual branch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _WIDTHS = (64, 128, 256, 512)
 
 
 class IResNet(Backbone):
-    """(n, 3, h, w) to (n, embedding); the map in front of the head is a sixteenth of the image, rounded up.
+    """(n, 3, h, w) to (n, embedding). The feature map has a sixteenth of the image's sides, rounded up.
 
-    `head` is by name (embedding.py); by default option E without dropout, as arcface_torch trains it.
+    `head` is a name from embedding.py. The default is option E without dropout, as in arcface_torch.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class IResNet(Backbone):
             self.bn2 = nn.BatchNorm2d(channels)
             self.fc = nn.Linear(math.prod(shape), embedding)
             self.features = nn.BatchNorm1d(embedding)
-            self.features.weight.requires_grad = False  # 1 for ever
+            self.features.weight.requires_grad = False  # fixed at 1
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.1)
@@ -88,7 +88,7 @@ class _Block(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by what the whole map says (Hu et al. 2018)."""
+    """Channel weights computed from the mean over the map (Hu et al. 2018)."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""MobileFaceNet (Chen et al. 2018, arXiv:1804.07573): a million parameters, made for faces of 112x112; and foamliu's."""
+"""MobileFaceNet (Chen et al. 2018, arXiv:1804.07573; a million parameters, for 112x112 faces) and foamliu's variant."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from dataprep.models.heads import Backbone, make_embedding_head, output_shape
 
-# (expansion, channels, repeats, stride of the first), table 1 of the paper
+# (expansion, channels, repeats, first stride), table 1 of the paper
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
 class MobileFaceNet(nn.Module):
-    """(n, 3, h, w) to (n, embedding). The last depthwise layer spans the whole map, 7x7 for 112x112 (GDC), unless another
-    `head` is asked for (embedding.py)."""
+    """(n, 3, h, w) to (n, embedding). By default it ends in a depthwise layer over the whole map (GDC), 7x7 for 112x112
+    images. `head` chooses another head (embedding.py)."""
 
     def __init__(self, embedding: int = 128, *, size: tuple[int, int] = (112, 112), head: str | None = None) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class MobileFaceNet(nn.Module):
 
 
 class FoamliuMobileFaceNet(nn.Module):
-    """MobileFaceNet as foamliu/MobileFaceNet has it, parameters named as there: ReLU6 for PReLU, another 1x1 convolution in
-    the second layer, a bias in the last. (n, 3, h, w) to (n, embedding)."""
+    """foamliu/MobileFaceNet, with its parameter names. It differs from the paper by ReLU6 in place of PReLU, an extra 1x1
+    convolution in the second layer and a bias in the last. (n, 3, h, w) to (n, embedding)."""
 
     def __init__(self, embedding: int = 128, *, size: tuple[int, int] = (112, 112)) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class FoamliuMobileFaceNet(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """Widen, filter depthwise, narrow without activation; with a shortcut where the shape stays."""
+    """1x1 expansion, 3x3 depthwise convolution, 1x1 projection without activation; a shortcut if the shape is unchanged."""
 
     def __init__(self, channels: int, out: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -152,10 +152,10 @@ def _conv_relu6(channels: int, out: int, kernel: int, *, stride: int = 1, groups
 
 
 class WideMobileFaceNet(Backbone):
-    """(n, 3, h, w) to (n, embedding); the map in front of the head, a GDC by default, is a sixteenth of the image.
+    """(n, 3, h, w) to (n, embedding). The feature map has a sixteenth of the image's sides. The default head is GDC.
 
-    `blocks` are the residual blocks at the four scales, `scale` the width in 64 channels. A first of 1 stands for one
-    depthwise layer, as in the paper; more are residual blocks.
+    `blocks` is the number of residual blocks at each of four scales, `scale` the width in units of 64 channels. If the
+    first number is 1, a depthwise layer is used there instead, as in the paper.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class WideMobileFaceNet(Backbone):
 
 
 class _Layers(nn.Module):
-    """Layers one after another; with a shortcut past them if `residual`."""
+    """Layers in sequence, with a shortcut around them if `residual`."""
 
     def __init__(self, *layers: nn.Module, residual: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A model in one file: weights, which network they belong to, and what its input has to look like."""
+"""A model in one file: its weights, the name of the network, and the input it expects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataprep.storage import Folder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceModel:
-    """A network in evaluation mode, with what its file says of it. `head` is None for that of the network's authors."""
+    """A network in evaluation mode, with its metadata. `head` is None for the network's original head."""
 
     module: nn.Module
     preprocessing: Preprocessing
@@ -38,7 +38,7 @@ def save_model(
     about: Mapping[str, Any],
     head: str | None = None,
 ) -> None:
-    """Write atomically; only plain values and tensors, so that the file opens without running code."""
+    """Write a model atomically. The file has plain values and tensors only, so that loading it runs no code."""
     content = {
         "network": network,
         "embedding": embedding,
@@ -53,20 +53,20 @@ def save_model(
 
 
 def load_model(path: Path) -> FaceModel:
-    """Open a model's file; no code in it is run. Raises ModelError."""
+    """Load a model file without running any code in it. Raises ModelError."""
     try:
         return model_from_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such model; `dataprep train` makes one") from None
+        raise ModelError(f"{path}: no such model", hint="train one with `dataprep train`") from None
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
-    except Exception as error:  # torch.load raises nearly anything for a damaged or foreign file
+        raise error.within(path) from None
+    except Exception as error:  # torch.load can raise almost any exception here
         words = str(error).splitlines()[0][:200]
-        raise ModelError(f"{path}: not a model of dataprep ({type(error).__name__}: {words})") from None
+        raise ModelError(f"{path}: not a dataprep model ({type(error).__name__}: {words})") from None
 
 
 def model_from_dict(content: Mapping[str, Any]) -> FaceModel:
-    """The model of what `save_model` wrote."""
+    """Build the model from the content that `save_model` writes."""
     input = Preprocessing.from_mapping(content["input"])
     network, embedding, head = content["network"], content["embedding"], content.get("head")
     module = create_model(network, embedding, input_size=(input.height, input.width), head=head)
@@ -82,7 +82,7 @@ def model_from_dict(content: Mapping[str, Any]) -> FaceModel:
 
 
 def reinitialise(model: FaceModel, *, seed: int = 0) -> FaceModel:
-    """The same network with fresh weights: what the architecture alone can tell."""
+    """The same network with random weights, as a baseline for the architecture alone."""
     torch.manual_seed(seed)
     size = (model.preprocessing.height, model.preprocessing.width)
     module = create_model(model.network, model.embedding, input_size=size, head=model.head)

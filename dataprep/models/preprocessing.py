@@ -1,4 +1,4 @@
-"""What a network expects of its pixels: size, order of the colour channels, normalisation."""
+"""The input that a network expects: image size, channel order and normalisation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dataprep.errors import ModelError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """What a network expects: (n, 3, height, width), channels in `order`, `(value - mean) / std` of 0..255.
+    """The input of a network: (n, 3, height, width), channels in `order`, `(value - mean) / std` of values 0..255.
 
-    `mean` and `std` are by channel in `order`.
+    `mean` and `std` are per channel, in `order`.
     """
 
     height: int = 112
@@ -29,7 +29,7 @@ class Preprocessing:
 
     @classmethod
     def from_mapping(cls, described: Mapping[str, Any]) -> Preprocessing:
-        """From what `dataclasses.asdict` made of one, lists for tuples. Raises ModelError."""
+        """The inverse of `dataclasses.asdict`. Lists may stand for tuples. Raises ModelError."""
         try:
             means, stds = (tuple(float(value) for value in described[name]) for name in ("mean", "std"))
             (m1, m2, m3), (s1, s2, s3) = means, stds
@@ -41,22 +41,22 @@ class Preprocessing:
                 std=(s1, s2, s3),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"its description of the input is damaged ({error})") from None
+            raise ModelError(f"the description of its input is damaged ({error})") from None
         if found.order not in ("RGB", "BGR") or min(found.height, found.width, *found.std) <= 0:
-            raise ModelError(f"its description of the input makes no sense: {dict(described)}")
+            raise ModelError(f"the description of its input is invalid: {dict(described)}")
         return found
 
     def normalise(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        """(n, height, width, 3) RGB bytes to the network's (n, 3, height, width) floats."""
+        """Convert RGB bytes (n, height, width, 3) to the network's input, floats (n, 3, height, width)."""
         batch = torch.from_numpy(images if self.order == "RGB" else images[..., ::-1].copy())
         batch = batch.permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return (batch - mean) / std
 
     def check_size(self, what: str, height: int, width: int) -> None:
-        """Raises ModelError where `what`, a pack or a set, holds faces of another size than the network takes."""
+        """Raises ModelError if the faces of `what` (a pack or a set) do not have the network's input size."""
         if (height, width) != (self.height, self.width):
             raise ModelError(
-                f"{what} holds faces of {width}x{height}, the model takes {self.width}x{self.height}: "
-                f"align and pack them to that size, or choose a model of theirs"
+                f"{what} holds faces of {width}x{height}, but the model takes {self.width}x{self.height}: "
+                f"align and pack them to that size, or choose a model for their size"
             )

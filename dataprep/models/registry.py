@@ -1,4 +1,4 @@
-"""The networks by name: how each is built, what it takes, whose structure it is."""
+"""The networks by name: how each is built, its input, and the source of its architecture."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dataprep.models.resnet import ResNet50
 from dataprep.models.timm_backbone import TIMM_PREFIX, TimmBackbone
 
 _IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-# Cao et al. 2018 in Caffe's order; nothing is divided
+# Cao et al. 2018, in Caffe's BGR order, without division
 VGGFACE2 = Preprocessing(height=224, width=224, order="BGR", mean=(91.4953, 103.8827, 131.0912), std=(1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """`make(embedding, size=(height, width), head=name or None)`; `last` is the parameter whose length is the embedding's.
+    """`make(embedding, size=(height, width), head=name or None)` builds it. `last` is a parameter of the embedding's length.
 
-    `input` is what the published weights of this structure take, and the default of a new training.
+    `input` is the input of the published weights, and the default for new training.
     """
 
     make: Callable[..., nn.Module]
@@ -49,7 +49,7 @@ def _vggface2(squeeze: bool) -> NetworkSpec:
     return NetworkSpec(
         make=partial(ResNet50, caffe=True, squeeze=squeeze), preprocessing=VGGFACE2, embedding=2048,
         embedding_parameter="feat_extract.weight",
-        citation=f"VGGFace2's {'SE-' * squeeze}ResNet-50; 256 and 128 by its feat_extract",
+        citation=f"VGGFace2's {'SE-' * squeeze}ResNet-50; 256 and 128 by feat_extract",
     )  # fmt: skip
 
 
@@ -77,13 +77,13 @@ NETWORKS: Mapping[str, NetworkSpec] = {
     "resnet50": NetworkSpec(
         make=ResNet50, preprocessing=replace(_IMAGENET, height=224, width=224), embedding=2048,
         embedding_parameter="feat_extract.weight",
-        citation="He et al. 2016, the stride in the 3x3 as torchvision has it",
+        citation="He et al. 2016, with the stride in the 3x3 as in torchvision",
     ),
 }  # fmt: skip
 
 
 def find_network(name: str) -> NetworkSpec:
-    """The network of a name, `timm:NAME` among them; ModelError lists the names."""
+    """The network of a name, which may be `timm:NAME`. Raises ModelError, which lists the names."""
     if name.startswith(TIMM_PREFIX):
         make = partial(TimmBackbone, name.removeprefix(TIMM_PREFIX))
         return NetworkSpec(
@@ -94,7 +94,7 @@ def find_network(name: str) -> NetworkSpec:
             citation="timm (Apache-2.0)",
         )
     if name not in NETWORKS:
-        raise ModelError(f"unknown network {name!r}; there are: {', '.join(NETWORKS)}, {TIMM_PREFIX}NAME")
+        raise ModelError(f"unknown network {name!r}; choose from {', '.join(NETWORKS)}, {TIMM_PREFIX}NAME")
     return NETWORKS[name]
 
 
@@ -105,15 +105,15 @@ def create_model(
     input_size: tuple[int, int] | None = None,
     head: str | None = None,
 ) -> nn.Module:
-    """A fresh network by name for images of `input_size` (height, width), with the head of its authors or one of
+    """Build a network with random weights for images of `input_size` (height, width), with its original head or one of
     `embedding.HEADS`. Raises ModelError."""
     entry = find_network(network)
     if head is not None and head not in entry.heads:
         known = ", ".join(entry.heads) or "its own only"
-        raise ModelError(f"{network} takes no embedding head {head!r}; there are: {known}")
+        raise ModelError(f"{network} does not support the embedding head {head!r}; supported: {known}")
     size = input_size or (entry.preprocessing.height, entry.preprocessing.width)
     if min(size) < 1 or (embedding is not None and embedding < 1):
-        raise ModelError(f"{network} cannot be built for images of {size[1]}x{size[0]} and {embedding} numbers")
+        raise ModelError(f"{network} cannot be built for images of {size[1]}x{size[0]} and an embedding of {embedding}")
     options = {} if head is None else {"head": head}
     return entry.make(embedding or entry.embedding, size=size, **options)
 
@@ -121,14 +121,14 @@ def create_model(
 def create_meta_model(
     network: str, embedding: int | None = None, *, input_size: tuple[int, int] | None = None, head: str | None = None
 ) -> nn.Module:
-    """What `create_model` would make, as shapes without memory (torch's meta device)."""
+    """Like `create_model`, but on torch's meta device: shapes without memory."""
     with torch.device("meta"), ShapeTracer():
         return create_model(network, embedding, input_size=input_size, head=head)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSummary:
-    """One line of `dataprep train --list-networks`. `gflops` are multiply-adds / 1e9 of one image of `input`."""
+    """A line of `dataprep train --list-networks`. `gflops` is multiply-adds / 1e9 for one image of `input`."""
 
     name: str
     parameters: int
@@ -139,7 +139,7 @@ class NetworkSummary:
 
 
 def list_networks(names: tuple[str, ...] = tuple(NETWORKS)) -> list[NetworkSummary]:
-    """Size and cost of networks, counted on torch's meta device: nothing is computed, no memory is taken."""
+    """Size and cost of networks, counted on torch's meta device without computation or memory."""
     rows = []
     for name in names:
         entry = find_network(name)
@@ -160,21 +160,19 @@ def list_networks(names: tuple[str, ...] = tuple(NETWORKS)) -> list[NetworkSumma
 def format_networks(rows: list[NetworkSummary]) -> str:
     """The rows as a table for a terminal."""
     width = max(len(row.name) for row in rows)
-    lines = [f"{'network':{width}}  parameters  GFLOPs  input    embedding  after"]
+    lines = [f"{'network':{width}}  parameters  GFLOPs  input    embedding  source"]
     lines += [
         f"{row.name:{width}}  {row.parameters / 1e6:8.2f} M  {row.gflops:6.2f}  "
         f"{row.preprocessing.width}x{row.preprocessing.height} "
         f"{row.embedding:>10}  {row.citation}"
         for row in rows
     ]
-    lines.append(
-        f"{TIMM_PREFIX}NAME is any backbone of timm. GFLOPs: multiply-adds of one image, in thousand millions."
-    )
+    lines.append(f"{TIMM_PREFIX}NAME is any backbone of timm. GFLOPs: multiply-adds for one image, in billions.")
     return "\n".join(lines)
 
 
 def count_multiply_adds(module: nn.Module, size: tuple[int, int]) -> int:
-    """Of convolutions and matrix products for one image of `size`; `module` lies on the meta device."""
+    """Multiply-adds of convolutions and matrix products for one image of `size`. `module` must be on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapeTracer(convolve=True):

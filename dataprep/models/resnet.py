@@ -1,8 +1,8 @@
-"""ResNet-50 (He et al. 2016) as everybody has it, and as VGGFace2 has it, with and without squeeze-and-excitation.
+"""ResNet-50 (He et al. 2016), as in torchvision and as in VGGFace2, with and without squeeze-and-excitation.
 
-VGGFace2's come from Caffe (Cao et al. 2018): the stride is in the first 1x1 convolution of a stage and not in its 3x3, and
-the first pooling rounds up instead of padding. Parameters are named as in torchvision's and in cydonia999's
-VGGFace2-pytorch (conv4 and conv5 of a block are its squeeze and its excitation), so that published weights load by key.
+VGGFace2's networks come from Caffe (Cao et al. 2018): the stride is in a stage's first 1x1 convolution instead of its 3x3,
+and the first pooling rounds up instead of padding. Parameters are named as in torchvision and cydonia999's VGGFace2-pytorch
+(conv4 and conv5 of a block are squeeze and excitation), so that published weights load by key.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, 
 
 
 class ResNet50(Backbone):
-    """(n, 3, h, w) to (n, embedding). Without `head`, the embedding is the 2048 means of the last map (VGGFace2's
-    pool5/7x7_s1), or a 1x1 convolution of them to another length (its feat_extract, of 256 or 128)."""
+    """(n, 3, h, w) to (n, embedding). Without `head`, the embedding is the 2048 channel means of the map (VGGFace2's
+    pool5/7x7_s1), or a 1x1 convolution of them to another length (its feat_extract, 256 or 128)."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ResNet50(Backbone):
         return embedded
 
     def map(self, x: Tensor) -> Tensor:
-        """(n, 2048, h / 32, w / 32), about."""
+        """(n, 2048, about h / 32, about w / 32)."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in range(1, len(_STAGES) + 1):
             x = self.get_submodule(f"layer{stage}")(x)

@@ -1,7 +1,7 @@
-"""The names that others give to the parameters of networks that we have, turned into ours.
+"""State dicts of other projects: their parameter names, mapped to those of our networks.
 
-A dialect is recognised by parameter names that no other has. What a file of weights does not say, colour order and
-normalisation, is what its authors' code does to the pixels, read there.
+A dialect is recognised by parameter names that no other dialect has. Weight files do not state the channel order and
+normalisation, so these are taken from their authors' code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateDictFormat:
-    """Recognised by all of `marks`; `ours` renames. `networks` are those that it has."""
+    """Recognised by the parameter names in `marks`. `ours` renames the parameters; `networks` lists the possible ones."""
 
     citation: str
     required_keys: tuple[str, ...]
@@ -30,7 +30,7 @@ class StateDictFormat:
 
 
 def find_state_dict_format(state: Mapping[str, Tensor]) -> StateDictFormat | None:
-    """The dialect of a state dict, if it is one that we know."""
+    """The dialect of a state dict, or None if it is unknown."""
     return next(
         (dialect for dialect in STATE_DICT_FORMATS if all(mark in state for mark in dialect.required_keys)), None
     )
@@ -51,7 +51,7 @@ def _face_pytorch_ir(state: StateDict) -> StateDict:
 
 
 def _face_pytorch_mobile(state: StateDict) -> StateDict:
-    """Face_Pytorch's MobileFaceNet: blocks.N.conv.0 to 7 for the three convolutions with their norms and activations."""
+    """Face_Pytorch's MobileFaceNet: blocks.N.conv.0 to 7 are three convolutions with norms and activations."""
     parts = {"conv": "0", "bn": "1", "prelu": "2"}
     ends = {"conv1": "features.0", "dw_conv1": "features.1", "conv2": "features.17", "linear7": "features.18"}
 
@@ -67,12 +67,12 @@ def _face_pytorch_mobile(state: StateDict) -> StateDict:
 
     named = {name(theirs): tensor for theirs, tensor in state.items()}
     if "project.weight" in named:
-        named["project.weight"] = named["project.weight"].flatten(1)  # theirs is a 1x1 convolution
+        named["project.weight"] = named["project.weight"].flatten(1)  # a 1x1 convolution there
     return named
 
 
 def _vggface2(state: StateDict) -> StateDict:
-    """cydonia999's conversion has our names, and a classifier that an embedding does without."""
+    """cydonia999's conversion has our names, plus a classifier, which is dropped."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
@@ -96,7 +96,7 @@ def _vggface2_caffe(state: StateDict) -> StateDict:
 _IR = tuple(name for name in NETWORKS if name.startswith("ir"))
 _SE_IR = tuple(name for name in NETWORKS if name.startswith("se-ir"))
 _VGGFACE2 = ("vggface2-resnet50", "vggface2-senet50")
-# its loaders read with cv2.imread and never turn the channels
+# Face_Pytorch's loaders use cv2.imread and never swap the channels
 _BGR = Preprocessing(order="BGR")
 
 STATE_DICT_FORMATS = (
@@ -122,7 +122,7 @@ STATE_DICT_FORMATS = (
     ),
     StateDictFormat(
         citation="VGGFace2", required_keys=("conv1_7x7_s2.weight",), networks=_VGGFACE2, convert=_vggface2_caffe,
-        # Oxford's pytorch_feature_extractor.py reads RGB, and turns the means
+        # Oxford's pytorch_feature_extractor.py reads RGB and reverses the means
         preprocessing=replace(VGGFACE2, order="RGB", mean=VGGFACE2.mean[::-1]),
     ),
     StateDictFormat(

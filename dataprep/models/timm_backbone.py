@@ -1,4 +1,4 @@
-"""`timm:NAME`: any backbone of timm (pip install 'face-dataprep[zoo]') under an embedding head of ours."""
+"""`timm:NAME`: any backbone of timm (pip install 'face-dataprep[zoo]') with one of our embedding heads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TIMM_PREFIX = "timm:"
 
 
 class TimmBackbone(nn.Module):
-    """(n, 3, h, w) to (n, embedding). By default convolutional networks end in option E on their last map, and the others,
-    transformers, in an FC and BN on what they have pooled ("pool")."""
+    """(n, 3, h, w) to (n, embedding). The default head is option E on the last map of convolutional networks, and FC and BN
+    on the pooled output ("pool") of others, such as transformers."""
 
     def __init__(
         self, name: str, embedding: int = 512, *, size: tuple[int, int] = (112, 112), head: str | None = None
@@ -43,14 +43,16 @@ class _Map(nn.Module):
 def _create(name: str, size: tuple[int, int]) -> Any:
     try:
         import timm
-    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError
+    except Exception as error:  # an incompatible torchvision raises RuntimeError
         raise ModelError(
-            f"{TIMM_PREFIX}{name} needs timm: pip install 'face-dataprep[zoo]' ({str(error).splitlines()[0]})"
+            f"{TIMM_PREFIX}{name} needs the package timm ({str(error).splitlines()[0]})",
+            hint="pip install 'face-dataprep[zoo]'",
         ) from None
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:5]
         raise ModelError(
-            f"timm has no model {name!r}" + (f"; it has {', '.join(near)}, ..." if near else "; timm.list_models()")
+            f"timm has no model {name!r}" + (f"; similar: {', '.join(near)}, ..." if near else ""),
+            hint="timm.list_models() in Python lists all",
         )
     config = timm.get_pretrained_cfg(name)
     given: dict[str, Any] = {"img_size": size} if config is not None and config.fixed_input_size else {}

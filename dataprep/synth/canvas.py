@@ -1,7 +1,7 @@
 """Painting for drawn faces: projected polygons, light on a relief, backgrounds and camera effects.
 
-Pictures are RGB uint8 arrays of shape (height, width, 3).  `Canvas` takes points in face units and
-draws them in pixels; (0, 0) is the centre of the top-left pixel.
+Pictures are RGB uint8 arrays of shape (height, width, 3). `Canvas` takes points in face units and draws them in pixels,
+where (0, 0) is the centre of the top-left pixel.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from dataprep.synth.traits import Colour, PhotoTraits, make_generator
 
-__all__ = ["Canvas", "Picture", "Polyline", "apply_camera", "draw_backdrop", "light_up", "smooth_curve"]
+__all__ = ["Canvas", "Picture", "Points", "apply_camera", "draw_backdrop", "light_up", "smooth_curve"]
 
 Polyline: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
 
 _SHIFT = 4  # sub-pixel bits of the polygon corners
-_DEPTH = 0.85  # how far the dome of the face stands out, in face units
+_DEPTH = 0.85  # height of the dome of the face, in face units
 
 
 def smooth_curve(points: Polyline, *, closed: bool, steps: int = 6) -> Polyline:
-    """A Catmull-Rom curve through `points`, `steps` samples a piece."""
+    """A Catmull-Rom curve through `points`, `steps` samples per segment."""
     if closed:
         padded = np.concatenate((points[-1:], points, points[:2]))
     else:
@@ -39,7 +39,7 @@ def smooth_curve(points: Polyline, *, closed: bool, steps: int = 6) -> Polyline:
 
 
 def _ribbon(points: Polyline, width: NDArray[np.float64] | float) -> Polyline:
-    """The outline of a line of the given width (one value, or one a point)."""
+    """The outline of a line of the given width (a single value, or a value for each point)."""
     along = np.gradient(points, axis=0)
     along /= np.maximum(np.sqrt((along * along).sum(axis=1, keepdims=True)), 1e-9)
     normal = np.stack((-along[:, 1], along[:, 0]), axis=1) * (0.5 * np.broadcast_to(width, len(points)))[:, None]
@@ -47,10 +47,10 @@ def _ribbon(points: Polyline, width: NDArray[np.float64] | float) -> Polyline:
 
 
 class Canvas:
-    """A picture with the pose of one face: draws shapes given in face units.
+    """A picture with the pose of a face, on which shapes in face units are drawn.
 
-    `z` lifts a shape above the surface of the face (or, with `flat`, above the plane of the head
-    outline); with yaw and pitch, higher things move further sideways.
+    `z` is the height above the surface of the face or, with `flat`, above the plane of the head outline. With yaw and
+    pitch, higher points move further sideways.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Canvas:
         self.origin = np.array(middle) - np.array((0.0, centre_y)) @ self.turn
 
     def plane(self, points: Polyline, z: float = 0.0, *, flat: bool = False) -> Polyline:
-        """Face units after yaw and pitch, before roll, scale and shift."""
+        """Points in face units after yaw and pitch, before roll, scale and shift."""
         lift = np.full(len(points), z)
         if not flat:
             u, v = points[:, 0] / self.radii[0], (points[:, 1] - self.dome_y) / self.radii[1]
@@ -126,7 +126,7 @@ class Canvas:
 
     @contextmanager
     def clipped(self, points: Polyline, z: float = 0.0) -> Iterator[None]:
-        """Whatever is drawn inside the block shows only inside the polygon."""
+        """Clip everything drawn within the block to the polygon."""
         outline = self.place(points, z)
         window = self._window(outline, 1)
         if window is None:
@@ -171,7 +171,7 @@ def _polygon(picture: Picture, outline: Polyline, colour: Colour) -> None:
 
 
 def _mask(outline: Polyline, window: tuple[slice, slice], level: int) -> Picture:
-    """Coverage of a polygon inside a window, 0..`level`."""
+    """The coverage of a polygon in a window, from 0 to `level`."""
     rows, columns = window
     mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=np.uint8)
     cv2.fillPoly(mask, [_corners(outline - (columns.start, rows.start))], (level,), lineType=cv2.LINE_AA, shift=_SHIFT)
@@ -218,9 +218,9 @@ def draw_backdrop(seed: tuple[int, int], width: int, height: int) -> Picture:
 
 
 def light_up(canvas: Canvas, shot: PhotoTraits, bumps: list[tuple[float, float, float, float, float]]) -> None:
-    """Shade the whole picture by a light on the relief of the face: a dome plus Gaussian `bumps`.
+    """Shade the whole picture by lighting the relief of the face, a dome with Gaussian `bumps`.
 
-    The map of factors is made on a coarse grid, stored as 64 = 1.0 and enlarged.
+    The factors are computed on a coarse grid, stored as 64 = 1.0, and enlarged.
     """
     height, width = canvas.picture.shape[:2]
     step = max(2.0, canvas.scale / 14.0)
@@ -255,7 +255,7 @@ def light_up(canvas: Canvas, shot: PhotoTraits, bumps: list[tuple[float, float, 
 
 
 def apply_camera(canvas: Canvas, shot: PhotoTraits) -> Picture:
-    """The camera: blur, exposure, white balance, gamma and noise."""
+    """Apply the camera effects: blur, exposure, white balance, gamma and noise."""
     picture = canvas.picture
     sigma = shot.blur * canvas.scale
     if sigma > 0.3:

@@ -1,12 +1,11 @@
 """Procedural cartoon faces with exact ground truth, for trying a face pipeline without real photos.
 
-`render_face` draws one photo of one made-up person.  Who the person is comes from `identity_seed`
-alone; pose, expression, light, camera and surroundings come from both seeds.  Shapes are anti-aliased
-polygons placed straight in picture coordinates, so the box and the landmarks that are returned went
-through the very transform that placed the drawing.
+`render_face` draws one photo of an invented person. The person depends on `identity_seed` only; pose, expression, light, camera
+and surroundings depend on both seeds. Shapes are anti-aliased polygons in picture coordinates. The returned box and
+landmarks pass through the same transform as the drawing, so they are exact.
 
-Pictures are RGB, uint8, shape (height, width, 3).  Pixel coordinates have x right and y down, and
-(0, 0) is the centre of the top-left pixel.  See `traits` for the face units used inside.
+Pictures are RGB uint8 arrays of shape (height, width, 3). Pixel coordinates have x to the right and y down, and (0, 0) is
+the centre of the top-left pixel. `traits` describes the face units used internally.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _landmarks(who: IdentityTraits, shot: PhotoTraits, canvas: Canvas) -> NDArra
 
 
 def _framing(who: IdentityTraits, shot: PhotoTraits, width: int, height: int) -> tuple[float, tuple[float, float]]:
-    """Pixels per face unit, and where the middle of the face box goes."""
+    """Pixels per face unit, and the centre of the face box."""
     tall = who.chin_y - who.hairline_y
     largest = min(0.62 * height, 0.62 * width * tall / (2.0 * who.face))
     smallest = min(0.36 * height, 90.0 * (min(width, height) / 250.0) ** 0.5)

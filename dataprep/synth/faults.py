@@ -1,4 +1,4 @@
-"""What is wrong with the web: the ways in which an old URL disappoints, each with the reason it must end under."""
+"""Simulated faults of the web: the ways in which old URLs fail, each with the reason code expected in the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_FOUND_PAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedPhoto:
-    """A photo as it is put on the web: the file's bytes, the box as the list gives it, how the server behaves."""
+    """A published photo: the bytes of the file, the box in the list, and the behaviour of the server."""
 
     body: bytes
     box: Box
@@ -31,7 +31,7 @@ class PublishedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to go wrong: its weight among the faults, and the reason the sample must end under (None: it is fine)."""
+    """A fault: its weight among the faults, and the reason expected in the ledger (None if the sample stays usable)."""
 
     weight: float
     ends_as: Reason | None
@@ -39,12 +39,12 @@ class Fault:
 
 
 def publish_unchanged(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
-    """Nothing wrong at all."""
+    """A photo without any fault."""
     return PublishedPhoto(body=encode_jpeg(drawn.pixels, quality=drawn.quality), box=drawn.box)
 
 
 def _behaves(behaviour: str) -> Callable[[DrawnPhoto, np.random.Generator], PublishedPhoto]:
-    """A good photo behind a server that behaves in some way."""
+    """A good photo on a server with the given behaviour."""
 
     def publish(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
         return PublishedPhoto(body=publish_unchanged(drawn, generator).body, box=drawn.box, behaviour=behaviour)
@@ -53,7 +53,7 @@ def _behaves(behaviour: str) -> Callable[[DrawnPhoto, np.random.Generator], Publ
 
 
 def _body(make: Callable[[DrawnPhoto], bytes]) -> Callable[[DrawnPhoto, np.random.Generator], PublishedPhoto]:
-    """A well-behaved server with a strange file."""
+    """A faulty file on a well-behaved server."""
 
     def publish(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
         return PublishedPhoto(body=make(drawn), box=drawn.box)
@@ -91,7 +91,7 @@ def _animation(drawn: DrawnPhoto) -> bytes:
 
 
 def _no_face(drawn: DrawnPhoto) -> bytes:
-    """Sky over meadow."""
+    """A landscape: sky above a meadow."""
     height, width = drawn.pixels.shape[:2]
     rows = np.linspace(0, 1, height)[:, None, None]
     sky, meadow = np.array([120.0, 170.0, 230.0]), np.array([70.0, 130.0, 60.0])
@@ -100,10 +100,10 @@ def _no_face(drawn: DrawnPhoto) -> bytes:
 
 
 def _turned(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
-    """Stored turned or mirrored, EXIF telling so; the box as a detector that knew no EXIF would have drawn it."""
+    """A photo stored rotated or mirrored, with the EXIF orientation. The box ignores EXIF, as some detectors do."""
     orientation = int(generator.integers(2, 9))
     height, width = drawn.pixels.shape[:2]
-    back = {6: 8, 8: 6}.get(orientation, orientation)  # the turn that undoes it
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # the inverse orientation
     corners = turn_points([drawn.box[:2], drawn.box[2:]], back, width, height)
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     body = with_orientation(turn_pixels(drawn.pixels, back), orientation, drawn.quality)
@@ -111,7 +111,7 @@ def _turned(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto
 
 
 def with_orientation(pixels: Pixels, orientation: int, quality: int) -> bytes:
-    """A JPEG that stores these pixels and says in EXIF how they are to be turned."""
+    """Encode the pixels as JPEG with the given EXIF orientation."""
     from PIL import Image
 
     exif = Image.Exif()
@@ -122,7 +122,7 @@ def with_orientation(pixels: Pixels, orientation: int, quality: int) -> bytes:
 
 
 def _box_beyond(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
-    """The box reaches over the edge of the photo, as DPM detections do; the face is still in it."""
+    """A box that extends beyond the photo, as DPM detections do, and still contains the face."""
     left, top, right, bottom = drawn.box
     width = drawn.pixels.shape[1]
     grown = Box(min(left, -5.5), min(top, -3.25), max(right, width + 4.75), bottom)
@@ -130,7 +130,7 @@ def _box_beyond(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedP
 
 
 def _box_elsewhere(drawn: DrawnPhoto, generator: np.random.Generator) -> PublishedPhoto:
-    """The box of a larger copy of the photo: wholly outside this one."""
+    """A box for a larger copy of the photo, so that it is entirely outside this one."""
     height, width = drawn.pixels.shape[:2]
     moved = Box(width + 40.0, height + 25.0, width + 140.0, height + 125.0)
     return PublishedPhoto(body=publish_unchanged(drawn, generator).body, box=moved)

@@ -1,4 +1,4 @@
-"""Drawing of what every face has: neck, ears, skin marks, eyes, brows, nose and mouth."""
+"""Draws the parts that every face has: neck, ears, skin marks, eyes, brows, nose and mouth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["draw_behind", "draw_eyes", "draw_marks", "draw_mouth", "draw_nose"]
 
 
 def draw_behind(sitter: Sitter, canvas: Canvas) -> None:
-    """Hair behind the head, neck and shoulders, ears."""
+    """Draw the hair behind the head, the neck and shoulders, and the ears."""
     who, shot = sitter.who, sitter.shot
     wide, top = who.face + who.hair_volume, who.crown_y - who.hair_volume
     low = {"long": 2.5, "bob": 1.25, "curly": 0.75}.get(who.hair)
@@ -51,7 +51,7 @@ def draw_behind(sitter: Sitter, canvas: Canvas) -> None:
 
 
 def draw_marks(sitter: Sitter, canvas: Canvas) -> None:
-    """Skin details: socket shade, blush, folds, freckles, moles and a scar."""
+    """Draw skin details: eye socket shade, blush, folds, freckles, moles and a scar."""
     who = sitter.who
     for side in (-1.0, 1.0):
         x = side * who.half_eye

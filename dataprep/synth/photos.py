@@ -1,4 +1,4 @@
-"""Drawn photos as files, with what is true of them; and the source that plans them."""
+"""Drawn photos as files with their ground truth, and the source that lists them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRUTH = "truth.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnPhoto:
-    """One drawn photo: upright RGB pixels, and its true face box and five landmarks in them."""
+    """A drawn photo: upright RGB pixels, with the true face box and five landmarks."""
 
     pixels: Pixels
     box: Box
@@ -32,7 +32,7 @@ class DrawnPhoto:
 
 
 def draw_photo(identity: int, photo: int, *, seed: int = 0, width: int = 250, height: int = 250) -> DrawnPhoto:
-    """Photo number `photo` of person number `identity`; the same arguments give the same pixels."""
+    """Draw photo number `photo` of person number `identity`. Equal arguments give equal pixels."""
     made = render_face(seed * 1_000_003 + identity, photo, width=width, height=height)
     quality = int(np.random.default_rng((seed, identity, photo)).integers(80, 97))
     box = Box(*(float(edge) for edge in made.box))
@@ -44,9 +44,9 @@ def identity_name(identity: int) -> str:
 
 
 def draw_folder(root: Path, *, identities: int, photos: int, seed: int = 0, width: int = 250, height: int = 250) -> int:
-    """Write ROOT/Person_00000/0000.jpg ... and truth.csv (boxes and landmarks in pixels); returns how many.
+    """Write ROOT/Person_00000/0000.jpg ... and truth.csv (boxes and landmarks in pixels); return the count.
 
-    Photos that are there already are not drawn again.
+    Existing photos are kept.
     """
     rows = []
     for identity in range(identities):
@@ -67,7 +67,7 @@ def draw_folder(root: Path, *, identities: int, photos: int, seed: int = 0, widt
 
 
 class SyntheticSource:
-    """A folder that `draw_folder` made, with its true boxes."""
+    """The source of a folder made by `draw_folder`, with the true boxes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -94,4 +94,5 @@ class SyntheticSource:
                         box_frame="upright",
                     )
         except (OSError, KeyError, ValueError) as error:
-            raise SourceError(f"{self._root / _TRUTH}: {error}; `dataprep import synth` draws it anew") from None
+            hint = "run `dataprep import synth` to draw it again"
+            raise SourceError(f"{self._root / _TRUTH}: {error}", hint=hint) from None

@@ -1,6 +1,6 @@
 """Colours, outlines and measures shared by the parts of a drawn face.
 
-Lengths are in face units and colours RGB, as in `traits`.
+Lengths are in face units and colours are RGB, as in `traits`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DARK: Colour = (34.0, 24.0, 24.0)
 
 @dataclass(frozen=True, slots=True)
 class Sitter:
-    """What the drawing functions need to know: the person, the photo and colours for this photo."""
+    """The input of the drawing functions: the person, the photo and the colours in this photo."""
 
     who: IdentityTraits
     shot: PhotoTraits
@@ -54,14 +54,14 @@ def mixed(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def mirrored(half: list[tuple[float, float]]) -> Polyline:
-    """A closed outline from its right half, listed from top to bottom."""
+    """A closed outline, built from its right half, which is listed from top to bottom."""
     right = np.array(half, dtype=np.float64)
     left = right[::-1] * (-1.0, 1.0)
     return smooth_curve(np.concatenate((right, left)), closed=True)
 
 
 def head_outline(who: IdentityTraits) -> Polyline:
-    """Outline of skull and jaw."""
+    """The outline of skull and jaw."""
     face, crown = who.face, who.crown_y
     return mirrored(
         [
@@ -92,13 +92,13 @@ def eye_centre(who: IdentityTraits, side: float) -> tuple[float, float]:
 
 
 def mouth_shape(who: IdentityTraits, shot: PhotoTraits) -> tuple[float, float, float]:
-    """Half width of the mouth, height of its corners and height of its middle."""
+    """The half width of the mouth, the height of its corners and the height of its middle."""
     half = who.mouth_width * (1.0 + 0.16 * shot.smile - 0.10 * shot.mouth_open)
     return half, who.mouth_y - 0.055 * shot.smile, who.mouth_y + 0.02 * shot.smile
 
 
 def bumps(who: IdentityTraits, shot: PhotoTraits) -> list[tuple[float, float, float, float, float]]:
-    """Relief on top of the dome of the head, for the light: x, y, spread x, spread y, height."""
+    """The relief on the dome of the head, for lighting: (x, y, spread x, spread y, height) for each bump."""
     eye = who.half_eye
     return [
         (0.0, 0.45 * who.nose_y, 0.6 * who.bridge + 0.06, 0.5 * who.nose_y, 0.12),

@@ -1,4 +1,4 @@
-"""Drawing of what only some faces have: beard, hair, glasses, and things in front of the face."""
+"""Draws the parts that only some faces have: beard, hair, glasses, and things in front of the face."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def _flipped(rim: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _hair_rim(who: IdentityTraits) -> Polyline | None:
-    """The lower rim of the front hair from the left temple to the right one, or None when bald.
+    """The lower rim of the front hair from the left to the right temple, or None if bald.
 
-    In the table x counts in half widths of the head; a row that ends at x = 0 is mirrored.
+    In the table, x is in half widths of the head. A row that ends at x = 0 is mirrored.
     """
     front, side, wide = who.hairline_y, who.hair_side, who.face * who.temple
     rims: dict[str, list[tuple[float, float]]] = {

@@ -1,8 +1,8 @@
-"""Random traits of a drawn face: what belongs to the person and what belongs to the photo.
+"""Random traits of a drawn face: those of the person and those of the photo.
 
-Lengths are in *face units*: 1.0 is the usual distance between the eye centres, the origin lies
-midway between the eyes, x points right and y points down.  Angles are in radians.  Colours are RGB
-triples of floats in 0..255.  Every draw comes from `numpy`'s PCG64, so a seed fixes it for good.
+Lengths are in *face units*: 1.0 is the usual distance between the eye centres, the origin is midway between the eyes, x
+points right and y points down. Angles are in radians. Colours are RGB triples of floats in 0..255. All random numbers come
+from numpy's PCG64, so a seed always gives the same result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LIP_PALETTE = ((186, 98, 96), (170, 84, 88), (198, 116, 108), (160, 92, 84))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityTraits:
-    """One person: geometry, colours and marks that stay the same in all of the person's photos."""
+    """A person: the geometry, colours and marks that are the same in all of the person's photos."""
 
     half_eye: float  # half the distance between the eye centres
     face: float  # half width at the cheekbones
@@ -81,7 +81,7 @@ class IdentityTraits:
     forehead_lines: int
     dimple: float  # 0..1 strength of the chin dimple
     ear: float  # half height of an ear
-    ear_out: float  # how far the ears stand out
+    ear_out: float  # how far the ears protrude
     hair: str
     hair_volume: float
     hair_side: float  # how low the sideburns reach
@@ -104,7 +104,7 @@ class IdentityTraits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoTraits:
-    """One photo: pose, expression, light, camera and surroundings."""
+    """A photo: pose, expression, light, camera and surroundings."""
 
     seed: tuple[int, int]
     roll: float
@@ -135,23 +135,23 @@ class PhotoTraits:
 
 
 def make_generator(*key: int) -> np.random.Generator:
-    """A random stream of its own for the given key."""
+    """An independent random stream for the given key."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((_STREAM, *key))))
 
 
 def _bell(rng: np.random.Generator) -> float:
-    """A bell-shaped draw with mean 0 and deviation 1, within -3..3 (a sum of three uniform draws)."""
+    """A bell-shaped random number in -3..3 with mean 0 and standard deviation 1 (a sum of three uniform ones)."""
     return float(2.0 * (rng.random() + rng.random() + rng.random() - 1.5))
 
 
 def _near(rng: np.random.Generator, colour: tuple[int, int, int], spread: float) -> Colour:
-    """A colour within `spread` grey levels of `colour` in each channel."""
+    """A random colour within `spread` grey levels of `colour` in each channel."""
     red, green, blue = (float(np.clip(c + rng.uniform(-spread, spread), 0, 255)) for c in colour)
     return red, green, blue
 
 
 def skin_colour(melanin: float, warmth: float) -> Colour:
-    """Skin colour for a melanin level (0 light .. 1 dark) and a warmth in grey levels."""
+    """The skin colour for a melanin level (0 light .. 1 dark) and a warmth in grey levels."""
     tone = _LIGHT_SKIN + (_DARK_SKIN - _LIGHT_SKIN) * min(max(melanin, 0.0), 1.0)
     return float(tone[0]), float(tone[1]) + 0.3 * warmth, float(tone[2]) - warmth
 
@@ -243,7 +243,7 @@ def sample_identity(seed: int) -> IdentityTraits:
 
 
 def sample_photo(identity_seed: int, photo_seed: int) -> PhotoTraits:
-    """The circumstances of photo `photo_seed` of person `identity_seed`."""
+    """The traits of photo `photo_seed` of person `identity_seed`."""
     rng = make_generator(2, identity_seed, photo_seed)
 
     def about(spread: float, centre: float = 0.0) -> float:

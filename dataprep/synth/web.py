@@ -1,6 +1,6 @@
-"""A website of drawn photos on loopback, and VGG-Face-style lists of it: the web as a dataset's user finds it.
+"""A local website of drawn photos, with VGG-Face-style lists, that reproduces the failures of the real web.
 
-`publish_site` writes everything into a folder; `serve` answers for it, faults included, until it is stopped.
+`publish_site` writes the site into a folder; `serve_site` serves it on loopback, faults included, until stopped.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 HOST = "127.0.0.1"
-_DEAD = f"{HOST}:2"  # nobody listens there
+_DEAD = f"{HOST}:2"  # nothing listens on this port
 _SLOW = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteParams:
-    """How large a site is, and how bad: `faults` is the share of photos with which something is wrong."""
+    """The size of a site. `faults` is the share of photos with a fault, `duplicates` that of repeated lines."""
 
     identities: int
     photos: int
@@ -47,7 +47,7 @@ class SiteParams:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line of a person's list: the file's name, the fault that was planted, the box, the server's behaviour."""
+    """A line of a person's list: file name, injected fault, box and server behaviour."""
 
     name: str
     fault: str
@@ -56,15 +56,15 @@ class _Line:
 
 
 def publish_site(folder: Path, params: SiteParams, *, jobs: int = 1) -> dict[str, Any]:
-    """Write photos, `lists/files/*.txt`, behaviours.json and truth.json; returns the truth.
+    """Write photos, `lists/files/*.txt`, behaviours.json and truth.json; return the content of truth.json.
 
-    truth.json says how many lines the lists hold, how many must end under each reason, and which fault each key has.
-    The same parameters write the same files.
+    truth.json has the number of lines in the lists, the number of samples expected under each reason, and the fault of
+    each key. Equal parameters give equal files.
     """
     site = Folder(folder)
     described = {name: getattr(params, name) for name in SiteParams.__slots__}
     if site.get_json("site.json") not in (None, described):
-        raise SourceError(f"{folder} holds another site; publish into another folder")
+        raise SourceError(f"{folder} holds a site with other parameters: publish into another folder")
     site.put_json("site.json", described)
     behaviours: dict[str, str] = {}
     faults: dict[str, str] = {}
@@ -116,13 +116,13 @@ def _ends_as(fault: str) -> Reason | None:
 
 
 async def start_site(folder: Path) -> tuple[web.AppRunner, str]:
-    """Serve a published site; the runner (call `cleanup` to stop) and the base URL. Loopback only."""
+    """Serve a published site on loopback. Returns the runner (call `cleanup` to stop it) and the base URL."""
     from aiohttp import web
 
     site = Folder(folder)
     described, behaviours = site.get_json("site.json"), site.get_json("behaviours.json")
     if described is None or behaviours is None:
-        raise SourceError(f"{folder} holds no published site: `dataprep synth publish {folder}` makes one")
+        raise SourceError(f"{folder} holds no published site", hint=f"run `dataprep synth publish {folder}`")
     app = web.Application()
     app.router.add_get("/{path:.*}", partial(_answer, folder / "photos", behaviours))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -131,7 +131,7 @@ async def start_site(folder: Path) -> tuple[web.AppRunner, str]:
         await web.TCPSite(runner, HOST, described["port"]).start()
     except OSError as error:
         raise SourceError(
-            f"port {described['port']} on {HOST}: {error.strerror}; publish with another --port"
+            f"port {described['port']} on {HOST}: {error.strerror}", hint="publish the site with another --port"
         ) from None
     return runner, f"http://{HOST}:{described['port']}"
 

@@ -1,4 +1,4 @@
-"""The backbone of a run: fresh, or from a file; and what is called in its place on several devices."""
+"""The backbone of a run, new or from a file, and its wrappers for distributed training and compilation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT = "mobilefacenet"
 
 
 def make_backbone(params: TrainParams, size: tuple[int, int], pretrained: Path | None) -> FaceModel:
-    """The network at step 0 for images of `size` (height, width): fresh, or the one in a file. Raises ModelError."""
+    """The initial network for images of `size` (height, width), new or from a file. Raises ModelError."""
     if pretrained is not None:
         return _loaded(params, pretrained)
     name = params.network or _DEFAULT
@@ -44,22 +44,24 @@ def _loaded(params: TrainParams, path: Path) -> FaceModel:
         ("embedding-head", None if params.embedding_head == "own" else params.embedding_head, model.head),
     ):
         if asked not in (None, there):
-            raise ModelError(f"{path} has --{option} {there or 'own'}, not {asked}: leave it out")
+            raise ModelError(
+                f"{path} has the {option.replace('-', ' ')} {there or 'own'}, not {asked}", hint=f"leave out --{option}"
+            )
     return model
 
 
 def place_on_device(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
-    """The module on its device, ready to learn or frozen."""
+    """Move the module to its device, and freeze it if only the head is trained."""
     if params.sync_bn and world.size > 1:
         convert_sync_batchnorm(module)
     module.requires_grad_(params.train == "all")
-    # twice as fast as the default layout on CPUs, and what tensor cores like
+    # twice as fast as the default layout on CPUs, and preferred by tensor cores
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore]
 
 
 def required_image_size(params: TrainParams, pretrained: Path | None) -> tuple[int, int]:
-    """(height, width) of the images that a pack for this network should hold: 256/224 of its own where a window of them is
-    drawn at each turn."""
+    """(height, width) that images in a pack for this network should have. With random crops (`vggface2`) it is 256/224 of
+    the network's input size."""
     input = (
         _loaded(params, pretrained).preprocessing
         if pretrained
@@ -70,18 +72,18 @@ def required_image_size(params: TrainParams, pretrained: Path | None) -> tuple[i
 
 
 def wrap_for_training(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
-    """What is called in training, with the same weights: gradients averaged over processes, compiled where asked for.
+    """Wrap the module for training, sharing its weights: DistributedDataParallel and, if asked for, torch.compile.
 
-    Each process normalises by its own images (or all by all, --sync-bn), so no buffers are sent around at each step.
+    Batch norm uses each process's own statistics, or shared ones with --sync-bn, so buffers need no broadcast.
     """
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # all batches have one shape
+        torch.backends.cudnn.benchmark = True  # all batches have the same shape
     if world.size > 1 and params.train == "all":
         devices = [device.index] if device.type == "cuda" else None
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", FutureWarning
-            )  # of the name `broadcast_buffers`; older torch knows no other
+            )  # about the name `broadcast_buffers`, the only one in older torch
             module = nn.parallel.DistributedDataParallel(
                 module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
             )

@@ -1,4 +1,4 @@
-"""Verification sets while training: what is asked of whoever scores them, and which model is kept as the best."""
+"""Verification during training: the interface of a scorer, and the choice of the best model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataprep.models.preprocessing import Preprocessing
 
 
 class VerificationCallback(Protocol):
-    """Scores a network in evaluation mode: the accuracy of each set by name, in order."""
+    """Scores a network in evaluation mode. Returns the accuracy of each set by name, in order."""
 
     def check(self, preprocessing: Preprocessing) -> None:
-        """Raises RecordError for sets that such a network cannot be scored on."""
+        """Raises RecordError if a set does not fit a network with this input."""
         ...
 
     def __call__(self, module: nn.Module, preprocessing: Preprocessing) -> Mapping[str, float]: ...
@@ -23,7 +23,7 @@ class VerificationCallback(Protocol):
 
 @dataclass(slots=True)
 class BestScore:
-    """The best accuracy so far, the step that had it, and the last step that was scored at all."""
+    """The best accuracy so far, its step, and the last step that was scored."""
 
     rule: str = "last"
     accuracy: float = -1.0
@@ -31,7 +31,7 @@ class BestScore:
     scored: int = 0
 
     def improves(self, scores: Mapping[str, float], step: int) -> bool:
-        """Whether the scores are better than all before, by the last set (insightface's rule) or by the mean; then kept."""
+        """Whether the scores are the best so far, by the last set (insightface's rule) or the mean. Records them if so."""
         self.scored = step
         values = list(scores.values())
         accuracy = values[-1] if self.rule == "last" else sum(values) / len(values)

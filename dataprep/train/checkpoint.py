@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on as if it had not stopped, in one file that appears whole or not at all."""
+"""The full state of a training run in one file, written atomically."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ CHECKPOINT_NAME = "checkpoint.pt"
 
 
 def write_checkpoint(folder: Folder, content: Mapping[str, Any]) -> None:
-    """Only plain values and tensors, so that the file opens without running code."""
+    """Write plain values and tensors only, so that loading the file runs no code."""
     with folder.writing(CHECKPOINT_NAME) as stream:
         torch.save(dict(content), stream)
 
 
 def read_checkpoint(folder: Folder) -> dict[str, Any] | None:
-    """What `write_checkpoint` wrote, on the CPU; None if there is nothing. Raises ModelError for a damaged file."""
+    """Read a checkpoint onto the CPU; None if there is none. Raises ModelError for a damaged file."""
     path = folder / CHECKPOINT_NAME
     if not path.exists():
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         int(content["step"])
-    except Exception as error:  # torch.load raises nearly anything for a damaged file
-        raise ModelError(_cannot(path, error)) from None
+    except Exception as error:  # torch.load can raise almost any exception for a damaged file
+        raise _cannot(path, error) from None
     found: dict[str, Any] = content
     return found
 
 
 def not_resumable(folder: Folder, error: Exception) -> ModelError:
-    """The error for a checkpoint that opens and does not fit what is built, as one of another architecture."""
-    return ModelError(_cannot(folder / CHECKPOINT_NAME, error))
+    """The error for a readable checkpoint that does not fit the run, such as one of another architecture."""
+    return _cannot(folder / CHECKPOINT_NAME, error)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of torch's, numpy's and Python's generators, as tensors and plain values."""
+    """The states of the random generators of torch, numpy and Python, as tensors and plain values."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, numbers, following = random.getstate()
     state: dict[str, Any] = {
@@ -57,7 +57,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random(states: list[dict[str, Any]], *, seed: int, step: int, world: World, device: torch.device) -> None:
-    """Each process gets its own generators back; where their number changed, new ones that depend on the step."""
+    """Restore each process's generators. If the number of processes has changed, reseed from seed, step and rank."""
     if len(states) != world.size:
         seed_all((seed * 1_000_003 + step) * 1_009 + world.rank)
         return
@@ -72,12 +72,12 @@ def restore_random(states: list[dict[str, Any]], *, seed: int, step: int, world:
 
 
 def seed_all(seed: int) -> None:
-    """Seed torch (GPUs too), numpy and Python."""
+    """Seed torch (including GPUs), numpy and Python."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
-def _cannot(path: Path, error: Exception) -> str:
+def _cannot(path: Path, error: Exception) -> ModelError:
     words = " ".join(str(error).split())[:300]
-    return f"{path} cannot be resumed ({words}); --fresh starts over"
+    return ModelError(f"{path} cannot be resumed ({words})", hint="use --fresh to start over")

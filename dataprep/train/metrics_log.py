@@ -1,4 +1,4 @@
-"""What becomes of the loss and of the verification sets, step by step: JSON lines always, TensorBoard where asked for."""
+"""Logs of loss and verification accuracy by step: always as JSON lines, optionally for TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataprep.storage import Folder
 
 
 class MetricsLog:
-    """log.jsonl has a line for each step, validation.jsonl one for each time the sets were scored."""
+    """log.jsonl has a line for each step, validation.jsonl a line for each verification."""
 
     def __init__(self, steps: IO[str], scores: IO[str], board: Any) -> None:
         self._steps, self._scores, self._board = steps, scores, board
@@ -39,7 +39,7 @@ class MetricsLog:
 
 @contextmanager
 def open_metrics_log(folder: Folder, *, step: int, tensorboard: bool) -> Iterator[MetricsLog]:
-    """The curves of a run that goes on after `step`: what an interrupted run wrote beyond it is cut."""
+    """The logs of a run that continues after `step`. Lines that an interrupted run wrote beyond it are removed."""
     board = _board(folder, step) if tensorboard else None
     for name in ("log.jsonl", "validation.jsonl"):
         _cut(folder, name, step)
@@ -61,7 +61,7 @@ def _cut(folder: Folder, name: str, step: int) -> None:
         try:
             known = json.loads(line)["step"] <= step
         except (ValueError, KeyError, TypeError):
-            break  # a line that a kill cut short is the last one
+            break  # a line cut short by a kill is the last one
         if known:
             kept.append(line + "\n")
     folder.put(name, "".join(kept).encode())
@@ -72,5 +72,7 @@ def _board(folder: Folder, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ModelError("--tensorboard needs its package: pip install 'face-dataprep[tensorboard]'") from None
+        raise ModelError(
+            "the package tensorboard is not installed", hint="pip install 'face-dataprep[tensorboard]'"
+        ) from None
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""Optimisers, the norm of a gradient that is spread over processes, and averages of weights."""
+"""Optimisers, the norm of a gradient sharded over processes, and weight averaging."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataprep.train.distributed.process_group import World
 
 
 def make_optimizer(params: TrainParams, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD or AdamW over `parameters`; the rate is set at each step."""
+    """Make SGD or AdamW over `parameters`. The learning rate is set at each step."""
     if params.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=0.0, weight_decay=params.weight_decay)
     return torch.optim.SGD(
@@ -31,11 +31,13 @@ def make_optimizer(params: TrainParams, parameters: Iterable[nn.Parameter]) -> t
 def check_optimizer(params: TrainParams) -> None:
     """Raises UsageError for settings that contradict each other."""
     if params.nesterov and (params.optimizer != "sgd" or not params.momentum):
-        raise UsageError("--nesterov is of SGD with --momentum above 0")
+        raise UsageError(
+            "Nesterov momentum needs SGD with a momentum above 0", hint="leave out --nesterov, or raise --momentum"
+        )
 
 
 def gradient_norm(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], world: World) -> Tensor:
-    """The norm of the whole gradient: of parameters that all processes have alike, and of those that each has for itself."""
+    """The norm of the whole gradient. `shared` parameters are equal in all processes; `own` ones belong to one process."""
     device = (shared or own)[0].device
     squares = _square(own, device)
     if world.size > 1:
@@ -44,25 +46,25 @@ def gradient_norm(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], w
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float) -> None:
-    """Scale the gradients so that their norm, now `norm`, is `largest` at most (as torch's clip_grad_norm_)."""
+    """Scale gradients of norm `norm` down to a norm of at most `largest`, as torch's clip_grad_norm_ does."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 def share_overflow(parameters: Iterable[nn.Parameter], norm: Tensor) -> None:
-    """Make a gradient that overflowed in one process visible to the scaler of every process: all must skip the step."""
+    """Propagate a gradient overflow in one process to the GradScaler of all, so that all skip the step."""
     first = next(p.grad for p in parameters if p.grad is not None)
     first.add_(norm * 0)  # 0, or NaN
 
 
 def gather_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
-    """What the optimiser keeps for each parameter of `module`, by name."""
+    """The optimiser state of each parameter of `module`, by parameter name."""
     named = module.named_parameters()
     return {name: dict(optimizer.state[parameter]) for name, parameter in named if parameter in optimizer.state}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, slots: dict[str, dict[str, Any]]) -> None:
-    """What `gather_optimizer_state` gave."""
+    """Load optimiser state returned by `gather_optimizer_state`."""
     for name, parameter in module.named_parameters():
         if name in slots:
             optimizer.state[parameter] = {
@@ -72,7 +74,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, sl
 
 
 class EMA:
-    """The exponential moving average of a network's weights; its buffers are the network's own."""
+    """An exponential moving average of a network's weights. Its buffers are copies of the network's current ones."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
@@ -80,7 +82,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """After step `step` (from 1). The decay rises to what was asked for: the first weights are soon forgotten."""
+        """Update after step `step` (from 1). The decay rises to its final value, so the initial weights fade quickly."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
@@ -90,7 +92,7 @@ class EMA:
 
 @torch.no_grad()
 def average_buffers(module: nn.Module, world: World) -> None:
-    """Give all processes the mean of their running statistics: each has seen its own part of the images."""
+    """Average the running statistics of batch norm over processes, as each has seen only its share of the images."""
     if world.size == 1:
         return
     for buffer in module.buffers():
@@ -106,15 +108,15 @@ def _square(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
     return torch.stack(torch._foreach_norm(gradients)).float().square().sum()
 
 
-_REFERENCE_BATCH = 128  # --lr is meant for it
+_REFERENCE_BATCH = 128  # --lr is the rate at this batch size
 
 
 def learning_rate(params: TrainParams, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0) of `steps`: linear warm-up, then
+    """The learning rate at step `step` (from 0) of `steps`: linear warm-up, then one of these schedules:
 
-    poly      (1 - share of the rest that is done) ** 2: arcface_torch's lr_scheduler.py
-    step      times `gamma` at each of `lr_steps` (mxnet insightface), or every `step_size` steps (VGGFace2-pytorch)
-    constant  as it is
+    poly      (1 - share of the remaining steps done) ** 2 (arcface_torch, lr_scheduler.py)
+    step      multiply by `gamma` at each of `lr_steps` (mxnet insightface), or every `step_size` steps (VGGFace2-pytorch)
+    constant  stay at the full rate
     """
     top = params.lr * params.batch_size / _REFERENCE_BATCH
     warm = int(params.warmup * steps)
@@ -131,13 +133,16 @@ def learning_rate(params: TrainParams, step: int, steps: int) -> float:
 
 
 def parse_milestones(params: TrainParams) -> list[int]:
-    """--lr-steps as numbers. Raises UsageError."""
+    """Parse `lr_steps`. Raises UsageError."""
     try:
         found = [int(part) for part in params.lr_steps.replace(" ", "").split(",") if part]
     except ValueError:
         found = [-1]
     if found != sorted(set(found)) or min(found, default=1) < 1:
-        raise UsageError(f"--lr-steps {params.lr_steps}: rising numbers of steps, such as 100000,160000")
+        raise UsageError(
+            f"invalid step numbers {params.lr_steps!r}: they must be positive and increasing",
+            hint="give --lr-steps as 100000,160000, for example",
+        )
     return found
 
 
@@ -145,8 +150,11 @@ def check_schedule(params: TrainParams) -> None:
     """Raises UsageError for settings that contradict each other."""
     several = bool(parse_milestones(params)) + bool(params.step_size)
     if params.schedule == "step" and several != 1:
-        raise UsageError("--schedule step takes either --lr-steps or --step-size")
+        raise UsageError(
+            "the step schedule needs either step numbers or a step size", hint="give --lr-steps or --step-size"
+        )
     if params.schedule != "step" and several:
         raise UsageError(
-            f"--lr-steps and --step-size mean nothing with --schedule {params.schedule}: add --schedule step"
+            f"step numbers and a step size do not apply to the schedule {params.schedule}",
+            hint="add --schedule step, or leave out --lr-steps and --step-size",
         )

@@ -1,4 +1,4 @@
-"""What a run consists of: the source, the networks, the optimiser; built from the settings, saved and brought back."""
+"""The state of a training run (source, networks, optimiser): built from the settings, saved and restored."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from dataprep.train.step import TrainStep, choose_precision
 
 @dataclass(slots=True, kw_only=True)
 class TrainerState:
-    """A run between two steps. `step` counts those that are done; `identity` is what must be equal for it to go on."""
+    """A run between two steps. `step` counts finished steps. A run resumes only if its `identity` is unchanged."""
 
     params: TrainParams
     world: World
     device: torch.device
     source: PackDataset
     identity: dict[str, Any]
-    model: FaceModel  # its module is the backbone
+    model: FaceModel  # model.module is the backbone
     head: ClassificationHead
     optimizer: torch.optim.Optimizer
     train_step: TrainStep
@@ -78,11 +78,11 @@ class TrainerState:
         return self.backbone if self.ema is None else self.ema.module
 
     def train_mode(self) -> None:
-        """A frozen backbone stays as it is after verification too, its batch norms with it."""
+        """Switch to training mode, but keep a frozen backbone, batch norm included, in evaluation mode."""
         self.backbone.train(self.params.train == "all")
 
     def take_step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """The loss, on the device."""
+        """Take a training step and return the loss, on the device."""
         loss = self.train_step(images, labels, rate=rate)
         self.step += 1
         if self.ema is not None:
@@ -90,7 +90,7 @@ class TrainerState:
         return loss
 
     def sync_buffers(self) -> None:
-        """One network in all processes: their running statistics of batch norm are averaged."""
+        """Average the running statistics of batch norm, so that all processes have the same network."""
         average_buffers(self.backbone, self.world)
         if self.ema is not None:
             average_buffers(self.ema.module, self.world)
@@ -113,8 +113,8 @@ class TrainerState:
         )
 
     def save(self, folder: Folder) -> None:
-        """Write the checkpoint: all processes take part, the first one writes. Raises ModelError for weights that are not
-        finite: a checkpoint of those could only be thrown away."""
+        """Write the checkpoint. All processes take part; the first one writes. Raises ModelError if the weights are not
+        finite, because such a checkpoint would be useless."""
         self.sync_buffers()
         self.world.run_everywhere(self._check_finite)
         states = self.world.gather(checkpoints.random_state(self.device))
@@ -140,19 +140,21 @@ class TrainerState:
         for name, tensor in chain(self.backbone.state_dict().items(), self.head.state_dict().items()):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ModelError(
-                    f"{name} is not finite after step {self.step}: lower --lr (now {self.params.lr}) or raise --warmup; "
-                    "the last checkpoint stands"
+                    f"{name} is not finite after step {self.step}; the last checkpoint is kept",
+                    hint=f"lower --lr (now {self.params.lr}) or raise --warmup",
                 )
 
     def resume(self, folder: Folder) -> None:
-        """Go on after the checkpoint in `folder`, if there is one. Raises ModelError if it does not fit."""
+        """Resume from the checkpoint in `folder`, if there is one. Raises ModelError if it does not fit."""
         content = self.world.run_everywhere(lambda: checkpoints.read_checkpoint(folder))
         if content is not None:
             self.world.run_everywhere(lambda: self._restore(folder, content))
 
     def _restore(self, folder: Folder, content: dict[str, Any]) -> None:
         if content.get("identity") != json.dumps(self.identity, sort_keys=True):
-            raise checkpoints.not_resumable(folder, ModelError("it is of a run under other settings, weights or packs"))
+            raise checkpoints.not_resumable(
+                folder, ModelError("it belongs to a run with other settings, weights or packs")
+            )
         try:
             self.backbone.load_state_dict(content["backbone"])
             self.head.load_full_state(content["classifier"])
@@ -166,25 +168,25 @@ class TrainerState:
             checkpoints.restore_random(
                 content["random"], seed=self.params.seed, step=self.step, world=self.world, device=self.device
             )
-        except Exception as error:  # of another architecture, or made by hand
+        except Exception as error:  # another architecture, or an edited file
             raise checkpoints.not_resumable(folder, error) from None
 
 
 def build_trainer_state(
     packs: Sequence[Path], params: TrainParams, *, pretrained: Path | None, world: World, device: torch.device
 ) -> TrainerState:
-    """Everything at step 0. Raises ModelError, RecordError and UsageError, those of one process in all."""
+    """Build everything at step 0. Raises ModelError, RecordError or UsageError; an error in one process is raised in all."""
     source, params, model = world.run_everywhere(lambda: _open_training(packs, params, pretrained, world))
     world.run_everywhere(lambda: choose_precision(params, device))
     backbone = world.run_everywhere(lambda: place_on_device(model.module, params, world, device))
     head = make_loss_head(
         params, model.embedding, source.num_classes, rank=world.rank, world_size=world.size, seed=params.seed
     )
-    head.labels_known = True  # open_source has looked at all of them
+    head.labels_known = True  # open_source has checked all of them
     head.to(device)
     optimizer = make_optimizer(params, [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad])
     stepper = TrainStep(wrap_for_training(backbone, params, world, device), head, optimizer, params, world, device)
-    if world.size > 1:  # what is random within the network (dropout) differs between the processes
+    if world.size > 1:  # dropout must differ between processes
         checkpoints.seed_all(params.seed * 1_009 + world.rank)
     identity = {
         "params": params.counted(),
@@ -211,11 +213,13 @@ def build_trainer_state(
 def _open_training(
     packs: Sequence[Path], params: TrainParams, pretrained: Path | None, world: World
 ) -> tuple[PackDataset, TrainParams, FaceModel]:
-    """What is trained on and what is trained, the parameters as they are for both; all that the user may have wrong."""
+    """Open the source and make the model, with the final parameters. All checks of user settings are made here."""
     check_schedule(params)
     check_optimizer(params)
     if params.train == "head" and pretrained is None:
-        raise UsageError("--train head leaves the backbone as it is, and a fresh one knows nothing: add --pretrained")
+        raise UsageError(
+            "the backbone is frozen, so it must be a trained one", hint="add --pretrained FILE, or use --train all"
+        )
     source = open_dataset(packs, merge_labels=params.join)
     params = _fit_params(params, source, world)
     checkpoints.seed_all(params.seed)
@@ -226,42 +230,47 @@ def _open_training(
 
 
 def _fit_params(params: TrainParams, dataset: PackDataset, world: World) -> TrainParams:
-    """The parameters, batches of triplets as large as they are; errors for what does not fit the pack or the processes."""
+    """Set the batch size of triplet losses, and raise if the parameters do not fit the pack or the processes."""
     preset = LOSS_PRESETS[params.loss]
     if preset.by_identity:
         size = params.identities_per_batch * params.images_per_identity
         params = replace(params, batch_size=size)
         if params.train == "head":
-            raise UsageError(f"--train head trains nothing with --loss {params.loss}, which has no weights")
+            raise UsageError(
+                f"there is nothing to train: the backbone is frozen and the loss {params.loss} has no weights",
+                hint="use --train all",
+            )
         if params.accumulate > 1:
             raise UsageError(
-                f"--accumulate does not go with --loss {params.loss}, which compares the images of a batch"
+                f"gradient accumulation does not work with the loss {params.loss}, which compares the images of a batch",
+                hint="leave out --accumulate",
             )
     if params.batch_size % (world.size * params.accumulate):
         raise UsageError(
-            f"a batch of {params.batch_size} does not divide into {world.size} processes x {params.accumulate} parts "
-            "(--batch-size is that of all processes together)"
+            f"a batch of {params.batch_size} cannot be divided into {world.size} processes x {params.accumulate} parts",
+            hint="--batch-size counts the images of all processes together; change it or --accumulate",
         )
     part = params.batch_size // params.accumulate // (1 if params.sync_bn else world.size)
     if part < 2 and params.train == "all":
         raise UsageError(
-            f"a batch of {params.batch_size} in {world.size} processes x {params.accumulate} parts leaves batch norm one "
-            "image at a time: raise --batch-size or lower --accumulate"
+            f"a batch of {params.batch_size} in {world.size} processes x {params.accumulate} parts gives batch norm one "
+            "image at a time",
+            hint="raise --batch-size or lower --accumulate",
         )
     if _epoch_length(params, dataset) < params.batch_size:
         raise ModelError(
-            f"{len(dataset.labels)} images do not fill one batch of {params.batch_size}: lower --batch-size"
+            f"{len(dataset.labels)} images do not fill a batch of {params.batch_size}", hint="lower --batch-size"
         )
     return params
 
 
 def resolve_augmentation(params: TrainParams) -> AugmentConfig:
-    """The augmentations by the name of the trainer that has them, at the strength that its users take."""
+    """The augmentations of the chosen trainer, at its usual strength."""
     return replace(AUGMENT_PRESETS[params.augment], flip=params.flip)
 
 
 def epoch_order(params: TrainParams, dataset: PackDataset, epoch: int) -> npt.NDArray[np.int64] | None:
-    """The images of an epoch, batch after batch, where the loss asks for an order; None where any will do."""
+    """The order of an epoch's images if the loss needs a special one, else None."""
     if not LOSS_PRESETS[params.loss].by_identity:
         return None
     return pk_order(
@@ -279,8 +288,8 @@ def _epoch_length(params: TrainParams, dataset: PackDataset) -> int:
 
 
 def _about(identity: dict[str, Any], packs: Sequence[Path], dataset: PackDataset, model: FaceModel) -> dict[str, Any]:
-    """What the model's file says of its training; the packs, so that a test can look for leaks; whose weights it began with,
-    as their licence may bind this one too."""
+    """The metadata of the model's file. It lists the packs, for leakage checks, and the source of pretrained weights, whose
+    licence may also apply to this model."""
     began = {"source": model.about["source"]} if "source" in model.about else {}
     return {
         **identity,

@@ -15,20 +15,20 @@ from dataprep.train.optim import clip_gradients, gradient_norm, share_overflow
 
 
 def choose_precision(params: TrainParams, device: torch.device) -> torch.dtype | None:
-    """What the backbone computes in under autocast; None is float32 throughout. Raises ModelError."""
+    """The autocast dtype of the backbone, or None for float32 without autocast. Raises ModelError."""
     if params.precision == "fp32" or (params.precision == "auto" and device.type == "cpu"):
         return None
     if params.precision == "fp16":
         if device.type == "cpu":
-            raise ModelError("--precision fp16 is for GPUs; a CPU takes fp32 or bf16")
+            raise ModelError("fp16 needs a GPU", hint="use --precision fp32 or bf16 on a CPU")
         return torch.float16
     return torch.bfloat16
 
 
 class TrainStep:
-    """Trains `backbone` (as it is called: wrapped or compiled) and `head` together.
+    """Trains `backbone` (possibly wrapped or compiled) and `head` together.
 
-    A step's images may go through in parts; the gradient is then that of their mean loss, batch norm sees each part alone.
+    With `accumulate`, a batch is processed in parts. The gradient is that of the mean loss; batch norm sees single parts.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
 
     def __call__(self, images: Tensor, labels: Tensor, *, rate: float) -> Tensor:
-        """The mean loss of the images of all processes, on the device, without waiting for it."""
+        """Take a step. Returns the mean loss over all processes, on the device and without synchronising."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -89,7 +89,7 @@ class TrainStep:
         return scaled
 
     def _unsynchronised(self) -> contextlib.AbstractContextManager[Any]:
-        """Gradients of the parts before the last stay in this process."""
+        """A context in which gradients are not averaged over processes, for all parts but the last."""
         skip = getattr(self._backbone, "no_sync", contextlib.nullcontext)
         found: contextlib.AbstractContextManager[Any] = skip()
         return found

@@ -1,4 +1,4 @@
-"""The training loop: stopped at any step and resumed, the same losses."""
+"""The training loop. A run that is stopped at any step and resumed gives the same losses."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dataprep.train.session import TrainerState, build_trainer_state, epoch_orde
 
 _RESULTS = ("checkpoint.pt", "model.pt", "best.pt")
 RUN_FILES = (*_RESULTS, "config.json", "log.jsonl", "validation.jsonl")
-_UNREAD = 16  # losses left on a GPU at most: reading one waits for all that was queued before it
+_UNREAD = 16  # limit of unread losses on a GPU: reading one waits for all work queued before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingProgress:
-    """Where a run is, for the display. `scores` are the verification sets' accuracies where they were just taken."""
+    """Progress of a run, for display. `scores` holds accuracies by verification set, right after a verification."""
 
     step: int
     steps: int
@@ -55,11 +55,11 @@ def train(
     validate: VerificationCallback | None = None,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> dict[str, Any] | None:
-    """Train until done, resuming what `target` holds; returns what model.pt says about itself, in the first process.
+    """Train to the end, resuming any run in `target`. The first process returns the metadata stored in model.pt.
 
-    `packs` are folders of packs, read as one, or make them when called, in the first process alone.
-    Under torchrun each process calls this; the first one writes and reports. Ctrl-C and SIGTERM save a checkpoint and
-    raise Interrupted. Raises ModelError, RecordError and UsageError for settings, a checkpoint or a pack that do not fit.
+    `packs` are pack folders, read as one, or a function that returns them and is called in the first process only.
+    Under torchrun each process calls this function; the first one writes and reports. Ctrl-C and SIGTERM save a checkpoint
+    and raise Interrupted. Raises ModelError, RecordError or UsageError if settings, checkpoint or packs do not fit.
     """
     folder = Folder(target)
     with join_world(params.device) as (world, device), ExitStack() as stack:
@@ -75,8 +75,8 @@ def train(
             return _TrainingRun(session, folder, validate, report).go()
         except torch.OutOfMemoryError:
             raise ModelError(
-                f"{device} has not enough memory: lower --batch-size, or raise --accumulate, which takes the same steps in "
-                "parts; the last checkpoint stands"
+                f"{device} ran out of memory; the last checkpoint is kept",
+                hint="lower --batch-size, or raise --accumulate to process each step's batch in smaller parts",
             ) from None
 
 
@@ -118,7 +118,7 @@ class _TrainingRun:
     def _agreed(
         self, stream: Iterator[tuple[Tensor, Tensor]], stop: threading.Event, drawn: MetricsLog | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches, as long as no process was asked to stop or failed to read its part."""
+        """Yield the batches until any process is asked to stop or fails to read its share."""
         while True:
             batch, error = None, None
             try:
@@ -127,14 +127,14 @@ class _TrainingRun:
                 error = raised
             if self._world.agree(stop=stop.is_set(), error=error):
                 self._save(drawn)
-                done = f"stopped after step {self._session.step} of {self._session.steps}; type the same to go on"
-                self._world.agree(error=Interrupted(done))
+                done = f"stopped after step {self._session.step} of {self._session.steps}"
+                self._world.agree(error=Interrupted(done, hint="run the same command again to resume"))
             if batch is None:
                 return
             yield batch
 
     def _show(self, drawn: MetricsLog | None) -> None:
-        """Read the losses, on a GPU only now and then, and tell the display."""
+        """Read the losses (only every few steps on a GPU) and report progress."""
         session = self._session
         waits = len(self._unread) < _UNREAD and self._first + 1 < session.step < session.steps
         if session.device.type == "cuda" and waits:
@@ -160,7 +160,7 @@ class _TrainingRun:
         )
 
     def _read(self, drawn: MetricsLog | None) -> None:
-        """Write the losses that wait on the device; ModelError, in all processes, for one that is not finite."""
+        """Log the unread losses. Raises ModelError in all processes if a loss is not finite."""
         for step, loss, rate in self._unread:
             value = float(loss)
             if not math.isfinite(value):
@@ -185,7 +185,7 @@ class _TrainingRun:
         if drawn is not None:
             drawn.log_scores(session.step, scores)
             self._report(self._progress(0.0, scores))
-        self._began += time.monotonic() - before  # the rate is that of training
+        self._began += time.monotonic() - before  # leave verification out of the speed
 
     def _save(self, drawn: MetricsLog | None) -> None:
         self._read(drawn)
@@ -204,7 +204,7 @@ class _TrainingRun:
 
 
 def _prepare(folder: Folder, identity: dict[str, Any], *, overwrite: bool) -> None:
-    """Remove what stands there if the run is to start over; ModelError if it is another run's."""
+    """With `fresh`, remove earlier results. Otherwise raise ModelError if they are of another run."""
     if overwrite:
         for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
@@ -215,20 +215,24 @@ def _prepare(folder: Folder, identity: dict[str, Any], *, overwrite: bool) -> No
     old, new = found.get("params", {}) if isinstance(found, dict) else {}, identity["params"]
     changed = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
     if not changed and found.get("pretrained_sha256") != identity["pretrained_sha256"]:
-        changed = ["--pretrained is another file"]
-    what = ", ".join(changed) or "the pack is another one"
-    raise ModelError(f"{folder.path} holds a run under other settings ({what}): --fresh starts over, --name keeps both")
+        changed = ["other pretrained weights"]
+    what = ", ".join(changed) or "another pack"
+    raise ModelError(
+        f"{folder.path} holds a run with other settings ({what})",
+        hint="use --fresh to start over, or --name to keep both runs",
+    )
 
 
 def _diverged(value: float, step: int, params: TrainParams) -> ModelError:
     return ModelError(
-        f"the loss is {value} at step {step}: lower --lr (now {params.lr}) or raise --warmup; the last checkpoint stands"
+        f"the loss is {value} at step {step}; the last checkpoint is kept",
+        hint=f"lower --lr (now {params.lr}) or raise --warmup",
     )
 
 
 @contextmanager
 def _stop_requested() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM within the block."""
+    """An event that Ctrl-C or SIGTERM sets while the block runs."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -242,9 +246,9 @@ def _stop_requested() -> Iterator[threading.Event]:
 
 
 def prefetch_to_device(session: TrainerState, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's part of an epoch's batches, the first `skip` left out: normalised images in channels-last, and labels.
+    """This process's share of an epoch's batches after the first `skip`: normalised images (channels_last), and labels.
 
-    On a GPU the bytes travel, and are normalised there.
+    For a GPU, the uint8 images are copied to the device and normalised there.
     """
     params, device = session.params, session.device
     stream = iterate_batches(

@@ -79,11 +79,11 @@ def test_what_cannot_be_is_said_before_anything_is_written(site: Path, dataprep:
     assert "exclude each other" in dataprep("train", *listed, "--pack", site, code=2).stderr
     assert "require --images" in dataprep("train", "--meta", site / "meta.csv", code=2).stderr
     (site / "bad.yaml").write_text("netwrok: ir50\n")
-    assert "near it: network" in dataprep("train", "--config", site / "bad.yaml", code=2).stderr
+    assert "similar: network" in dataprep("train", "--config", site / "bad.yaml", code=2).stderr
     (site / "bad.yaml").write_text("epochs: many\n")
     assert "--epochs" in dataprep("train", "--config", site / "bad.yaml", code=2).stderr
     other = dataprep("train", *listed, "--pretrained", site / "old.pt", "--network", "ir18", code=1).stderr
-    assert "holds a mobilefacenet" in other
+    assert "holds the network mobilefacenet" in other
     assert not (site / "ws/models/default/config.json").exists()
 
 

@@ -79,8 +79,9 @@ def test_photos_of_one_size_together_and_levels_in_strips_give_the_same_faces(
 def test_a_gpu_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("it is there")
-    with pytest.raises(ModelError, match="--backend torch is the same on the CPU"):
+    with pytest.raises(ModelError, match="finds no CUDA device") as caught:
         make_detector("cuda")
+    assert "--backend torch" in caught.value.hint
     assert resolve_backend("cuda") == "cuda"  # a workspace that was made on one can be looked at
 
 
@@ -93,11 +94,11 @@ def test_altered_weights_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.syspath_prepend(tmp_path)
     weights.find_weight_files.cache_clear()
     try:
-        with pytest.raises(ModelError, match=r"rnet\.pt of facenet-pytorch .* is not the published one") as caught:
+        with pytest.raises(ModelError, match=r"rnet\.pt of facenet-pytorch .* is not the published file") as caught:
             weights.find_weight_files()
-        assert "facenet-pytorch==2.5.3" in str(caught.value)
+        assert "facenet-pytorch==2.5.3" in caught.value.hint
         (package / "data/rnet.pt").unlink()
-        with pytest.raises(ModelError, match=r"rnet\.pt .* no file.*pip install .*facenet-pytorch==2\.5\.3"):
+        with pytest.raises(ModelError, match=r"rnet\.pt .* no file"):
             weights.find_weight_files()
     finally:
         weights.find_weight_files.cache_clear()
@@ -107,8 +108,9 @@ def test_weights_that_are_not_installed_are_asked_for_by_name_and_version(monkey
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)  # as an import sees what is not there
     weights.find_weight_files.cache_clear()
     try:
-        with pytest.raises(ModelError, match=r"pip install 'facenet-pytorch==2\.5\.3'"):
+        with pytest.raises(ModelError, match="facenet-pytorch") as caught:
             weights.find_weight_files()
+        assert caught.value.hint == "pip install 'facenet-pytorch==2.5.3'"
     finally:
         weights.find_weight_files.cache_clear()
 

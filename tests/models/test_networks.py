@@ -251,11 +251,11 @@ def test_timms_backbones_come_under_our_heads(name: str) -> None:
 
 
 def test_what_cannot_be_built_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match=r"unknown network 'ir51'; there are: mobilefacenet, .*ir50, .*timm:NAME"):
+    with pytest.raises(ModelError, match=r"unknown network 'ir51'; choose from mobilefacenet, .*ir50, .*timm:NAME"):
         create_model("ir51", 128)
-    with pytest.raises(ModelError, match="takes no embedding head 'gdc'; there are: its own only"):
+    with pytest.raises(ModelError, match="does not support the embedding head 'gdc'; supported: its own only"):
         create_model("mobilefacenet-foamliu", 128, head="gdc")
-    with pytest.raises(ModelError, match="ir18 takes no embedding head 'mlp'; there are: e, gdc, pool"):
+    with pytest.raises(ModelError, match="ir18 does not support the embedding head 'mlp'; supported: e, gdc, pool"):
         create_model("ir18", 128, head="mlp")
     with pytest.raises(ModelError, match="cannot be built for images of 0x112"):
         create_model("ir18", 128, input_size=(112, 0))

@@ -215,9 +215,9 @@ def test_our_models_come_back_with_their_head_size_and_input(tmp_path: Path) -> 
     for model in (load_model(tmp_path / "m.pt"), load_pretrained(tmp_path / "m.pt")):
         assert (model.preprocessing, model.head, model.about["images"]) == (input, "e", 7)
         assert torch.equal(embed(model.module, (96, 80)), embed(module, (96, 80)))
-    with pytest.raises(ModelError, match="says itself what its input looks like"):
+    with pytest.raises(ModelError, match="describes its own input"):
         load_pretrained(tmp_path / "m.pt", preprocessing=Preprocessing())
-    with pytest.raises(ModelError, match=r"m\.pt holds a mobilefacenet-0\.45, not a ir50"):
+    with pytest.raises(ModelError, match=r"m\.pt holds the network mobilefacenet-0\.45, not ir50"):
         load_pretrained(tmp_path / "m.pt", network="ir50")
 
 
@@ -259,7 +259,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, form: str) -
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ModelError, match=r"backbone\.pth: its pickle (asks for|refers to) posix\.system; .* is run"):
+    with pytest.raises(ModelError, match=r"backbone\.pth: its pickle .*posix\.system"):
         load_pretrained(path)
     assert not trap.exists()
 
@@ -271,9 +271,9 @@ def test_weights_that_fit_no_network_are_told_what_keeps_them_apart(tmp_path: Pa
     torch.save(theirs, tmp_path / "w.ckpt")
     with pytest.raises(ModelError) as told:
         load_pretrained(tmp_path / "w.ckpt")
-    assert "names of Face_Pytorch, but fit none of its networks: mobilefacenet is nearest" in str(told.value)
+    assert "names from Face_Pytorch, but fit none of its networks; the nearest is mobilefacenet" in str(told.value)
     assert "missing: features.17.1.weight; unexpected: extra.bias; of another shape: features.0.0.weight (64, 1, 3, 3) " \
-           "for (64, 3, 3, 3)" in str(told.value)  # fmt: skip
+           "instead of (64, 3, 3, 3)" in str(told.value)  # fmt: skip
 
 
 def test_files_that_are_no_weights_are_refused_with_a_remedy(tmp_path: Path, mobile: nn.Module) -> None:
@@ -283,22 +283,23 @@ def test_files_that_are_no_weights_are_refused_with_a_remedy(tmp_path: Path, mob
         with pytest.raises(ModelError, match=words):
             load_pretrained(tmp_path / name)
 
-    refused("none.pth", None, "no such file of weights")
-    refused("text.pth", b"hello, this is no file of weights", "does not need|do not need|not a readable pickle")
+    refused("none.pth", None, "no such weight file")
+    refused("text.pth", b"hello, this is no file of weights", "no list of images|weights need|not a readable pickle")
     refused("model.onnx", b"\x08\x08\x12\x07pytorch", "ONNX file can be tested, but not trained")
-    refused("list.pkl", pickle.dumps([1, 2]), "no file of weights")
+    refused("list.pkl", pickle.dumps([1, 2]), "not a weight file")
     refused("numbers.pkl", pickle.dumps({"epoch": 3}), "holds no state dict")
     torch.save({"a.weight": torch.zeros(2)}, tmp_path / "a.pth")
-    refused("a.pth", None, r"\(a\.weight, \.\.\.\) have the names of no network that we have")
+    refused("a.pth", None, r"\(a\.weight, \.\.\.\) match no supported network")
     whole = (tmp_path / "a.pth").read_bytes()
-    refused("cut.pth", whole[: len(whole) // 2], "not a readable file of PyTorch")
+    refused("cut.pth", whole[: len(whole) // 2], "not a readable PyTorch file")
     state = face_pytorch_mobile(mobile.state_dict())
     torch.save({**state, "conv2.bn.bias": torch.full((512,), float("nan"))}, tmp_path / "nan.ckpt")
-    refused("nan.ckpt", None, "conv2.bn.bias holds numbers that are not finite")
+    refused("nan.ckpt", None, "conv2.bn.bias has values that are not finite")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_torchscript_is_a_program_and_is_not_opened(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "scripted.pt"))
-    with pytest.raises(ModelError, match=r"TorchScript, a program: .*state_dict"):
+    with pytest.raises(ModelError, match="TorchScript, a program") as caught:
         load_pretrained(tmp_path / "scripted.pt")
+    assert "state_dict" in caught.value.hint

@@ -140,8 +140,9 @@ def test_training_learns_and_typing_it_again_changes_nothing(pack: Path, tmp_pat
 
 def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> None:
     train([pack], tmp_path, SMALL)
-    with pytest.raises(ModelError, match=r"seed 1 -> 2.*--fresh"):
+    with pytest.raises(ModelError, match=r"seed 1 -> 2") as caught:
         train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
+    assert "--fresh" in caught.value.hint
     train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), overwrite=True)
 
 
@@ -160,11 +161,13 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
     with pytest.raises(RecordError, match=r"image \d+ is 56x56.*224x224"):
         train([broken], tmp_path / "m", SMALL)
     (broken / "property").write_text(f"3,{SIDE},{SIDE}\n")
-    with pytest.raises(ModelError, match="lower --batch-size"):
+    with pytest.raises(ModelError, match="do not fill a batch of 64") as caught:
         train([broken], tmp_path / "n", TrainParams(batch_size=64))
+    assert caught.value.hint == "lower --batch-size"
     if not torch.cuda.is_available():
-        with pytest.raises(ModelError, match="--device cpu works"):
+        with pytest.raises(ModelError, match="finds no CUDA device") as caught:
             train([broken], tmp_path / "o", TrainParams(**{**SMALL.as_dict(), "device": "cuda"}))
+        assert caught.value.hint == "use --device cpu"
     (broken / "train.rec").write_bytes((pack / "train.rec").read_bytes()[:-300])
     with pytest.raises(RecordError, match=r"train\.idx, line 13: offset") as caught:
         train([broken], tmp_path / "p", SMALL)
@@ -174,11 +177,12 @@ def test_packs_that_cannot_be_trained_on_are_named(pack: Path, tmp_path: Path) -
 def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) -> None:
     train([pack], tmp_path, SMALL)
     (tmp_path / "model.pt").write_bytes(b"junk")
-    with pytest.raises(ModelError, match="not a model of dataprep"):
+    with pytest.raises(ModelError, match="not a dataprep model"):
         load_model(tmp_path / "model.pt")
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
-    with pytest.raises(ModelError, match="--fresh starts over"):
+    with pytest.raises(ModelError, match="cannot be resumed") as caught:
         train([pack], tmp_path, SMALL)
+    assert "--fresh" in caught.value.hint
 
 
 def test_a_checkpoint_of_another_network_is_refused(pack: Path, tmp_path: Path) -> None:
@@ -186,8 +190,9 @@ def test_a_checkpoint_of_another_network_is_refused(pack: Path, tmp_path: Path) 
     train([pack], tmp_path / "b", TrainParams(**{**SMALL.as_dict(), "epochs": 1, "embedding": 64}))
     os.replace(tmp_path / "b/checkpoint.pt", tmp_path / "a/checkpoint.pt")
     before = losses(tmp_path / "a")
-    with pytest.raises(ModelError, match=r"cannot be resumed.*--fresh starts over"):
+    with pytest.raises(ModelError, match="cannot be resumed") as caught:
         train([pack], tmp_path / "a", TrainParams(**{**SMALL.as_dict(), "epochs": 1}))
+    assert "--fresh" in caught.value.hint
     assert losses(tmp_path / "a") == before
 
 
@@ -202,16 +207,17 @@ def test_a_trained_model_is_tuned_with_triplets(pack: Path, tmp_path: Path) -> N
     single = tmp_path / "single"
     single.mkdir()
     write_insightface(single, faces(3, 1), height=SIDE, width=SIDE)
-    with pytest.raises(RecordError, match=r"one image only.*--min-images 2"):
+    with pytest.raises(RecordError, match="only one image") as caught:
         train([single], tmp_path / "third", asked)
-    with pytest.raises(UsageError, match="trains nothing"):
+    assert "--min-images 2" in caught.value.hint
+    with pytest.raises(UsageError, match="nothing to train"):
         train(
             [pack],
             tmp_path / "third",
             TrainParams(**{**asked.as_dict(), "train": "head"}),
             pretrained=tmp_path / "first/model.pt",
         )
-    with pytest.raises(ModelError, match=r"holds a mobilefacenet, not a ir18"):
+    with pytest.raises(ModelError, match="holds the network mobilefacenet, not ir18"):
         train(
             [pack],
             tmp_path / "third",
@@ -259,14 +265,16 @@ def test_the_best_model_is_kept_over_an_interruption(pack: Path, tmp_path: Path)
 
 
 def test_a_diverging_run_says_so(pack: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="lower --lr"):
+    with pytest.raises(ModelError, match="the loss is") as caught:
         train([pack], tmp_path, TrainParams(epochs=50, batch_size=4, lr=1e30, clip=0.0, warmup=0.0))
+    assert "lower --lr" in caught.value.hint
 
 
 def test_weights_that_ran_away_at_the_last_step_are_not_saved(pack: Path, tmp_path: Path) -> None:
     params = TrainParams(epochs=1, batch_size=12, lr=1e38, weight_decay=1e38, clip=0.0, warmup=0.0)
-    with pytest.raises(ModelError, match=r"not finite after step 1: lower --lr"):
+    with pytest.raises(ModelError, match="not finite after step 1") as caught:
         train([pack], tmp_path, params)
+    assert "lower --lr" in caught.value.hint
     assert not (tmp_path / "checkpoint.pt").exists()
     assert not (tmp_path / "model.pt").exists()
     train([pack], tmp_path, TrainParams(epochs=1, batch_size=12))  # nothing was made that --fresh would have to remove
@@ -276,7 +284,7 @@ def test_a_checkpoint_of_other_settings_is_known_by_itself(pack: Path, tmp_path:
     once = TrainParams(epochs=1, batch_size=12)
     train([pack], tmp_path, once)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(ModelError, match=r"checkpoint\.pt cannot be resumed \(it is of a run under other settings"):
+    with pytest.raises(ModelError, match=r"checkpoint\.pt cannot be resumed \(it belongs to a run with other settings"):
         train([pack], tmp_path, TrainParams(epochs=1, batch_size=12, seed=2))
     train([pack], tmp_path, once)
 
@@ -305,7 +313,7 @@ def test_a_run_that_ends_within_its_last_verification_verifies_when_typed_again(
         ({"device": "meta"}, "cpu and cuda"),
         ({"device": "cpu0"}, "no such device"),
         ({"accumulate": 4}, "one image at a time"),
-        ({"train": "head"}, "--pretrained"),
+        ({"train": "head"}, "the backbone is frozen"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_made(

@@ -1,7 +1,7 @@
-"""Augmentations of the trainers that this one replaces, with their constants, in numpy and OpenCV.
+"""The augmentations of other trainers, with the constants from their source code, in numpy and OpenCV.
 
-Each works on (height, width, 3) RGB uint8 pixels and takes what it draws from the generator it is given. OpenCV is imported
-where it is used: the command line takes the names from here.
+Each takes (height, width, 3) RGB uint8 pixels and draws its random numbers from the given generator. OpenCV is imported
+inside the functions because the command line imports this module for the names.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from dataprep.imaging.codec import Pixels, decode_image, encode_jpeg
 
 Generator = np.random.Generator
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as all four sources have it
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in all four sources
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
-_FILLING = 128  # mxnet's grey of a cut-out
+_FILLING = 128  # the grey that mxnet's iterator fills a cut-out with
 _INTERPOLATIONS = 5  # OpenCV's 0 to 4: nearest, linear, cubic, area, Lanczos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """What happens to a face before it is trained on; numbers from 0 to 1 are probabilities.
+    """The augmentation of a training image. Values from 0 to 1 are probabilities.
 
-    `dali` is arcface_torch's set under `dali_aug` (dataset.py). `compress`, `jitter` (its strength) and `cutoff` (its
-    side in pixels) are those of insightface's mxnet iterator (image_iter.py: `--color 2` is compress 0.5 and jitter
-    0.125; its cut-out comes after the normalisation, which makes of the 128 it fills in a glaring white: here it is grey).
-    `crop`, `low_res` and `photometric` are AdaFace's (dataset/augmenter.py). `resize_crop` and `gray` are VGGFace2-pytorch's
-    (datasets/vgg_face2.py): the shorter side to 256 of 224, then a random window; images may be of any size then.
+    `dali` is arcface_torch's `dali_aug` (dataset.py). `compress`, `jitter` (strength) and `cutoff` (side in pixels) come
+    from insightface's mxnet iterator (image_iter.py), where `--color 2` means compress 0.5 and jitter 0.125. That iterator
+    cuts out after normalisation, so its fill value 128 appears as glaring white; here it is grey. `crop`, `low_res` and
+    `photometric` are AdaFace's (dataset/augmenter.py). `resize_crop` and `gray` are VGGFace2-pytorch's
+    (datasets/vgg_face2.py): resize the shorter side to 256/224 of the input, then crop randomly. They take any image size.
     """
 
     flip: bool = True
@@ -46,11 +46,11 @@ class AugmentConfig:
 
     @property
     def is_random(self) -> bool:
-        """Whether anything but the flip is asked for."""
+        """Whether any augmentation other than the flip is enabled."""
         return self != AugmentConfig(flip=self.flip)
 
     def apply(self, pixels: Pixels, generator: Generator, *, height: int, width: int) -> Pixels:
-        """Everything but the flip, in the order of the fields; (height, width, 3) if the pixels were, or `resize_crop`."""
+        """Apply all but the flip, in field order. Only `resize_crop` changes the size, to (height, width, 3)."""
         if self.dali:
             pixels = _dali(pixels, generator)
         if self.compress and generator.random() < self.compress:
@@ -72,7 +72,7 @@ class AugmentConfig:
         return pixels
 
 
-# by the name of the trainer; mxnet's iterator has no side of its own for the cut-out
+# by trainer; mxnet's iterator has no default side for the cut-out
 AUGMENT_PRESETS: Mapping[str, AugmentConfig] = {
     "none": AugmentConfig(flip=False),
     "flip": AugmentConfig(),
@@ -84,8 +84,8 @@ AUGMENT_PRESETS: Mapping[str, AugmentConfig] = {
 
 
 def _dali(pixels: Pixels, generator: Generator) -> Pixels:
-    """Down to 0.5 to 0.8 and up again (p 0.1), a Gaussian of 3 pixels (0.2), hue by 0 to 20 degrees and saturation by 1 to
-    1.2 (0.2), grey (0.1). Theirs draws the Gaussian's size from [1, 2) as an integer: it is always 3, sigma 0.8."""
+    """Downscale to 0.5..0.8 and upscale again (p 0.1), 3-pixel Gaussian blur (p 0.2), hue by 0..20 degrees with saturation
+    by 1..1.2 (p 0.2), grey (p 0.1). arcface_torch draws the blur size as an integer in [1, 2): always 3, sigma 0.8."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -103,7 +103,7 @@ def _dali(pixels: Pixels, generator: Generator) -> Pixels:
 
 
 def _hsv(pixels: Pixels, hue: float, saturation: float) -> Pixels:
-    """DALI's `fn.hsv`, which is linear: in YIQ the hue is an angle (degrees) and the saturation a length."""
+    """DALI's `fn.hsv`. It is linear: in YIQ, hue is an angle (degrees) and saturation a length."""
     import cv2
 
     c, s = saturation * np.cos(np.radians(hue)), saturation * np.sin(np.radians(hue))
@@ -112,8 +112,8 @@ def _hsv(pixels: Pixels, hue: float, saturation: float) -> Pixels:
 
 
 def _jittered(pixels: Pixels, generator: Generator, strength: float) -> Pixels:
-    """Brightness, contrast and saturation by factors of 1 +- strength, in any order: mxnet's ColorJitterAug, torchvision's
-    ColorJitter. Between the steps values are kept within 0..255, as torchvision does."""
+    """Scale brightness, contrast and saturation by 1 +- strength, in random order, like mxnet's ColorJitterAug and
+    torchvision's ColorJitter. Values are clipped to 0..255 after each step, as in torchvision."""
     values = pixels.astype(np.float32)
     for step in generator.permutation(3):
         factor = generator.uniform(1 - strength, 1 + strength)
@@ -128,12 +128,12 @@ def _jittered(pixels: Pixels, generator: Generator, strength: float) -> Pixels:
 
 
 def _saturated(values: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
-    """`factor` 0 is grey, 1 the image itself."""
+    """Factor 0 gives a grey image, 1 the image itself."""
     return np.asarray(values * np.float32(factor) + np.float32(1 - factor) * (values @ _LUMA)[:, :, None], np.float32)
 
 
 def _cut_out(pixels: Pixels, generator: Generator, side: int) -> Pixels:
-    """A grey square about any pixel, as much of it as lies within."""
+    """Fill a square around a random pixel with grey, clipped to the image."""
     y, x = (int(generator.integers(length)) for length in pixels.shape[:2])
     half = side // 2
     pixels = pixels.copy()
@@ -142,9 +142,9 @@ def _cut_out(pixels: Pixels, generator: Generator, side: int) -> Pixels:
 
 
 def _cropped(pixels: Pixels, generator: Generator) -> Pixels:
-    """Black but for a window of 0.2 to 1 of the area, 3:4 to 4:3, where it was (torchvision's RandomResizedCrop)."""
+    """Blacken all but a random window of 0.2 to 1 of the area, 3:4 to 4:3 (as torchvision's RandomResizedCrop)."""
     height, width = pixels.shape[:2]
-    y, x, h, w = 0, 0, height, width  # theirs takes the largest window that fits where ten draws did not
+    y, x, h, w = 0, 0, height, width  # after ten failed draws, theirs takes the largest window that fits
     for _ in range(10):
         area = height * width * generator.uniform(0.2, 1.0)
         ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -159,7 +159,7 @@ def _cropped(pixels: Pixels, generator: Generator) -> Pixels:
 
 
 def _low_resolution(pixels: Pixels, generator: Generator) -> Pixels:
-    """Down to 0.2 to 1 of the side and up again, by any interpolation each time."""
+    """Downscale to 0.2..1 of the side and upscale again, each with a random interpolation."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -170,7 +170,7 @@ def _low_resolution(pixels: Pixels, generator: Generator) -> Pixels:
 
 
 def _window(pixels: Pixels, generator: Generator, height: int, width: int) -> Pixels:
-    """A random window of the image whose shorter side is 256/224 of the window's."""
+    """Resize the shorter side to 256/224 of the window's longer side and cut a random window."""
     import cv2
 
     scale = max(height, width) * 256 / 224 / min(pixels.shape[:2])

@@ -1,4 +1,4 @@
-"""What is trained on: one pack or several as one, of any format, by position."""
+"""The training data: one or more packs of any format, addressed by position as one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _LARGEST_SIDE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class PackDataset:
-    """Encoded faces by position, the packs one behind the other; `labels` (n,) are 0..num_classes-1, none left out.
+    """Encoded faces by position, over the concatenated packs. `labels` (n,) cover 0..num_classes-1 without gaps.
 
-    `height` and `width` are those of the faces, in pixels.
+    `height` and `width` are the size of the faces, in pixels.
     """
 
     paths: tuple[Path, ...]
@@ -46,17 +46,17 @@ class PackDataset:
         return len(self.labels)
 
     def __getitem__(self, position: int) -> tuple[bytes, int]:
-        """(image file's bytes, label). Raises RecordError that names the pack and the image."""
+        """(bytes of the image file, label). Raises RecordError, which names the pack and the image."""
         return self.images[position], int(self.labels[position])
 
     def digest(self) -> str:
-        """A sha256 that is another one when images or labels are, wherever the packs lie."""
+        """A sha256 of images and labels. It does not depend on where the packs are stored."""
         head = f"{self.num_classes},{self.height},{self.width}\n" + "".join(f"{each}\n" for each in self.contents)
         return hashlib.sha256(head.encode() + self.labels.tobytes()).hexdigest()
 
 
 class PackImages:
-    """The encoded images alone: what a loader process gets, pickled, and opens anew."""
+    """The encoded images without labels. Pickled for loader processes, which reopen the files."""
 
     def __init__(self, packs: Sequence[_Readable]) -> None:
         self._packs = packs
@@ -67,7 +67,8 @@ class PackImages:
         try:
             return self._packs[number].image(image)
         except RecordError as error:
-            raise RecordError(f"{self.name(position)}: {error}; `dataprep repair` saves what stands") from None
+            hint = "run `dataprep repair` to recover the readable records"
+            raise RecordError(f"{self.name(position)}: {error}", hint=hint) from None
 
     def name(self, position: int) -> str:
         """Pack and image, for messages."""
@@ -88,7 +89,7 @@ class _Readable(Protocol):
 
 
 class _Records:
-    """A .rec: where the images lie, without keys, names and lists."""
+    """The offsets of the images in a .rec, without keys, names and lists."""
 
     def __init__(self, pack: RecordPack) -> None:
         self.path, self._records = pack.path, pack.records
@@ -102,7 +103,7 @@ class _Records:
 
 
 class _PackReaderImages:
-    """Shards or a folder."""
+    """A pack of shards or a folder."""
 
     def __init__(self, pack: PackReader) -> None:
         self.path, self._pack = pack.path, pack
@@ -115,13 +116,13 @@ class _PackReaderImages:
 
 
 def open_dataset(packs: Sequence[str | os.PathLike[str]], *, merge_labels: str = "offset") -> PackDataset:
-    """Several packs as one. `join` is how their labels meet: `offset` makes every pack's people its own; `name` takes
-    people of the same name in the packs' labels.tsv for one. Raises RecordError for labels and sizes that do not fit.
+    """Open several packs as one. `join` sets how labels are merged: `offset` keeps the packs' identities distinct; `name`
+    unifies identities with equal names in labels.tsv. Raises RecordError for labels or sizes that do not fit.
     """
     if merge_labels not in LABEL_MERGE_MODES:
-        raise RecordError(f"unknown way to join packs {merge_labels!r}; there are: {', '.join(LABEL_MERGE_MODES)}")
+        raise RecordError(f"unknown way to join packs: {merge_labels!r}; choose from {', '.join(LABEL_MERGE_MODES)}")
     if not packs:
-        raise RecordError("no pack was named")
+        raise RecordError("no pack was given")
     opened = [open_pack(pack) for pack in packs]
     labels = [check_labels(pack) for pack in opened]
     for pack in opened:
@@ -131,8 +132,8 @@ def open_dataset(packs: Sequence[str | os.PathLike[str]], *, merge_labels: str =
     for pack, size in zip(opened, sizes, strict=True):
         if size != sizes[0]:
             raise RecordError(
-                f"{pack.path} holds faces of {size[1]}x{size[0]}, {opened[0].path} of {sizes[0][1]}x{sizes[0][0]}: "
-                "align them to one size"
+                f"{pack.path} holds faces of {size[1]}x{size[0]}, but {opened[0].path} of {sizes[0][1]}x{sizes[0][0]}: "
+                "align them to the same size"
             )
     counts = [_classes(pack, found) for pack, found in zip(opened, labels, strict=True)]
     if merge_labels == "name" and len(opened) > 1:
@@ -156,22 +157,22 @@ def open_dataset(packs: Sequence[str | os.PathLike[str]], *, merge_labels: str =
 
 
 def check_labels(pack: PackReader) -> npt.NDArray[np.int64]:
-    """The labels of a pack, checked: each in 0..num_classes-1, none without an image. Raises RecordError."""
+    """The labels of a pack. Raises RecordError unless all are in 0..num_classes-1 and each has an image."""
     labels = pack.labels()
     if not len(labels):
-        raise RecordError(f"{pack.path} holds no images: there is nothing to train on; pack again")
+        raise RecordError(f"{pack.path} holds no images", hint="run `dataprep pack` again")
     classes = _classes(pack, labels)
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise RecordError(
-            f"{pack.path}: image {wrong[0]}: label {labels[wrong[0]]} is not among 0..{classes - 1} of `property`; "
-            "`dataprep verify` lists what does not fit, `dataprep repair` makes a new pack of it"
+            f"{pack.path}: image {wrong[0]}: label {labels[wrong[0]]} is not among 0..{classes - 1}, as `property` requires",
+            hint="run `dataprep verify` to list all errors, and `dataprep repair` to rebuild the pack",
         )
     missing, first = find_missing_labels(labels, classes)
     if missing:
         raise RecordError(
-            f"{pack.path}: {missing} labels have no image, {first[0]} for one; labels must be contiguous from 0: "
-            "`dataprep merge` numbers them anew"
+            f"{pack.path}: {missing} labels have no image, for example {first[0]}; labels must be contiguous from 0",
+            hint="run `dataprep merge` to renumber them",
         )
     return labels
 
@@ -182,22 +183,23 @@ def _classes(pack: PackReader, labels: npt.NDArray[np.int64]) -> int:
 
 
 def _size(pack: PackReader) -> tuple[int, int]:
-    """(height, width), of `property`, else of the first face."""
+    """(height, width) from `property`, else from the first face."""
     if pack.height and pack.width:
         return pack.height, pack.width
     try:
         header = read_header(pack.face(0).image, max_pixels=_LARGEST_SIDE**2)
     except ImagingError as error:
-        raise RecordError(f"{pack.path}: image 0: {error}; `dataprep repair` leaves out what is no image") from None
+        hint = "run `dataprep repair` to leave out files that are not images"
+        raise RecordError(f"{pack.path}: image 0: {error}", hint=hint) from None
     return header.height, header.width
 
 
 def _check_colours(pack: PackReader) -> None:
-    """A pack whose makers exchanged red and blue says so in pack.json, if anywhere."""
+    """Raises RecordError if pack.json declares swapped red and blue channels."""
     said = str(pack.metadata().get("colour_order", ""))
     if said not in _COLOUR_ORDERS:
         raise RecordError(
-            f"{pack.path}: pack.json says of the colours {said[:60]!r}; files that decode to RGB are needed: pack again"
+            f"{pack.path}: pack.json gives the colour order {said[:60]!r}, but images must decode to RGB: pack them again"
         )
 
 
@@ -205,19 +207,21 @@ def _check_templates(packs: Sequence[PackReader]) -> None:
     stated = [(pack.path, pack.metadata()["template"]) for pack in packs if pack.metadata().get("template") is not None]
     for path, template in stated:
         if template != stated[0][1]:
-            raise RecordError(f"{path} and {stated[0][0]} were aligned to different templates: align them to one")
+            raise RecordError(
+                f"{path} and {stated[0][0]} were aligned to different templates: align them to the same one"
+            )
 
 
 def _by_name(packs: Sequence[PackReader], counts: Sequence[int]) -> list[npt.NDArray[np.int64]]:
-    """For each pack, the joined label of each of its labels."""
+    """For each pack, a map from its labels to the merged labels."""
     numbers: dict[str, int] = {}
     maps = []
     for pack, count in zip(packs, counts, strict=True):
         names = read_identities(pack.path)
         if names is None or len(names) < count:
             raise RecordError(
-                f"{pack.path}: no labels.tsv that names all {count} people, so they cannot be joined by name; join by "
-                "offset keeps each pack's people apart"
+                f"{pack.path}: no labels.tsv with the names of all {count} identities, which joining by name needs",
+                hint="use --join offset to keep the packs' identities distinct",
             )
         maps.append(np.array([numbers.setdefault(name, len(numbers)) for name in names[:count]], np.int64))
     return maps

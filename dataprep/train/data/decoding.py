@@ -1,5 +1,5 @@
-"""Encoded faces to rows of a batch: what a loader process does. No torch here: it would double the time such a process
-takes to begin."""
+"""Decoding of faces into rows of a batch, which is the work of a loader process. torch is not imported: it would double
+the start-up time of such a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 class BatchIndices(NamedTuple):
-    """Images of a source for rows that follow one another, `first` being the place of the first one in its epoch."""
+    """Consecutive rows of an epoch and their images in the source. `first` is the first row's place in the epoch."""
 
     positions: npt.NDArray[np.int64]
     mirrored: npt.NDArray[np.bool_]
@@ -41,7 +41,7 @@ class BatchIndices(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchDecoder:
-    """From positions to pixels. `table` (1, 256, 3) float32 has the normalised values of 0..255; None leaves bytes."""
+    """Decodes positions to pixels. `table` (1, 256, 3) float32 has the normalised values of 0..255; None keeps uint8."""
 
     images: PackImages
     height: int
@@ -51,7 +51,7 @@ class BatchDecoder:
     augment: AugmentConfig
 
     def equals(self, other: BatchDecoder) -> bool:
-        """Whether it makes the same of the same images."""
+        """Whether both decode the same images in the same way."""
         tables = [None if each.table is None else each.table.tobytes() for each in (self, other)]
         fields = ("images", "height", "width", "order", "augment")
         return tables[0] == tables[1] and all(getattr(self, name) == getattr(other, name) for name in fields)
@@ -61,7 +61,7 @@ class BatchDecoder:
         return np.empty(shape, np.uint8) if self.table is None else np.empty(shape, np.float32)
 
     def fill(self, out: Batch, rows: BatchIndices) -> None:
-        """Decode into `out` (n, height, width, 3). Raises RecordError that names pack and image."""
+        """Decode into `out` (n, height, width, 3). Raises RecordError, which names the pack and the image."""
         for row, position in enumerate(rows.positions.tolist()):
             pixels = self._pixels(position, rows, row)
             if rows.mirrored[row]:
@@ -77,11 +77,13 @@ class BatchDecoder:
             pixels = decode_face(data, order="RGB" if self.augment.is_random else self.order)
         except ImagingError as error:
             name = self.images.name(position)
-            raise RecordError(f"{name}: {error}; `dataprep repair` leaves out what is no image") from None
+            hint = "run `dataprep repair` to leave out files that are not images"
+            raise RecordError(f"{name}: {error}", hint=hint) from None
         if pixels.shape != (self.height, self.width, 3) and not self.augment.resize_crop:
             raise RecordError(
-                f"{self.images.name(position)} is {pixels.shape[1]}x{pixels.shape[0]}, the network takes "
-                f"{self.width}x{self.height}: align the faces to that size, or `dataprep repair` leaves it out"
+                f"{self.images.name(position)} is {pixels.shape[1]}x{pixels.shape[0]}, but the network takes "
+                f"{self.width}x{self.height}",
+                hint="align the faces to that size, or run `dataprep repair` to leave this image out",
             )
         if self.augment.is_random:
             generator = np.random.default_rng((rows.seed, rows.epoch, rows.first + row, 2))
@@ -91,19 +93,22 @@ class BatchDecoder:
 
 
 class DecodeTask(NamedTuple):
-    """Rows to decode into the shared memory, from byte `offset` on."""
+    """Rows to decode into the shared memory, starting at byte `offset`."""
 
     offset: int
     rows: BatchIndices
 
 
 def run_decoder_process() -> None:
-    """A loader process: stdin brings a decoder with the shared memory's descriptor and size, then jobs; stdout takes an
-    answer to each, None or (whether it is the data's fault, what happened). It ends with the process that feeds it."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # systemd and Slurm signal every process: the feeder still saves
+    """A loader process. It reads from stdin a decoder with the descriptor and size of the shared memory, then jobs. For
+    each job it writes None or (whether the data is at fault, message, hint) to stdout. It exits with its parent."""
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # systemd and Slurm signal every process, but the parent must still save
         signal.signal(number, signal.SIG_IGN)
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library may print
+    os.dup2(2, 1)  # keep libraries from printing to stdout
     cv2.setNumThreads(0)
     try:
         decoder, descriptor, size = pickle.load(jobs)
@@ -116,14 +121,14 @@ def run_decoder_process() -> None:
         pass
 
 
-def _answer(decoder: BatchDecoder, memory: mmap.mmap, job: DecodeTask) -> tuple[bool, str] | None:
+def _answer(decoder: BatchDecoder, memory: mmap.mmap, job: DecodeTask) -> tuple[bool, str, str] | None:
     empty = decoder.empty(0)
     shape = (len(job.rows.positions), *empty.shape[1:])
     out = np.frombuffer(memory, empty.dtype, int(np.prod(shape)), job.offset).reshape(shape)
     try:
         decoder.fill(out, job.rows)
     except DataprepError as error:
-        return True, str(error)
+        return True, str(error), error.hint
     except Exception:
-        return False, traceback.format_exc()
+        return False, traceback.format_exc(), ""
     return None

@@ -1,4 +1,4 @@
-"""Batches of faces: decoded, mirrored and shuffled by seed alone, so that any step can be made again."""
+"""Batches of faces, shuffled, mirrored and decoded deterministically by seed, so that any step is reproducible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _worker_pools: weakref.WeakKeyDictionary[PackDataset, WorkerPool] = weakref.Weak
 
 
 class EpochPlan(NamedTuple):
-    """The images of an epoch by place: their positions in the source, and whether they are mirrored."""
+    """The images of an epoch, in order: their positions in the source, and whether they are mirrored."""
 
     positions: npt.NDArray[np.int64]
     mirrored: npt.NDArray[np.bool_]
@@ -43,20 +43,20 @@ def iterate_batches(
     order: Sequence[int] | npt.NDArray[np.int64] | None = None,
     dtype: Literal["float32", "uint8"] = "float32",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Full batches of an epoch: images (n, 3, height, width) as `input` wants them, and labels (n,) int64.
+    """Yield the full batches of an epoch: images (n, 3, height, width) as `input` describes, and labels (n,) int64.
 
-    `batch_size` is that of all ranks together; each takes its slice of every batch. The first `skip` batches are left out (a
-    resumed run has had them). `order` gives the positions in the source instead of a permutation. `uint8` leaves the
-    normalisation to `normalise_batch`, on whatever device. Images are channels_last in memory, the order decoders write.
+    `batch_size` counts all ranks together; each rank gets its slice of every batch. The first `skip` batches are skipped,
+    for a resumed run. `order` gives positions in the source to use instead of a random permutation. With `uint8`, the
+    caller normalises on any device with `normalise_batch`. Images are channels_last in memory, the order that decoders write.
 
-    What a batch holds depends on source, seed, epoch and its number alone. `workers` processes decode ahead and stay for the
-    source's next epoch; 0 decodes here. Raises RecordError for an image that cannot be taken, UsageError for sizes that do
-    not fit, DataprepError for a process that died.
+    The content of a batch depends only on the source, seed, epoch and batch number. `workers` processes decode ahead and
+    stay alive for the source's next epoch; 0 decodes in this process. Raises RecordError for an image that cannot be used,
+    UsageError for sizes that do not fit and DataprepError for a process that died.
     """
     check_input(dataset, preprocessing, augment)
     if batch_size < 1 or batch_size % world_size:
         raise UsageError(
-            f"a batch of {batch_size} cannot be shared by {world_size} processes: take a multiple of {world_size}"
+            f"a batch of {batch_size} cannot be split over {world_size} processes: use a multiple of {world_size}"
         )
     decoder = BatchDecoder(
         images=dataset.images,
@@ -78,7 +78,7 @@ def iterate_batches(
 
 
 def close_workers(dataset: PackDataset) -> None:
-    """End the processes that stayed for a source's next epoch; else they go with the source."""
+    """End the processes kept for a source's next epoch. Otherwise they end when the source is deleted."""
     crew = _worker_pools.pop(dataset, None)
     if crew is not None:
         crew.close()
@@ -92,20 +92,22 @@ def plan_epoch(
     flip: bool = True,
     order: Sequence[int] | npt.NDArray[np.int64] | None = None,
 ) -> EpochPlan:
-    """The order of an epoch and its flips; a function of the arguments only."""
+    """The order of an epoch and its flips. They depend on the arguments only."""
     if order is None:
         positions = np.random.default_rng((seed, epoch)).permutation(len(dataset))
     else:
         positions = np.asarray(order, np.int64)
         if len(positions) and not 0 <= positions.min() <= positions.max() < len(dataset):
-            raise UsageError(f"the order names image {positions.max()} or {positions.min()} of {len(dataset)} images")
+            raise UsageError(
+                f"the order contains image {positions.max()} or {positions.min()}, but there are {len(dataset)} images"
+            )
     mirrored = np.random.default_rng((seed, epoch, 1)).random(len(positions)) < (0.5 if flip else 0.0)
     return EpochPlan(positions, mirrored)
 
 
 def normalise_batch(batch: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """`(value - mean) / std` of a uint8 batch (n, 3, height, width) in the input's channel order, on its device; what a
-    float32 batch holds, to the bit."""
+    """`(value - mean) / std` of a uint8 batch (n, 3, height, width) in the input's channel order, on the batch's device.
+    The result equals a float32 batch bit for bit."""
     if len({*preprocessing.mean}) == len({*preprocessing.std}) == 1:
         return batch.float().sub_(preprocessing.mean[0]).div_(preprocessing.std[0])
     mean, std = (
@@ -115,14 +117,13 @@ def normalise_batch(batch: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def check_input(dataset: PackDataset, preprocessing: Preprocessing, augment: AugmentConfig = AugmentConfig()) -> None:  # noqa: B008  it is frozen
-    """RecordError unless the faces are what the network takes: their size, and an order of colours that can be made."""
+    """Raise RecordError unless the faces have the network's size and its channel order is RGB or BGR."""
     if preprocessing.order not in ("RGB", "BGR"):
-        raise RecordError(f"the network wants its colours as {preprocessing.order!r}; faces can be given as RGB or BGR")
+        raise RecordError(f"the network's channel order is {preprocessing.order!r}; only RGB and BGR are supported")
     if (dataset.height, dataset.width) != (preprocessing.height, preprocessing.width) and not augment.resize_crop:
         raise RecordError(
-            f"the network takes {preprocessing.width}x{preprocessing.height}; {dataset.paths[0]} holds "
-            f"{dataset.width}x{dataset.height}: "
-            "align the faces to that size"
+            f"the network takes {preprocessing.width}x{preprocessing.height}, but {dataset.paths[0]} holds faces of "
+            f"{dataset.width}x{dataset.height}: align them to the network's size"
         )
 
 
@@ -141,21 +142,21 @@ def _decoded(
             crew.close()
         crew = WorkerPool(decoder, rows=share, workers=workers)
     yield from crew.decode_batches(rows)
-    if dataset in _worker_pools:  # of another iterator over the same source
+    if dataset in _worker_pools:  # another iterator over the same source put its pool there
         crew.close()
     else:
         _worker_pools[dataset] = crew
 
 
 def _table(preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """(1, 256, 3): what each value of each channel becomes."""
+    """(1, 256, 3): the normalised value of each byte value, by channel."""
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     values: npt.NDArray[np.float32] = (np.arange(256, dtype=np.float32)[:, None] - mean) / std
     return values[None]
 
 
 def _tensor(images: Batch) -> Tensor:
-    """(n, height, width, 3) as (n, 3, height, width) over the same memory; in pinned memory where there is CUDA, from which
-    `to(device, non_blocking=True)` copies beside the computing."""
+    """View (n, height, width, 3) as (n, 3, height, width). With CUDA the batch is copied to pinned memory, so that
+    `to(device, non_blocking=True)` overlaps with computation."""
     batch = torch.from_numpy(images)
     return (batch.pin_memory() if torch.cuda.is_available() else batch).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Batches of P identities with K images each, for losses that compare images with each other."""
+"""Batches of P identities with K images each, for losses that compare the images of a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ IntArray = npt.NDArray[np.int64]
 
 
 def pk_order(labels: IntArray, *, identities: int, images: int, seed: int, epoch: int) -> IntArray:
-    """The positions of an epoch, batch after batch: each `identities` different ones of `images` images in a row.
+    """The positions of an epoch, batch after batch. A batch has `identities` distinct identities, each with `images` images.
 
-    A function of the arguments only. An identity's images are dealt into groups, the last filled from the first; where it
-    has fewer than `images`, they repeat. Groups that fill no batch of different identities wait for another epoch.
-    Raises RecordError where an identity has a single image, or where there are fewer than `identities`.
+    The order depends on the arguments only. An identity's images are split into groups of `images`; the last group is
+    filled up with the identity's first images, which may repeat. Groups that do not fill a batch of distinct identities
+    are left out of this epoch. Raises RecordError if an identity has a single image, or if there are too few identities.
     """
     check_identities(labels, identities)
     generator = np.random.default_rng((seed, epoch))
@@ -32,15 +32,17 @@ def pk_order(labels: IntArray, *, identities: int, images: int, seed: int, epoch
 
 
 def check_identities(labels: IntArray, identities: int) -> None:
-    """Raises RecordError unless every identity has two images, and there are at least `identities`."""
+    """Raises RecordError unless every identity has two images and there are at least `identities` identities."""
     known, counts = np.unique(labels, return_counts=True)
     single = known[counts == 1]
     if len(single):
         raise RecordError(
-            f"{len(single)} of {len(known)} identities have one image only (label {single[0]} for one), and triplets "
-            "need two: drop them with `dataprep lst --min-images 2` and pack again"
+            f"{len(single)} of {len(known)} identities have only one image (for example label {single[0]}), but triplets "
+            "need two",
+            hint="drop them with `dataprep lst --min-images 2` and pack again",
         )
     if len(known) < identities:
         raise RecordError(
-            f"a batch takes {identities} identities and there are {len(known)}: lower --identities-per-batch"
+            f"a batch needs {identities} identities, but there are only {len(known)}",
+            hint="lower --identities-per-batch",
         )

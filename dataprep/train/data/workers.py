@@ -1,7 +1,7 @@
 """Loader processes that decode into a ring of batches in shared memory.
 
-They are started anew, not forked: neither locks, threads nor a CUDA context come along, and a process needs a third of a
-second and no torch. They live from epoch to epoch, and end when the process that feeds them ends, however it does.
+They are started as new processes rather than forked, so they inherit no locks, threads or CUDA context. Starting one
+takes a third of a second, without torch. They persist between epochs and exit whenever their parent process exits.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _START = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from dataprep.train.data.decoding import run_decoder_process as main; main()"
 )
-_LEAST = 16  # rows of a job: fewer would cost as much to hand over as to decode
-_LENT = 2  # batches whose memory may be in the user's hands; more are copied
+_LEAST = 16  # rows of a job: with fewer, the hand-over would cost as much as the decoding
+_LENT = 2  # batches in shared memory that the caller may hold; further ones are copied
 
 
 class WorkerPool:
-    """`workers` processes that decode batches of at most `rows` rows."""
+    """A pool of `workers` processes that decode batches of at most `rows` rows."""
 
     def __init__(self, decoder: BatchDecoder, *, rows: int, workers: int) -> None:
         self.decoder, self._asked, self._owner = decoder, (rows, workers), os.getpid()
         self._share = min(rows, max(_LEAST, -(-rows // workers)))  # rows of a job
         jobs = -(-rows // self._share)
-        self._ahead = max(2, -(-2 * workers // jobs))  # batches, so that two jobs wait for each process
+        self._ahead = max(2, -(-2 * workers // jobs))  # batches, so that every process has two jobs queued
         one = decoder.empty(1)
         self._row_size = one.nbytes
         self._slot_size = -(-rows * one.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -55,10 +55,10 @@ class WorkerPool:
         self._turn = 0
 
     def decode_batches(self, batches: Iterable[BatchIndices]) -> Iterator[Batch]:
-        """The batches decoded, in order. A batch's memory is used again when nothing refers to it any longer.
+        """Decode the batches, in order. A batch's memory is reused once nothing refers to it.
 
-        Raises RecordError for an image that cannot be taken, DataprepError for a process that died; then, or if it is left
-        before its end, the crew is closed.
+        Raises RecordError for an image that cannot be used and DataprepError for a process that died. The pool is closed
+        after an error, or if the iterator is closed early.
         """
         left, waiting = iter(batches), deque[tuple[int, int, list[_Worker]]]()
         try:
@@ -76,8 +76,8 @@ class WorkerPool:
             raise
 
     def matches(self, decoder: BatchDecoder, *, rows: int, workers: int) -> bool:
-        """Whether these processes decode in this way."""
-        mine = not self.closed and self._owner == os.getpid()  # and not those of the process this one is a fork of
+        """Whether this pool has these settings and belongs to this process."""
+        mine = not self.closed and self._owner == os.getpid()  # a fork must not use its parent's pool
         return mine and self._asked == (rows, workers) and self.decoder.equals(decoder)
 
     @property
@@ -85,7 +85,7 @@ class WorkerPool:
         return not self._end.alive
 
     def close(self) -> None:
-        """End the processes. Batches that were handed over stay as they are."""
+        """End the processes. Batches already yielded stay valid."""
         self._end()
 
     def _send(self, rows: BatchIndices) -> tuple[int, int, list[_Worker]]:
@@ -107,7 +107,7 @@ class WorkerPool:
             self._lent.add(slot)
             weakref.finalize(flat, _taken_back, slot, self._lent, self._free).atexit = False
             return shaped
-        copied = shaped.copy()  # somebody keeps them: the processes need the memory
+        copied = shaped.copy()  # the caller holds earlier batches; the pool needs the memory
         self._free.append(slot)
         return copied
 
@@ -119,7 +119,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(descriptor,),
-            process_group=0,  # Ctrl-C is for the process that feeds it
+            process_group=0,  # Ctrl-C must reach only the parent
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         self.send(sys.path)
@@ -133,37 +133,38 @@ class _Worker:
             raise self._death() from None
 
     def receive(self) -> None:
-        """Wait for a job to be done."""
+        """Wait until a job is done."""
         assert self._process.stdout
         try:
             answer = pickle.load(self._process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
             raise self._death() from None
         if answer is not None:
-            known, what = answer
-            raise RecordError(what) if known else DataprepError(f"a loader process failed:\n{what}")
+            known, what, hint = answer
+            raise RecordError(what, hint=hint) if known else DataprepError(f"a loader process failed:\n{what}")
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # what was still to be written has no reader
+            with contextlib.suppress(OSError):  # unwritten data has no reader
                 if stream:
                     stream.close()
 
     def _death(self) -> DataprepError:
         self._process.kill()
         code = self._process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         return DataprepError(
-            f"a loader process {how}; if the memory ran out (see dmesg), lower --workers or --batch-size. What is "
-            "checkpointed stands: type the same to go on"
+            f"a loader process {how}",
+            hint="run the same command again to resume from the last checkpoint; if memory ran out (see dmesg), lower "
+            "--workers or --batch-size",
         )
 
 
 @contextlib.contextmanager
 def _anonymous(size: int) -> Iterator[int]:
-    """A file without a name, in memory where the system has such files (/dev/shm is small in containers)."""
+    """An unnamed file, in memory where memfd_create exists (/dev/shm is small in containers)."""
     with contextlib.ExitStack() as stack:
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("dataprep-batches")
@@ -175,7 +176,7 @@ def _anonymous(size: int) -> Iterator[int]:
 
 
 def _end(workers: list[_Worker], owner: int) -> None:
-    if os.getpid() == owner:  # and not a fork of it that exits
+    if os.getpid() == owner:  # not when a fork exits
         for worker in workers:
             worker.end()
 

@@ -1,7 +1,7 @@
-"""Batches and class centres spread over processes. With a world of one nothing is sent and no process group is needed.
+"""Batches and class centres sharded over processes. With a world size of 1 no process group is needed.
 
-Every process computes the same loss of the whole batch, most from their own part of the classes. So the gradient of a sum
-over the processes is what it is in each of them already, and the gradient of an embedding is summed over all.
+Every process computes the same loss of the whole batch, usually from its own shard of the classes. The gradient of a sum
+over processes is therefore passed through unchanged, and the gradient of an embedding is summed over all processes.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch.autograd import Function
 
 
 def class_range(classes: int, rank: int, world_size: int) -> range:
-    """The classes of a process: all in order, the first `classes % world` processes one more (arcface_torch's rule)."""
+    """A process's contiguous range of classes. The first `classes % world` processes get one more (as in arcface_torch)."""
     start = classes // world_size * rank + min(rank, classes % world_size)
     return range(start, start + classes // world_size + (rank < classes % world_size))
 
 
 def gather_batch(embedded: Tensor, rank: int, world_size: int, *, whole: bool = False) -> Tensor:
-    """(n, d) of each process to (world * n, d) in all; n is the same everywhere.
+    """Gather (n, d) from each process into (world * n, d) in all of them; n must be equal everywhere.
 
-    The gradient that comes back is `world` times the loss's, because data-parallel training averages over processes.
-    `whole` says that each process computes all of the gradient, not its classes' part.
+    The backward pass multiplies the gradient by `world`, because data-parallel training averages over processes.
+    With `whole`, each process computes the full gradient rather than the part from its own classes.
     """
     return embedded if world_size == 1 else _gather(embedded, rank, world_size, whole)
 
 
 def gather_labels(labels: Tensor, world_size: int) -> Tensor:
-    """(n,) of each process to (world * n,)."""
+    """Gather (n,) from each process into (world * n,)."""
     if world_size == 1:
         return labels
     parts = [torch.empty_like(labels) for _ in range(world_size)]
@@ -39,19 +39,19 @@ def gather_labels(labels: Tensor, world_size: int) -> Tensor:
 
 
 def all_reduce_sum(value: Tensor, world_size: int) -> Tensor:
-    """The sum over all processes, in each."""
+    """The sum over all processes, available in each."""
     return value if world_size == 1 else _sum(value)
 
 
 def sharded_cross_entropy(logits: Tensor, targets: Tensor, world_size: int) -> Tensor:
-    """Mean softmax cross-entropy of (n, own classes) logits; a target of -1 is a class of another process."""
+    """Mean softmax cross-entropy of (n, own classes) logits. Target -1 means that another process has the class."""
     if world_size == 1:
         return torch.nn.functional.cross_entropy(logits, targets)
     return _cross_entropy(logits, targets)
 
 
 def gather_rows(rows: Tensor, classes: int, world_size: int) -> Tensor:
-    """The rows of all classes, on the CPU of every process; all must call it."""
+    """Gather the rows of all classes on the CPU of every process. All processes must call this."""
     if world_size == 1:
         return rows.detach().cpu().clone()
     sizes = [len(class_range(classes, rank, world_size)) for rank in range(world_size)]
@@ -91,7 +91,7 @@ class _AllReduceSumLocalGrad(Function):
 
 
 class _CrossEntropy(Function):
-    """Keeps one matrix of the logits' size, the probabilities; a million identities leave no room for more."""
+    """Keeps only one matrix of the size of the logits; a million identities leave no room for more."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class _CrossEntropy(Function):
         return result.mul_(gradient / len(result)), None
 
 
-# torch leaves `apply` untyped
+# `apply` is untyped in torch
 _gather: Callable[[Tensor, int, int, bool], Tensor] = _Gather.apply
 _sum: Callable[[Tensor], Tensor] = _AllReduceSumLocalGrad.apply
 _cross_entropy: Callable[[Tensor, Tensor], Tensor] = _CrossEntropy.apply

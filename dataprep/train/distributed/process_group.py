@@ -1,4 +1,4 @@
-"""One process, or several under `torchrun`, that act as one: they stop at the same step and fail with one message."""
+"""One process, or several under `torchrun` that stop at the same step and report a single error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch.distributed as dist
 from dataprep.errors import DataprepError, ModelError
 
 T = TypeVar("T")
-_PATIENCE = datetime.timedelta(hours=1)  # the others wait while the first verifies
+_PATIENCE = datetime.timedelta(hours=1)  # the other processes wait while the first verifies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This process among all. `control` is a gloo group on the CPU, so that flags never wait for the GPU's stream.
+    """This process's place among all. `control` is a gloo group on the CPU, so that flags never wait for the GPU stream.
 
-    Only the first process writes and prints; where an error is agreed upon, the others end with its exit code and no word.
+    Only the first process writes files and prints. On a shared error the others exit silently with its exit code.
     """
 
     rank: int = 0
@@ -35,7 +35,7 @@ class World:
         return self.rank == 0
 
     def agree(self, *, stop: bool = False, error: DataprepError | None = None) -> bool:
-        """Whether any process was asked to stop. An error of any process is raised in all of them."""
+        """Whether any process was asked to stop. An error in any process is raised in all of them."""
         if self.size == 1:
             if error is not None:
                 raise error
@@ -47,7 +47,7 @@ class World:
         return bool(flags[0])
 
     def run_once(self, act: Callable[[], T]) -> T:
-        """What `act` gives when the first process alone does it; its error is everyone's."""
+        """Run `act` in the first process only; return its result, or raise its error, in all of them."""
         result: T | None = None
         error = None
         if self.is_first:
@@ -59,7 +59,7 @@ class World:
         return self.gather(result)[0]  # type: ignore[return-value]
 
     def run_everywhere(self, act: Callable[[], T]) -> T:
-        """What `act` gives in this process; the error of any process is everyone's."""
+        """Run `act` in every process and return its own result. An error in any process is raised in all."""
         result: T | None = None
         error = None
         try:
@@ -70,7 +70,7 @@ class World:
         return result  # type: ignore[return-value]
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+        """The values of all processes, ordered by rank."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -85,9 +85,9 @@ class World:
 
 @contextmanager
 def join_world(device: str) -> Iterator[tuple[World, torch.device]]:
-    """The world that torchrun's environment speaks of, and this process's device; one process without it.
+    """The world described by torchrun's environment variables, and this process's device. Without them, a single process.
 
-    gloo connects CPUs, nccl GPUs. Raises ModelError for a device that is not there.
+    The backend is gloo on CPUs and nccl on GPUs. Raises ModelError for a device that does not exist.
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
@@ -104,30 +104,33 @@ def join_world(device: str) -> Iterator[tuple[World, torch.device]]:
     except RuntimeError as error:
         if not _is_about_peers(error):
             raise
-        raise ModelError(f"process {rank} of {size} lost another one, whose own message says why") from None
+        raise ModelError(
+            f"process {rank} of {size} lost its connection to another process; see that process's message"
+        ) from None
     finally:
         dist.destroy_process_group()
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` is this process's GPU where there is one, else the CPU; `cuda` among several processes is each one's own."""
+    """`auto` is a GPU if there is one, else the CPU. With `auto` or `cuda`, each of several processes gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"--device {name}: torch {torch.__version__} sees no CUDA device; --device cpu works")
+        raise ModelError(f"device {name!r}: torch {torch.__version__} finds no CUDA device", hint="use --device cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"--device {name}: no such device; cpu, cuda and cuda:1 are, for instance") from None
+        raise ModelError(f"no such device: {name!r}", hint="use --device cpu, cuda or cuda:1, for example") from None
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise ModelError(f"--device {name}: training runs on cpu and cuda")
+        raise ModelError(f"device {name!r} is not supported, only cpu and cuda")
     number = local_rank if device.index is None else device.index
     if number >= torch.cuda.device_count():
         raise ModelError(
-            f"--device {name}: process {local_rank} of this machine wants GPU {number}, there are "
-            f"{torch.cuda.device_count()}: lower --nproc-per-node or name another device"
+            f"device {name!r}: process {local_rank} of this machine needs GPU {number}, but there are only "
+            f"{torch.cuda.device_count()}",
+            hint="lower torchrun's --nproc-per-node, or choose another --device",
         )
     return torch.device("cuda", number)
 
@@ -135,7 +138,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
-        raise ModelError(f"{name}={text} in the environment is no number; torchrun sets it")
+        raise ModelError(f"the environment variable {name}={text}, which torchrun sets, is not a number")
     return int(text)
 
 

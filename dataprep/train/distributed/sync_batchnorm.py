@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of the images of all processes, on CPUs (gloo) and GPUs (nccl) alike."""
+"""Batch norm with statistics over the images of all processes, on CPUs (gloo) and GPUs (nccl)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every batch norm by one over all processes, in place; names and weights stay. (torch's own is for GPUs.)"""
+    """Make every batch norm synchronised, in place. Names and weights are kept. (torch's SyncBatchNorm needs a GPU.)"""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             setattr(module, name, _Shared(child))
@@ -22,7 +22,7 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
 
 
 class _Shared(nn.BatchNorm2d):
-    """Forward in training: sums are taken over the processes, their gradients too."""
+    """In training, sums over the batch and their gradients are reduced over all processes."""
 
     def __init__(self, one: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__(one.num_features, one.eps, one.momentum, one.affine, one.track_running_stats)
@@ -38,10 +38,10 @@ class _Shared(nn.BatchNorm2d):
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         wide = input if input.dtype == torch.float64 else input.float()
-        count = wide.numel() // wide.shape[1] * dist.get_world_size()  # all processes have equally many images
+        count = wide.numel() // wide.shape[1] * dist.get_world_size()  # all processes have the same number of images
         mean = _sum(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
-        variance = _sum(centred.square().sum(axes)) / count  # in a second pass: the difference of sums would cancel
+        variance = _sum(centred.square().sum(axes)) / count  # in a second pass: E[x^2] - E[x]^2 would cancel
         self._follow(mean.detach(), variance.detach() * (count / (count - 1)))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
@@ -58,7 +58,7 @@ class _Shared(nn.BatchNorm2d):
 
 
 class _AllReduceSum(Function):
-    """The sum over all processes, each of which goes on with it: the gradient is the sum of theirs."""
+    """Sum over all processes. Each process uses the sum, so the gradient is summed over them too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -73,4 +73,4 @@ class _AllReduceSum(Function):
         return total
 
 
-_sum: Callable[[Tensor], Tensor] = _AllReduceSum.apply  # torch leaves `apply` untyped
+_sum: Callable[[Tensor], Tensor] = _AllReduceSum.apply  # `apply` is untyped in torch

@@ -1,4 +1,4 @@
-"""Heads by name: what stands between the embedding and the loss. The names are in losses.py."""
+"""Builds the head of a loss, which turns embeddings and labels into the loss value. losses.py lists the names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ClassificationHead", "make_loss_head"]
 def make_loss_head(
     params: LossParams, embedding_size: int, num_classes: int, *, rank: int = 0, world_size: int = 1, seed: int = 0
 ) -> ClassificationHead:
-    """The head of `params.loss`, with the same initial class centres under any `world`."""
+    """Make the head of `params.loss`. The initial class centres do not depend on `world`."""
     preset = LOSS_PRESETS[params.loss]
     if preset.triplet_margin is not None:
         margin = preset.triplet_margin if params.triplet_margin is None else params.triplet_margin

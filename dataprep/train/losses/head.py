@@ -1,4 +1,4 @@
-"""Heads whose rows belong to classes, each process holding some of the classes."""
+"""The base of heads with a row for each class, sharded over processes by class."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from dataprep.train.distributed.collectives import class_range, gather_batch, ga
 
 
 class ClassificationHead(nn.Module):
-    """Embeddings and labels to a loss.
+    """Computes a loss from embeddings and labels.
 
-    With `world` processes each holds the rows of its own classes (`shard`): all parameters, and the buffers named by
-    `by_class`. They are not to be averaged over the processes. What is saved holds all classes, whatever the world was.
+    With `world` processes, each holds the rows of its own classes (`shard`) of all parameters and of the buffers named in
+    `by_class`. These must not be averaged over processes. A saved state holds all classes, for any number of processes.
     """
 
     by_class: tuple[str, ...] = ()
-    whole = False  # whether each process computes all of the gradient, not its classes' part
-    labels_known = False  # whether the caller has checked all labels that will come
+    whole = False  # whether each process computes the full gradient, not only its classes' part
+    labels_known = False  # whether the caller has already checked all labels
 
     def __init__(self, classes: int, *, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
         super().__init__()
         self.classes, self.rank, self.world, self.seed = classes, rank, world_size, seed
         self.own = class_range(classes, rank, world_size)
-        self.step = 0  # training steps so far; with the seed it decides what is drawn
+        self.step = 0  # training steps so far; seed and step determine all random draws
 
     def forward(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        """(n, d) and (n,) to the mean loss of the batch: float32 whatever autocast says, float64 from float64.
+        """The mean loss of (n, d) embeddings and (n,) labels: in float32 even under autocast, or float64 for float64 input.
 
-        Every process passes its part of the batch, all equally many, and gets the loss of the whole. The gradient of
-        `embedded` is then `world` times that of the loss: averaged over the processes, as data-parallel training does,
-        the backbone's gradient is right. Raises RecordError for a label that is not among the classes.
+        Every process passes the same number of images and gets the loss of the whole batch. The gradient of `embedded` is
+        `world` times that of the loss, so that data-parallel training, which averages over processes, gives the backbone
+        the right gradient. Raises RecordError for a label outside the classes.
         """
         with torch.autocast(embedded.device.type, enabled=False):
             if embedded.dtype != torch.float64:
@@ -50,10 +50,10 @@ class ClassificationHead(nn.Module):
 
     @abstractmethod
     def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        """The same for the whole batch, its embeddings and labels gathered from all processes."""
+        """The loss of the whole batch, from embeddings and labels gathered over all processes."""
 
     def full_state(self) -> dict[str, Tensor]:
-        """All that the head knows, with the rows of all classes, on the CPU. Every process must call it."""
+        """The state of the head with the rows of all classes, on the CPU. Every process must call this."""
         named = set(dict(self.named_parameters())) | set(self.by_class)
         state = {
             name: gather_rows(value, self.classes, self.world) if name in named else value.detach().cpu().clone()
@@ -62,29 +62,31 @@ class ClassificationHead(nn.Module):
         return {**state, "step": torch.tensor(self.step)}
 
     def load_full_state(self, state: dict[str, Tensor]) -> None:
-        """What `full_state` gave, under any world. Raises ModelError where it is of another head."""
+        """Load the result of `full_state`, from any number of processes. Raises ModelError if it is of another head."""
         named = set(dict(self.named_parameters())) | set(self.by_class)
         own = self.state_dict()
         if set(state) != {*own, "step"}:
             raise ModelError(
-                f"the head saved holds {', '.join(sorted(state))}; this one {', '.join(sorted({*own, 'step'}))}: "
-                "--loss is another, --fresh starts over"
+                f"the saved head is of another loss: it holds {', '.join(sorted(state))}, this one "
+                f"{', '.join(sorted({*own, 'step'}))}",
+                hint="use --fresh to start over",
             )
         for name, value in own.items():
             whole = (self.classes, *value.shape[1:]) if name in named else tuple(value.shape)
             if tuple(state[name].shape) != whole:
                 raise ModelError(
-                    f"the head saved has `{name}` as {tuple(state[name].shape)}, this one as {whole}: identities or "
-                    "embedding are others, --fresh starts over"
+                    f"the saved head has `{name}` of shape {tuple(state[name].shape)}, this one of shape {whole}: the "
+                    "identities or the embedding differ",
+                    hint="use --fresh to start over",
                 )
         rows = slice(self.own.start, self.own.stop)
         self.load_state_dict({name: state[name][rows] if name in named else state[name] for name in own})
         self.step = int(state["step"])
 
     def full_optimizer_state(self, optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-        """What the optimiser keeps for each parameter (momentum and the like), with the rows of all classes.
+        """The optimiser state of each parameter (such as momentum), with the rows of all classes.
 
-        Every process must call it.
+        Every process must call this.
         """
         return {
             name: {
@@ -96,7 +98,7 @@ class ClassificationHead(nn.Module):
         }
 
     def load_full_optimizer_state(self, optimizer: Optimizer, slots: dict[str, dict[str, Any]]) -> None:
-        """What `full_slots` gave, under any world; `optimizer` has this head's parameters."""
+        """Load the result of `full_slots`, from any number of processes, into the optimiser of this head's parameters."""
         rows = slice(self.own.start, self.own.stop)
         for name, parameter in self.named_parameters():
             if name in slots:
@@ -108,20 +110,20 @@ class ClassificationHead(nn.Module):
                 }
 
     def check_labels(self, labels: Tensor) -> None:
-        """Raises RecordError for a label of no class; no process would own it, and its loss would be a constant. Nothing is
-        looked at where `labels_known`: on a GPU each look would wait for all that is queued."""
+        """Raises RecordError for a label outside the classes: no process would own it and its loss would be constant.
+        Skipped if `labels_known`: on a GPU the check would wait for all queued work."""
         if self.labels_known:
             return
         wrong = labels[(labels < 0) | (labels >= self.classes)]
         if len(wrong):
             raise RecordError(
-                f"label {int(wrong[0])} is not among 0..{self.classes - 1}, the identities that the head was made for: "
-                "`dataprep verify` finds what is wrong with the pack"
+                f"label {int(wrong[0])} is not among 0..{self.classes - 1}, the identities of the head",
+                hint="run `dataprep verify` to check the pack",
             )
 
 
 def init_rows(own: range, *shape: int, seed: int, std: float = 0.01) -> Tensor:
-    """Normal random numbers for the classes `own`, (len(own), *shape); a class has the same under any world."""
+    """Normal random rows for the classes `own`, (len(own), *shape). They do not depend on the number of processes."""
     rows = torch.empty(len(own), *shape)
     for block in range(own.start // _BLOCK, (own.stop - 1) // _BLOCK + 1 if len(own) else 0):
         drawn = torch.randn(_BLOCK, *shape, generator=seeded_generator(seed, block)) * std
@@ -131,7 +133,7 @@ def init_rows(own: range, *shape: int, seed: int, std: float = 0.01) -> Tensor:
 
 
 def seeded_generator(*seeds: int) -> torch.Generator:
-    """A generator on the CPU that depends on nothing but the seeds."""
+    """A generator on the CPU that depends only on the seeds."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1))
 
 

@@ -1,4 +1,4 @@
-"""What margins do to the cosine between an embedding and the centre of its own class."""
+"""Margins on the cosine between an embedding and the centre of its own class."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataprep.train.losses.options import MarginTriple
 
 
 class Margin(nn.Module):
-    """(n,) cosines of the own class and (n,) lengths of the embeddings to (n,) cosines with margin.
+    """Maps (n,) cosines of the own class and (n,) embedding norms to (n,) cosines with margin.
 
-    All cosines, of the own class and of the others, are clipped to `bound` before.
+    All cosines, including those of other classes, are clipped to `bound` first.
     """
 
     bound = 1.0
@@ -23,7 +23,7 @@ class Margin(nn.Module):
 
 
 class CombinedMargin(Margin):
-    """cos(m1 * theta + m2) - m3 (Deng et al. 2019, eq. 4), falling in theta over all of 0..pi; see `psi`."""
+    """cos(m1 * theta + m2) - m3 (Deng et al. 2019, eq. 4), made monotonic over theta in 0..pi; see `psi`."""
 
     def __init__(self, margins: MarginTriple) -> None:
         super().__init__()
@@ -36,10 +36,10 @@ class CombinedMargin(Margin):
 
 
 class AdaFaceMargin(Margin):
-    """Kim et al. 2022 (arXiv:2204.00964), as its authors' head.py: blurred faces have short embeddings, and for them the
-    margin is on the cosine; for long ones it is on the angle.
+    """AdaFace (Kim et al. 2022, arXiv:2204.00964), following the authors' head.py.
 
-    `mean` and `std` of the lengths run over the batches; `t_alpha` is the new batch's weight.
+    Blurred faces have embeddings of small norm. The margin is on the cosine for small norms and on the angle for large
+    ones. `mean` and `std` are running statistics of the norms; `t_alpha` is the weight of a new batch.
     """
 
     mean: Tensor
@@ -55,7 +55,7 @@ class AdaFaceMargin(Margin):
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
         lengths = lengths.detach().clamp(0.001, 100)
-        if self.training and len(lengths) > 1:  # one length has no deviation
+        if self.training and len(lengths) > 1:  # a single norm has no standard deviation
             self.mean.lerp_(lengths.mean().to(self.mean), self.t_alpha)
             self.std.lerp_(lengths.std().to(self.std), self.t_alpha)
         quality = ((lengths - self.mean) / (self.std + self.eps) * self.h).clamp(-1, 1)
@@ -64,16 +64,16 @@ class AdaFaceMargin(Margin):
 
 
 def safe_arccos(cosine: Tensor) -> Tensor:
-    """arccos with a finite slope: the ends are one float away, where it is 2e3 in float32 rather than infinite."""
+    """arccos with the input clamped one epsilon inside +-1, where its slope is 2e3 in float32 instead of infinite."""
     end = 1 - torch.finfo(cosine.dtype).eps
     return torch.arccos(cosine.clamp(-end, end))
 
 
 def psi(angle: Tensor) -> Tensor:
-    """The cosine of an angle, made to fall for ever: (-1)**k * cos(angle) - 2 * k, k = floor(angle / pi).
+    """The cosine, continued as a decreasing function: (-1)**k * cos(angle) - 2 * k, where k = floor(angle / pi).
 
-    Liu et al. 2017 (arXiv:1704.08063, sec. 3.2) for SphereFace. It is continuous, and its slope in the angle is -|sin|, so
-    that no face is pushed away from its own identity where a margin takes the angle past pi.
+    From SphereFace (Liu et al. 2017, arXiv:1704.08063, sec. 3.2). It is continuous and its slope is -|sin(angle)|, so a
+    face is never pushed away from its own identity when the margin takes the angle past pi.
     """
     turns = torch.floor(angle.detach() / math.pi)
     sign = 1 - 2 * torch.remainder(turns, 2)

@@ -1,6 +1,6 @@
-"""Softmax over identities: all of them or a sample of them, in one process or spread over many (PartialFC).
+"""Softmax over all identities or a sample of them, in one process or sharded over several (PartialFC).
 
-An, Deng et al. 2022 (arXiv:2203.15565); at a sample rate of 1 it is the plain loss, whatever the number of processes.
+An, Deng et al. 2022 (arXiv:2203.15565). At a sample rate of 1 it equals the plain loss for any number of processes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataprep.train.losses.margins import Margin
 class PartialFC(ClassificationHead):
     """Mean softmax cross-entropy over class centres.
 
-    With a margin, of cosines times `scale`, the nearest of `subcenters` centres counting for each class; without one,
-    of a linear layer with bias. In a training step a process takes the classes of the batch and as many of its others
-    as make up `sample_rate` of its own; those are drawn from the seed and the number of the step.
+    With a margin, the logits are cosines times `scale`; each class uses the nearest of its `subcenters` centres. Without
+    a margin, they come from a linear layer with bias. In a training step, a process uses the classes in the batch, and
+    draws others of its own from the seed and the step number until `sample_rate` of its classes take part.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PartialFC(ClassificationHead):
         self.bias = nn.Parameter(torch.zeros(len(self.own))) if margin is None else None
 
     def loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        """The whole batch's, from this process's classes."""
+        """The loss of the whole batch, computed from this process's classes."""
         targets = torch.where((labels >= self.own.start) & (labels < self.own.stop), labels - self.own.start, -1)
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
@@ -67,7 +67,7 @@ class PartialFC(ClassificationHead):
             cosine = cosine.clamp(-margin.bound, margin.bound)
         lengths = torch.linalg.vector_norm(embedded.detach(), dim=1)
         if not cosine.shape[1]:
-            margin(lengths, lengths)  # a process without classes sees the lengths all the same
+            margin(lengths, lengths)  # keep the running statistics equal in a process without classes
             return cosine
         place = targets.clamp(min=0)[:, None]
         plain = cosine.gather(1, place)[:, 0]
@@ -76,10 +76,10 @@ class PartialFC(ClassificationHead):
 
 
 class CenterLoss(PartialFC):
-    """Softmax, and `weight` times the mean squared distance to the centre of the own class (Wen et al. 2016).
+    """Softmax plus `weight` times the mean squared distance to the centre of the own class (Wen et al. 2016).
 
-    The centres start at 0 and follow the embeddings by the paper's rule (eq. 4, `rate` is its alpha), apart from the
-    optimiser. The distance is Face_Pytorch's: the paper's lambda is twice this weight.
+    The centres start at 0 and are updated by the paper's rule (eq. 4, `rate` is its alpha), not by the optimiser. The
+    distance is defined as in Face_Pytorch, so the paper's lambda is twice this weight.
     """
 
     by_class = ("centers",)
@@ -117,7 +117,7 @@ class CenterLoss(PartialFC):
 
 
 def sample_classes(targets: Tensor, classes: int, rate: float, generator: torch.Generator) -> Tensor:
-    """The classes that take part, in order: all among `targets`, and others up to `rate` of all. -1 is no class."""
+    """The sorted classes that take part: all in `targets`, and random others up to a share of `rate`. -1 is ignored."""
     others = torch.ones(classes, dtype=torch.bool, device=targets.device)
     others[targets[targets >= 0]] = False
     positive = (~others).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Triplets: an image, another of the same identity, and one of another identity that is only just farther away."""
+"""Triplet loss with semi-hard negatives: an anchor, a positive, and a negative only slightly farther away."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dataprep.train.losses.margins import safe_arccos
 class TripletLoss(ClassificationHead):
     """mean(max(0, d(a, p) - d(a, n) + margin)) over semi-hard triplets of the batch (Schroff et al. 2015).
 
-    d is the squared distance of unit embeddings, or with `angular` the angle between them, as insightface's two losses
-    have it. Every pair of one identity takes part for which the batch has an image of another at
-    d(a, p) < d(a, n) < d(a, p) + margin; which of them is drawn from the seed and the number of the step. The loss is 0
-    where there is none. Batches are P identities of K images: `pk_order`.
+    d is the squared distance of unit embeddings or, with `angular`, the angle between them, as in insightface's two losses.
+    Negatives satisfy d(a, p) < d(a, n) < d(a, p) + margin. For each positive pair that has any in the batch, one is drawn
+    from the seed and the step number. The loss is 0 if there are no triplets. Batches have P identities with K images
+    each (`pk_order`).
     """
 
     whole = True
@@ -37,7 +37,7 @@ class TripletLoss(ClassificationHead):
 
 
 def pairwise_distances(embedded: Tensor, *, angular: bool) -> Tensor:
-    """(n, d) to (n, n): squared distances of the unit embeddings, or the angles between them."""
+    """(n, d) to (n, n): squared distances of the unit embeddings, or angles between them."""
     unit = functional.normalize(embedded)
     cosine = unit @ unit.T
     return safe_arccos(cosine) if angular else 2 - 2 * cosine
@@ -46,12 +46,12 @@ def pairwise_distances(embedded: Tensor, *, angular: bool) -> Tensor:
 def find_semi_hard_triplets(
     apart: Tensor, labels: Tensor, margin: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Anchors, positives and negatives, (t,) each: for every pair that has semi-hard negatives, one of them."""
+    """Anchors, positives and negatives, (t,) each: a random semi-hard negative for each positive pair that has any."""
     same = labels[:, None] == labels
     anchor, positive = (same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)).nonzero(as_tuple=True)
     near = apart[anchor, positive][:, None]
     candidates = ~same[anchor] & (near < apart[anchor]) & (apart[anchor] < near + margin)
     chance = torch.rand(candidates.shape, generator=generator).to(apart.device)
-    negative = (chance + candidates).argmax(1)  # a candidate's is at least 1
+    negative = (chance + candidates).argmax(1)  # candidates score at least 1
     found = candidates.any(1)
     return anchor[found], positive[found], negative[found]

@@ -84,7 +84,7 @@ def test_several_packs_are_one_by_offset_or_by_name(tmp_path: Path) -> None:
     assert together.num_classes == 4
     assert together[7] == (face(1, 100).image, 3)
     (two / "labels.tsv").unlink()
-    with pytest.raises(RecordError, match=r"two: no labels\.tsv.*offset"):
+    with pytest.raises(RecordError, match=r"two: no labels\.tsv"):
         open_dataset([one, two], merge_labels="name")
     with pytest.raises(RecordError, match="unknown way to join"):
         open_dataset([one, two], merge_labels="both")
@@ -103,8 +103,9 @@ def test_the_digest_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> N
 
 def test_labels_that_cannot_be_trained_on_are_named_with_a_remedy(tmp_path: Path) -> None:
     gaps = stranger(tmp_path / "gaps", [0, 3])
-    with pytest.raises(RecordError, match=r"gaps: 2 labels have no image, 1 for one.*`dataprep merge`"):
+    with pytest.raises(RecordError, match=r"gaps: 2 labels have no image, for example 1;") as caught:
         open_dataset([gaps])
+    assert "`dataprep merge`" in caught.value.hint
     merge_packs([gaps], tmp_path / "mended", pack_format=PackFormat())
     assert open_dataset([tmp_path / "mended"]).labels.tolist() == [0, 1]
     with pytest.raises(RecordError, match=r"image 1: label 3 is not among 0\.\.1"):
@@ -115,7 +116,7 @@ def test_labels_that_cannot_be_trained_on_are_named_with_a_remedy(tmp_path: Path
         open_dataset([stranger(tmp_path / "half", [0, 0.5])])
     with pytest.raises(RecordError, match="no images"):
         open_dataset([stranger(tmp_path / "empty", [], property="0,24,24")])
-    with pytest.raises(RecordError, match="no pack was named"):
+    with pytest.raises(RecordError, match="no pack was given"):
         open_dataset([])
     with pytest.raises(RecordError, match="nowhere: no such pack"):
         open_dataset([tmp_path / "nowhere"])
@@ -133,7 +134,7 @@ def test_packs_that_do_not_go_together_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="different templates"):
         open_dataset([one, two])
     (one / "pack.json").write_text('{"colour_order": "BGR"}')
-    with pytest.raises(RecordError, match=r"'BGR'.*pack again"):
+    with pytest.raises(RecordError, match=r"'BGR'.*pack them again"):
         open_dataset([one])
 
 
@@ -141,17 +142,18 @@ def test_packs_that_do_not_go_together_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"<html>not found</html>", "html.*`dataprep repair`"),
-        (b"", "empty.*`dataprep repair`|corrupt.*`dataprep repair`|not_an_image.*`dataprep repair`"),
-        (encode_jpeg(np.zeros((SIDE, SIDE, 3), np.uint8))[:-30], "(truncated|Truncated).*`dataprep repair`"),
-        (encode_jpeg(np.zeros((9, 5, 3), np.uint8)), "is 5x9, the network takes 24x24"),
+        (b"<html>not found</html>", "html"),
+        (b"", "empty|corrupt|not_an_image"),
+        (encode_jpeg(np.zeros((SIDE, SIDE, 3), np.uint8))[:-30], "truncated|Truncated"),
+        (encode_jpeg(np.zeros((9, 5, 3), np.uint8)), "is 5x9, but the network takes 24x24"),
     ],
 )
 def test_an_image_that_cannot_be_taken_is_named(tmp_path: Path, workers: int, data: bytes, said: str) -> None:
     images = [face(0, 0).image, face(0, 1).image, data, face(0, 2).image]
     source = open_dataset([stranger(tmp_path / "pack", [0, 0, 0, 0], images)])
-    with pytest.raises(RecordError, match=rf"pack: image 2\b.*({said})"):
+    with pytest.raises(RecordError, match=rf"pack: image 2\b.*({said})") as caught:
         load(source, batch_size=2, workers=workers)
+    assert "`dataprep repair`" in caught.value.hint
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -167,8 +169,9 @@ def test_a_damaged_record_and_a_truncated_file_are_named(tmp_path: Path, workers
     with open(pack / "train.rec", "r+b") as stream:
         stream.seek(int((pack / "train.idx").read_text().split()[3]))
         stream.write(b"no magic")
-    with pytest.raises(RecordError, match=r"pack: image 1: .*no record begins here.*`dataprep repair`"):
+    with pytest.raises(RecordError, match=r"pack: image 1: ") as caught:
         load(source, batch_size=2, workers=workers)
+    assert "`dataprep repair`" in caught.value.hint
 
 
 def _photo(seed: int = 0, side: int = 40) -> Image.Image:

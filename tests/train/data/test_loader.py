@@ -176,8 +176,9 @@ def test_a_killed_process_is_an_error_and_not_the_end_of_all_progress(source: Pa
     loading = iterate_batches(source, INPUT, batch_size=4, seed=0, epoch=0, skip=0, workers=2)
     next(loading)
     os.kill(sorted(children() - before)[killed], signal.SIGKILL)
-    with pytest.raises(DataprepError, match=r"ended by signal 9.*--workers"):
+    with pytest.raises(DataprepError, match="killed by signal 9") as caught:
         list(loading)
+    assert "--workers" in caught.value.hint
     assert children() == before
     assert len(load(source, workers=2)) == 3
 

@@ -82,7 +82,7 @@ def test_one_process_two_and_one_again_train_as_one_alone(tmp_path: Path) -> Non
         time.sleep(0.05)
     process.terminate()
     _, errors = process.communicate(timeout=120)
-    assert errors.count("type the same to go on") == 1, errors
+    assert errors.count("run the same command again to resume") == 1, errors
     stopped = torch.load(parts / "checkpoint.pt", weights_only=True)["step"]
     assert 6 <= stopped == len(losses(parts)) < 12
     train([pack], parts, PARAMS)

@@ -288,10 +288,12 @@ def test_what_a_head_saves_makes_it_again(name: str) -> None:
 
 def test_another_heads_state_is_refused() -> None:
     arcface, softmax = (make_loss_head(LossParams(loss=name), 8, 5) for name in ("arcface", "softmax"))
-    with pytest.raises(ModelError, match="--loss is another"):
+    with pytest.raises(ModelError, match="is of another loss") as caught:
         arcface.load_full_state(softmax.full_state())
-    with pytest.raises(ModelError, match=r"\(5, 8\), this one as \(6, 8\)"):
+    assert "--fresh" in caught.value.hint
+    with pytest.raises(ModelError, match=r"\(5, 8\), this one of shape \(6, 8\)") as caught:
         make_loss_head(LossParams(), 8, 6).load_full_state(arcface.full_state())
+    assert "--fresh" in caught.value.hint
 
 
 def test_options_that_a_loss_does_not_take_are_refused() -> None:
@@ -300,7 +302,8 @@ def test_options_that_a_loss_does_not_take_are_refused() -> None:
         LossParams(loss="softmax", m2=0.5)
     with pytest.raises(UsageError, match="m1 does not apply to the loss adaface"):
         LossParams(loss="adaface", m1=1.5)
-    with pytest.raises(UsageError, match="triplet-margin does not apply"):
+    with pytest.raises(UsageError, match="triplet_margin does not apply") as caught:
         LossParams(loss="arcface", triplet_margin=0.2)
+    assert caught.value.hint == "leave out --triplet-margin"
     with pytest.raises(UsageError, match="is not one of softmax, norm-softmax"):
         LossParams(loss="arc")
