@@ -65,8 +65,8 @@ def turn_points(points: npt.ArrayLike, orientation: int, width: int, height: int
 def turn_landmarks(points: npt.ArrayLike, orientation: int, width: int, height: int) -> Points:
     """Map landmarks in the stored pixel grid (width x height) through the EXIF rotation.
 
-    As in `warp_image` and the template, whole numbers are at pixel centres, so mirroring gives `width - 1 - x`. Mirroring also
-    swaps the left and right landmarks of a face.
+    As in `warp_image` and the template, whole numbers are at pixel centres, so mirroring gives `width - 1 - x`.
+    Mirroring also swaps the left and right landmarks of a face.
     """
     if orientation == 1:
         return np.asarray(points, np.float32).reshape(-1, 2)

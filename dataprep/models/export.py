@@ -57,7 +57,8 @@ def export_model(source: Path, target: Path, file_format: str, *, licence: str =
     difference = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(
-            f"{source}: the {file_format} model's embeddings differ from torch's by {difference:.1e} of their largest value, more "
+            f"{source}: the {file_format} model's embeddings differ from torch's by {difference:.1e} of their "
+            f"largest value, more "
             f"than {EXPORT_TOLERANCE:.0e}; nothing was written"
         )
     folder = Folder(target.parent)

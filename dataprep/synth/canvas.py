@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataprep.synth.traits import Colour, PhotoTraits, make_generator
 
-__all__ = ["Canvas", "Picture", "Points", "apply_camera", "draw_backdrop", "light_up", "smooth_curve"]
+__all__ = ["Canvas", "Picture", "Polyline", "apply_camera", "draw_backdrop", "light_up", "smooth_curve"]
 
 Polyline: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]

@@ -1,8 +1,8 @@
 """Procedural cartoon faces with exact ground truth, for trying a face pipeline without real photos.
 
-`render_face` draws one photo of an invented person. The person depends on `identity_seed` only; pose, expression, light, camera
-and surroundings depend on both seeds. Shapes are anti-aliased polygons in picture coordinates. The returned box and
-landmarks pass through the same transform as the drawing, so they are exact.
+`render_face` draws one photo of an invented person. The person depends on `identity_seed` only; pose, expression,
+light, camera and surroundings depend on both seeds. Shapes are anti-aliased polygons in picture coordinates. The returned
+box and landmarks pass through the same transform as the drawing, so they are exact.
 
 Pictures are RGB uint8 arrays of shape (height, width, 3). Pixel coordinates have x to the right and y down, and (0, 0) is
 the centre of the top-left pixel. `traits` describes the face units used internally.

@@ -47,7 +47,8 @@ def iterate_batches(
 
     `batch_size` counts all ranks together; each rank gets its slice of every batch. The first `skip` batches are skipped,
     for a resumed run. `order` gives positions in the source to use instead of a random permutation. With `uint8`, the
-    caller normalises on any device with `normalise_batch`. Images are channels_last in memory, the order that decoders write.
+    caller normalises on any device with `normalise_batch`. Images are channels_last in memory, the order that
+    decoders write.
 
     The content of a batch depends only on the source, seed, epoch and batch number. `workers` processes decode ahead and
     stay alive for the source's next epoch; 0 decodes in this process. Raises RecordError for an image that cannot be used,
