@@ -158,9 +158,9 @@ def _published(item: Item, points: Points) -> Row:
     return item.ok(
         faces=1,
         boxes=list(box) if box else [],
-        probabilities=[None],  # sources publish none
-        points=points.ravel().tolist(),
-        chosen=0,
+        scores=[None],  # sources publish none
+        landmarks=points.ravel().tolist(),
+        selected=0,
     )
 
 
@@ -170,4 +170,4 @@ def _shown(points: Points) -> str:
 
 def _nothing_to_find(item: Item) -> Row:
     """The row of an aligned face. Detecting it again would only shift it slightly."""
-    return item.ok(faces=1, boxes=[], probabilities=[], points=[], chosen=0)
+    return item.ok(faces=1, boxes=[], scores=[], landmarks=[], selected=0)

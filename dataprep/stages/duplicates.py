@@ -88,7 +88,7 @@ def _faces(
     faces = np.full((len(rows), 3), np.nan)
     order = np.argsort(source[rows], kind="stable")
     for here in np.split(order, np.flatnonzero(np.diff(source[rows][order])) + 1) if len(rows) else []:
-        found = parts[source[rows[here[0]]]].ok("detect", ["key", "landmarks", "selected"])
+        found = parts[source[rows[here[0]]]].read_passed("detect", ["key", "landmarks", "selected"])
         found = found.take(_places(keys.take(rows[here]), found["key"]))
         for at, points, chosen in zip(here, found["landmarks"].to_pylist(), found["selected"].to_pylist(), strict=True):
             if points and chosen is not None:

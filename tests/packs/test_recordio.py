@@ -173,4 +173,4 @@ def test_a_reader_serves_in_child_processes(tmp_path: Path, method: str) -> None
     child.start()
     assert out.get(timeout=60) == b"two"
     child.join()
-    assert pickle.loads(pickle.dumps(reader)).at(12) == b"two"
+    assert pickle.loads(pickle.dumps(reader)).read_at(12) == b"two"

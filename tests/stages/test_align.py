@@ -114,7 +114,7 @@ def test_a_face_that_the_border_cuts_is_kept_or_dropped_and_told() -> None:
 
 
 def test_what_is_not_known_of_a_face_never_drops_it() -> None:
-    published = item(boxes=[], probabilities=[None])
+    published = item(boxes=[], scores=[None])
     row = align(published, min_prob=0.99, min_size=1000)
     assert row.reason is None
     assert (row.values["score"], row.values["box_side"]) == (None, None)
@@ -163,9 +163,9 @@ def test_a_face_that_was_aligned_before_keeps_its_bytes_and_is_measured() -> Non
         ({"margin": 160, "margin_rule": "output", "size": "160"}, "leaves no pixels"),
         ({"size": "160"}, "a multiple of 112"),
         ({"size": "33600"}, "between 1 and 4096"),
-        ({"border": "pink"}, "--border"),
+        ({"border": "pink"}, "border"),
         ({"max_yaw": "much"}, "max_yaw: expected float"),
-        ({"interpolation": "nearest"}, "--interpolation"),
+        ({"interpolation": "nearest"}, "interpolation"),
     ],
 )
 def test_options_that_make_no_sense_are_named(params: dict[str, object], said: str) -> None:

@@ -100,7 +100,7 @@ def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], par
         values = {
             "label": labels.get(name, -1),
             "split": "holdout" if name in held_out else "train",
-            "source": row["source"],
+            "shard": row["source"],
             "face_offset": places[row["key"]][0],
             "face_size": places[row["key"]][1],
         }

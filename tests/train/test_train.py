@@ -124,7 +124,7 @@ def test_sigterm_saves_and_exits_130(pack: Path, tmp_path: Path, dataprep: Run) 
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors.decode()
-    assert b"type the same to go on" in errors
+    assert b"run the same command again to resume" in errors
     checkpoint = torch.load(tmp_path / "models/default/checkpoint.pt", weights_only=True)
     assert checkpoint["step"] == len(log.read_text().splitlines())
 
@@ -305,11 +305,11 @@ def test_a_run_that_ends_within_its_last_verification_verifies_when_typed_again(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"seed": -1}, "--seed"),
-        ({"seed": 2**64}, "--seed"),
-        ({"m2": float("nan")}, "--m2"),
-        ({"lr": float("inf")}, "--lr"),
-        ({"workers": 10**6}, "--workers"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"m2": float("nan")}, "m2"),
+        ({"lr": float("inf")}, "lr"),
+        ({"workers": 10**6}, "workers"),
         ({"device": "meta"}, "cpu and cuda"),
         ({"device": "cpu0"}, "no such device"),
         ({"accumulate": 4}, "one image at a time"),
