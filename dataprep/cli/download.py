@@ -10,7 +10,7 @@ import click
 from dataprep.cli._options import given_params, params_options, run_options
 from dataprep.cli._pipeline import run_stages
 from dataprep.cli._sources import add_source, selection_options
-from dataprep.download.config import DownloadParams
+from dataprep.download.settings import DownloadParams
 from dataprep.sources.base import iterate_samples
 from dataprep.storage import Folder
 from dataprep.workspace.plan import Plan

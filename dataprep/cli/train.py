@@ -90,7 +90,7 @@ def train(
     target = Path(workspace) / "models" / name
     validate = None
     if sets:
-        from dataprep.evaluate.verification.callback import Validator
+        from dataprep.evaluate.verification.in_training import Validator
 
         validate = Validator([text.strip() for text in sets.split(",") if text.strip()], Path(workspace))
     with open_display(log) as display:

@@ -15,11 +15,11 @@ import aiohttp
 import yarl
 
 from dataprep import __version__
+from dataprep.download.addresses import ProxySettings, RefusedURLError, host_of, refuse_private, resolve_redirect
 from dataprep.download.limits import FREE_BYTES, ClientLimits, MemoryBudget
 from dataprep.download.resolver import NEGATIVE_ERRORS, CachingResolver, Lookup, system_lookup
 from dataprep.download.response import MAX_RETRY_AFTER, Response, parse_retry_after, status_reason, unpacked
 from dataprep.download.robots import MAX_ROBOTS_BYTES, RobotsCache, RobotsUnreachableError, find_opt_out
-from dataprep.download.urls import ProxySettings, RefusedURLError, host_of, refuse_private, resolve_redirect
 from dataprep.errors import DataprepError, UsageError
 from dataprep.reasons import Reason
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yarl
 
+from dataprep.download.addresses import RefusedURLError, host_of, parse_url
 from dataprep.download.client import Client
 from dataprep.download.host_queue import CircuitBreaker, HostQueue
 from dataprep.download.limits import ClientLimits, raise_descriptor_limit
@@ -23,14 +24,13 @@ from dataprep.download.outage import OutageCallbacks, OutageDetector
 from dataprep.download.placeholders import find_missed_placeholders, make_placeholder_row
 from dataprep.download.resolver import Lookup, system_lookup
 from dataprep.download.response import MAX_RETRY_AFTER, Response
-from dataprep.download.urls import RefusedURLError, host_of, parse_url
 from dataprep.download.writer import DownloadShard, JournalEntry, JournalWriter, explain_disk_error, is_known_hash
 from dataprep.reasons import Reason
 from dataprep.types import Row, Sample
 from dataprep.workspace.journal import Journal
 
 if TYPE_CHECKING:
-    from dataprep.download.config import DownloadCallbacks, DownloadParams
+    from dataprep.download.settings import DownloadCallbacks, DownloadParams
 
 
 _OPEN = 40_000  # samples in open shards: some 100 MB of waiting URLs and finished rows

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from dataprep.download.urls import RefusedURLError, is_public
+from dataprep.download.addresses import RefusedURLError, is_public
 from dataprep.reasons import Reason
 
 Lookup = Callable[[str], Sequence[str]]  # returns a host's addresses or raises socket.gaierror; called in threads

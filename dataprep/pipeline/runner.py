@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dataprep.download.config import DownloadCallbacks
+from dataprep.download.settings import DownloadCallbacks
 from dataprep.download.writer import DownloadShard
 from dataprep.errors import DataprepError, Interrupted, WorkspaceError
 from dataprep.pipeline.executors import Executor, make_executor, stop_workers

@@ -97,7 +97,7 @@ def _rec(*, pack: str) -> Source:
 
 
 def _lst(*, file: str, root: str | None = None, **options: Any) -> Source:
-    from dataprep.sources.lst import LstSource
+    from dataprep.sources.image_list import LstSource
 
     return LstSource(Path(file), root=Path(root) if root else None, **options)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dataprep.download.config import DownloadCallbacks, DownloadParams
+from dataprep.download.settings import DownloadCallbacks, DownloadParams
 from dataprep.download.writer import DownloadShard
 from dataprep.stages.base import Stage
 from dataprep.workspace.plan import Shard

@@ -35,11 +35,7 @@ SHARED = ROOT.parent / "shared" / "data"
 PEER = Path(__file__).with_name("peer_loader.py")
 sys.path.insert(0, str(ROOT))
 
-from dataprep.imaging.codec import (  # noqa: E402
-    decode_face,
-    decode_image,
-    encode_jpeg,
-)
+from dataprep.imaging.codec import decode_face, decode_image, encode_jpeg  # noqa: E402
 from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image  # noqa: E402
 from dataprep.models.preprocessing import Preprocessing  # noqa: E402
 from dataprep.packs.base import FaceRecord  # noqa: E402

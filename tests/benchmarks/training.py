@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataprep.embeddings.embedder import TorchEmbedder, embed_batch
 from dataprep.evaluate.metrics import roc, tar_at_far
-from dataprep.evaluate.verification.callback import Validator
+from dataprep.evaluate.verification.in_training import Validator
 from dataprep.imaging.codec import Pixels, encode_jpeg
 from dataprep.imaging.geometry import estimate_similarity, scale_template, warp_image
 from dataprep.models.model_files import FaceModel, load_model, reinitialise

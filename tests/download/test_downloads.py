@@ -230,7 +230,7 @@ def test_stopped_and_started_again_nothing_is_asked_twice(tmp_path: Path) -> Non
         stop = threading.Event()
         threading.Thread(target=lambda: (enough.wait(), stop.set())).start()
         stage = chain.node("download").stage
-        from dataprep.download.config import DownloadCallbacks
+        from dataprep.download.settings import DownloadCallbacks
 
         asyncio.run(
             stage.process(

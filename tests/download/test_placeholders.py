@@ -103,7 +103,7 @@ def test_the_order_of_arrival_changes_nothing(
 def test_stopped_and_killed_on_the_way_the_end_is_the_same(
     base: str, tmp_path: Path, quiet: tuple[list[object], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataprep.download.config import DownloadCallbacks
+    from dataprep.download.settings import DownloadCallbacks
     from dataprep.download.writer import DownloadShard
 
     workspace = Workspace(tmp_path / "ws", create=True)

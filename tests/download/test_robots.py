@@ -9,8 +9,8 @@ from aiohttp import web
 from helpers.downloads import PHOTO, download, to_loopback
 from helpers.webserver import serving
 
+from dataprep.download.addresses import parse_url
 from dataprep.download.robots import RobotsRules, find_opt_out
-from dataprep.download.urls import parse_url
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataprep.pipeline.pipeline import Pipeline
 from dataprep.pipeline.runner import run_pipeline
 from dataprep.sources.base import Source
 from dataprep.sources.folder import FolderSource
-from dataprep.sources.lst import LstSource
+from dataprep.sources.image_list import LstSource
 from dataprep.sources.vggface2 import VggFace2Source
 from dataprep.synth.photos import draw_photo
 from dataprep.workspace.workspace import Workspace

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.download.urls import RefusedURLError, host_of, is_public, parse_url, refuse_private, resolve_redirect
+from dataprep.download.addresses import RefusedURLError, host_of, is_public, parse_url, refuse_private, resolve_redirect
 from dataprep.reasons import Reason
 
 BAD = {

@@ -5,7 +5,7 @@ import pytest
 
 from dataprep.errors import DataprepError, SourceError
 from dataprep.reasons import Reason
-from dataprep.sources.lst import LstSource
+from dataprep.sources.image_list import LstSource
 from dataprep.types import Box
 
 POINTS = "\t".join(map(str, [30, 70, 50, 35, 65, 52, 51, 72, 92, 93]))
