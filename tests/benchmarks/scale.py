@@ -133,7 +133,7 @@ def start(folder: Path) -> None:
 
     DownloadStage.process = open_some  # type: ignore[method-assign]
     with contextlib.suppress(runner.Interrupted):
-        runner.run_pipeline(Pipeline(Workspace(folder / "ws"), {}, upto="download"), jobs=0)
+        runner.run_pipeline(Pipeline(Workspace(folder / "ws"), {}, until="download"), jobs=0)
 
 
 def commit_all(folder: Path) -> None:

@@ -210,7 +210,7 @@ class Trial:
         if not boards:
             return False
         opened = Workspace(self._workspace)
-        chain = Pipeline(opened, opened.recipe(), upto="align")
+        chain = Pipeline(opened, opened.recipe(), until="align")
         state = PipelineState(chain, opened.plan())
         board = ProgressBoard(boards[0], len(state.shards))
         align = chain.node("align")
@@ -253,7 +253,7 @@ def recorded(workspace: Path) -> set[str]:
         found |= {row["key"] for row in rows if "key" in row}  # a retry's begins with another line
     if (workspace / "recipe.json").exists():
         opened = Workspace(workspace)
-        directory = Pipeline(opened, opened.recipe(), upto="download").node("download").store
+        directory = Pipeline(opened, opened.recipe(), until="download").node("download").store
         for marker in directory.markers().values():
             found |= {row["key"] for row in directory.rows(marker, ["key"])}
     return found

@@ -74,7 +74,7 @@ def main() -> None:
             [sys.executable, launcher, "-w", folder / "ws", *fetch], env=environment(), capture_output=True, text=True
         )
     opened = Workspace(folder / "ws")
-    directory = Pipeline(opened, opened.recipe(), upto="download").node("download").store
+    directory = Pipeline(opened, opened.recipe(), until="download").node("download").store
     rows = [row for marker in directory.markers().values() for row in directory.rows(marker)]
     print(
         json.dumps(

@@ -262,5 +262,5 @@ def test_the_progress_line_says_what_came_of_it(base: str, tmp_path: Path) -> No
     download(tmp_path, wanted, display=display)
     assert display.line.startswith("download 5/5 (")
     assert display.line.endswith(
-        "ETA done; ok 1; dropped empty 1, wrong_type 1; failed malformed_response 1, http_other 1)"
+        "ETA done; ok 1; dropped empty 1, wrong_type 1; failed http_other 1, malformed_response 1)"
     )

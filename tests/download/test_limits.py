@@ -12,7 +12,7 @@ import resource, sys
 from dataprep.download.limits import raise_descriptor_limit
 soft, hard, wanted = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-print(connections_possible(wanted), *resource.getrlimit(resource.RLIMIT_NOFILE))
+print(raise_descriptor_limit(wanted), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 

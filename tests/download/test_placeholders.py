@@ -61,7 +61,7 @@ def wanted(base: str) -> list[Sample]:
 
 def final(folder: Path) -> tuple[list[object], list[str]]:
     """The account, verdicts and photos in plan order, and the digests that later stages see."""
-    chain = Pipeline(Workspace(folder / "ws"), {"download": FAST}, upto="download")
+    chain = Pipeline(Workspace(folder / "ws"), {"download": FAST}, until="download")
     directory = chain.node("download").store
     rows, digests = [], []
     for marker in sorted(directory.markers().values(), key=lambda marker: marker.shard):

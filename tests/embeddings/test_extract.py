@@ -305,7 +305,7 @@ def test_a_kill_in_the_middle_loses_only_what_was_not_committed(dataprep: Run, t
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.npz")}
     assert 0 < len(kept) < 12, "killed too late to tell anything"
     assert not (tmp_path / "x.npy").exists()
-    assert "96 features of 32 numbers" in dataprep(*typed, "--out", tmp_path / "x.npy").stdout
+    assert "96 features of 32 values" in dataprep(*typed, "--out", tmp_path / "x.npy").stdout
     dataprep(*typed, "--out", tmp_path / "y.npy")
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
     assert json.loads((tmp_path / "x.npy.json").read_text())["images"] == 96

@@ -284,7 +284,7 @@ def test_files_that_are_no_weights_are_refused_with_a_remedy(tmp_path: Path, mob
             load_pretrained(tmp_path / name)
 
     refused("none.pth", None, "no such weight file")
-    refused("text.pth", b"hello, this is no file of weights", "no list of images|weights need|not a readable pickle")
+    refused("text.pth", b"hello, this is no file of weights", "weights do not need|not a readable pickle")
     refused("model.onnx", b"\x08\x08\x12\x07pytorch", "ONNX file can be tested, but not trained")
     refused("list.pkl", pickle.dumps([1, 2]), "not a weight file")
     refused("numbers.pkl", pickle.dumps({"epoch": 3}), "holds no state dict")

@@ -190,9 +190,9 @@ from dataprep.packs.tools.repair import repair_pack
 from dataprep.packs.tools.verify import verify_pack
 source = Path(sys.argv[1])
 before = time.process_time()
-codes = [finding.code for finding in verify(source)[1]]
+codes = [finding.code for finding in verify_pack(source)[1]]
 try:
-    repair(source, source / "new")
+    repair_pack(source, source / "new")
 except DataprepError as error:
     codes.append(str(error))
 print(json.dumps({"codes": codes, "seconds": time.process_time() - before}))

@@ -31,33 +31,42 @@ def test_whole_records_are_found_with_their_payloads() -> None:
 def test_a_split_record_without_its_first_part_is_one_gap() -> None:
     data = GOOD + b"\0\0\0\0" + SPLIT[4:] + GOOD
     first, second = len(GOOD), len(GOOD) + len(SPLIT)
-    assert summary(data) == [("Found", 0, first), ("Gap", first, second), ("Found", second, len(data))]
+    assert summary(data) == [
+        ("RecoveredRecord", 0, first),
+        ("DamagedRange", first, second),
+        ("RecoveredRecord", second, len(data)),
+    ]
 
 
 def test_a_split_record_without_its_last_part_does_not_take_the_next_record_for_it() -> None:
     cut = SPLIT[:24]  # first and middle part
     assert summary(cut + GOOD + GOOD) == [
-        ("Gap", 0, len(cut)),
-        ("Found", len(cut), len(cut + GOOD)),
-        ("Found", len(cut + GOOD), len(cut + GOOD + GOOD)),
+        ("DamagedRange", 0, len(cut)),
+        ("RecoveredRecord", len(cut), len(cut + GOOD)),
+        ("RecoveredRecord", len(cut + GOOD), len(cut + GOOD + GOOD)),
     ]
 
 
 def test_a_wrong_length_does_not_swallow_the_record_behind() -> None:
     longer = struct.pack("<II", MAGIC, 11 + len(GOOD)) + GOOD[8:]
     data = longer + GOOD + GOOD
-    assert summary(data)[-1] == ("Found", len(longer + GOOD), len(data))
+    assert summary(data)[-1] == ("RecoveredRecord", len(longer + GOOD), len(data))
     shorter = struct.pack("<II", MAGIC, 3) + GOOD[8:]
     assert summary(shorter + GOOD) == [
-        ("Found", 0, 12),
-        ("Gap", 12, len(shorter)),
-        ("Found", len(shorter), len(shorter + GOOD)),
+        ("RecoveredRecord", 0, 12),
+        ("DamagedRange", 12, len(shorter)),
+        ("RecoveredRecord", len(shorter), len(shorter + GOOD)),
     ]
 
 
 def test_bytes_put_in_or_taken_out_cost_one_record() -> None:
     data = GOOD + GOOD[:10] + GOOD[13:] + GOOD + GOOD
-    assert [name for name, *_ in summary(data)] == ["Found", "Gap", "Found", "Found"]
+    assert [name for name, *_ in summary(data)] == [
+        "RecoveredRecord",
+        "DamagedRange",
+        "RecoveredRecord",
+        "RecoveredRecord",
+    ]
 
 
 def test_a_whole_record_between_the_parts_of_a_split_one_is_damage() -> None:
@@ -66,7 +75,7 @@ def test_a_whole_record_between_the_parts_of_a_split_one_is_damage() -> None:
     with pytest.raises(RecordError, match="without its end"):
         decode_record(data)
     assert summary(data) == [
-        ("Gap", 0, 24),
-        ("Found", 24, 24 + len(GOOD)),
-        ("Gap", 24 + len(GOOD), len(data)),
+        ("DamagedRange", 0, 24),
+        ("RecoveredRecord", 24, 24 + len(GOOD)),
+        ("DamagedRange", 24 + len(GOOD), len(data)),
     ]

@@ -41,7 +41,7 @@ class Deadly(SerialExecutor):
         for task in tasks:
             yield self.run_isolated(task) if task else None
 
-    def alone(self, task: Task) -> TaskResult:
+    def run_isolated(self, task: Task) -> TaskResult:
         plan = Workspace(task.workspace).plan()
         keys = [s.key for s in plan.samples(next(s for s in plan.shards if s.id == task.shard))]
         if self._key in keys and self._key not in task.skip:

@@ -76,7 +76,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search._TorchFilter, "step", 128)
     monkeypatch.setattr(search, "_PROBES", 50)
     monkeypatch.setattr(search, "_WAITING", 3000)
-    monkeypatch.setattr(identification, "FPRS", (1e-4, 1e-3, 1e-2))
+    monkeypatch.setattr(identification, "MEGAFACE_FPRS", (1e-4, 1e-3, 1e-2))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -118,7 +118,7 @@ def test_ties_count_against_the_probe() -> None:
 
 def test_a_positive_that_ties_with_the_first_refused_negative_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The positive scores 0.8; the four negatives 1, 0.8, 0.8 and 0.28."""
-    monkeypatch.setattr(identification, "FPRS", (0.25, 0.5, 0.75))
+    monkeypatch.setattr(identification, "MEGAFACE_FPRS", (0.25, 0.5, 0.75))
     found = identify_probes(unit([[1, 0], [4, 3]]), ["a", "a"], features([[4, -3], [1, 0]]))
     assert found.tar_at_fpr == {"0.25": 0.0, "0.5": 0.0, "0.75": 1.0}
 

@@ -95,7 +95,7 @@ def test_what_cannot_be_known_is_said(
     other = find_leaks(chosen, {"pack": str(pack), "pack_index_sha256": "0" * 64})
     assert "is not the one" in other.unknown[0]
     assert other.identical is None
-    monkeypatch.setattr(leaks, "AT_MOST", 0)
+    monkeypatch.setattr(leaks, "MAX_AUTO_HASHED", 0)
     large = find_leaks(chosen, {}, trained_on=pack)
     assert large.identities == []
     assert large.identical is None

@@ -117,11 +117,11 @@ def test_ranks_share_every_batch_and_together_make_the_same_one(source: PackData
     augment = AugmentConfig(crop=0.5, jitter=0.125)
     whole = load(source, augment=augment)
     for world in (2, 3):
-        ranks = [load(source, rank=rank, world=world, augment=augment) for rank in range(world)]
+        ranks = [load(source, rank=rank, world_size=world, augment=augment) for rank in range(world)]
         joined = [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*ranks, strict=True)]
         assert equal(whole, joined)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="multiple of 5"):
-        load(source, world=5)
+        load(source, world_size=5)
 
 
 def test_an_order_of_ones_own_is_followed(source: PackDataset) -> None:
@@ -200,9 +200,9 @@ from pathlib import Path
 from dataprep.models.preprocessing import Preprocessing
 from dataprep.train.data.loader import iterate_batches
 from dataprep.train.data.dataset import open_dataset
-source = open_source([Path(sys.argv[1])])
+source = open_dataset([Path(sys.argv[1])])
 while True:
-    for batch in batches(source, Input(height=24, width=24), batch_size=4, seed=0, epoch=0, skip=0, workers=2):
+    for batch in iterate_batches(source, Preprocessing(height=24, width=24), batch_size=4, seed=0, epoch=0, skip=0, workers=2):
         print("batch", flush=True)
 """
 

@@ -48,7 +48,7 @@ def by_formula(embedded: Array, weight: Array, labels: Array, margins: tuple[flo
         logits = [s * x @ w / np.linalg.norm(x) / np.linalg.norm(w) for w in weight]
         angle = m1 * math.acos(logits[y] / s) + m2
         k = int(angle // math.pi)
-        logits[y] = s * ((-1) ** k * math.cos(safe_arccos) - 2 * k - m3)
+        logits[y] = s * ((-1) ** k * math.cos(angle) - 2 * k - m3)
         losses.append(math.log(sum(math.exp(logit - logits[y]) for logit in logits)))
     return float(np.mean(losses))
 
@@ -302,7 +302,7 @@ def test_options_that_a_loss_does_not_take_are_refused() -> None:
         LossParams(loss="softmax", m2=0.5)
     with pytest.raises(UsageError, match="m1 does not apply to the loss adaface"):
         LossParams(loss="adaface", m1=1.5)
-    with pytest.raises(UsageError, match="triplet_margin does not apply") as caught:
+    with pytest.raises(UsageError, match="triplet-margin does not apply") as caught:
         LossParams(loss="arcface", triplet_margin=0.2)
     assert caught.value.hint == "leave out --triplet-margin"
     with pytest.raises(UsageError, match="is not one of softmax, norm-softmax"):
