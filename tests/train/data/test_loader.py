@@ -201,8 +201,9 @@ from dataprep.models.preprocessing import Preprocessing
 from dataprep.train.data.loader import iterate_batches
 from dataprep.train.data.dataset import open_dataset
 source = open_dataset([Path(sys.argv[1])])
+INPUT = Preprocessing(height=24, width=24)
 while True:
-    for batch in iterate_batches(source, Preprocessing(height=24, width=24), batch_size=4, seed=0, epoch=0, skip=0, workers=2):
+    for batch in iterate_batches(source, INPUT, batch_size=4, seed=0, epoch=0, skip=0, workers=2):
         print("batch", flush=True)
 """
 

@@ -85,7 +85,8 @@ for number, (params, classes, start) in enumerate(torch.load(f"{{folder}}/cases.
     torch.save(found, f"{{folder}}/{{number}}.{{rank}}.pt")
 try:
     from dataprep.train.losses.factory import make_loss_head
-    make_loss_head(LossParams(), 6, 5, rank=rank, world_size=world)(torch.zeros(2, 6), torch.tensor([1, 5 if rank == 1 else 2]))
+    head = make_loss_head(LossParams(), 6, 5, rank=rank, world_size=world)
+    head(torch.zeros(2, 6), torch.tensor([1, 5 if rank == 1 else 2]))
 except Exception as error:
     print(type(error).__name__, error)
 distributed.destroy_process_group()
