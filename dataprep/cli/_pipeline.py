@@ -36,7 +36,7 @@ def run_stages(
     announce = [(node.name, len(pending), pending[0].reason) for node, pending in work if pending]
     for name, shards, why in announce:
         if name != upto:
-            click.echo(f"{name}: {_shards(shards)} first ({why})", err=True)
+            click.echo(f"{name}: {_shards(shards)} to do first ({why})", err=True)
         elif name == "download" and why != "never run":
             click.echo(f"{name}: {_shards(shards)} downloaded again ({why})", err=True)
     report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions)

@@ -44,14 +44,26 @@ class StageProgress:
         spent = self._spent
         return self.processed / spent if spent > 0.5 else 0.0
 
-    @property
-    def format_bandwidth(self) -> str:
-        """Network throughput, as text; empty for a stage that uses no network."""
-        spent = self._spent
-        return f", {self.bytes / spent / 1e6:.1f} MB/s" if self.bytes and spent > 0.5 else ""
+    def format_line(self) -> str:
+        """The stage on one line: `align 120/500 (41/s, ETA 0:09; ok 118; dropped no_face 2)`."""
+        return f"{self.stage} {self.done}/{self.total} ({self.format_state()})"
 
-    @property
-    def format_losses(self) -> str:
+    def format_state(self) -> str:
+        """`waiting`, the rate with the time left, or `done`; and the verdicts if not all are ok."""
+        if self.done >= self.total and self.total:
+            facts = ["done", *self._bandwidth()]
+        elif self.started is None:
+            facts = ["waiting"]
+        else:
+            facts = [f"{self.rate:.0f}/s", *self._bandwidth(), f"ETA {self._eta()}"]
+        return ", ".join(facts) + self._losses()
+
+    def _bandwidth(self) -> list[str]:
+        """Network throughput; empty for a stage that uses no network."""
+        spent = self._spent
+        return [f"{self.bytes / spent / 1e6:.1f} MB/s"] if self.bytes and spent > 0.5 else []
+
+    def _losses(self) -> str:
         """Counts of ok, dropped and failed samples by reason; empty if all are ok."""
         parts = []
         for verdict in ("dropped", "failed"):
@@ -60,24 +72,15 @@ class StageProgress:
                 parts.append(f"{verdict} " + ", ".join(f"{name} {count}" for name, count in found.items()))
         return "; ".join([f"; ok {self.verdicts['ok']}", *parts]) if parts else ""
 
-    @property
-    def _spent(self) -> float:
-        return time.monotonic() - self.started if self.started else 0.0
-
-    @property
-    def format_eta(self) -> str:
-        if self.done >= self.total:
-            return "done"
+    def _eta(self) -> str:
         if not self.rate:
             return "-:--"
         left = int((self.total - self.done) / self.rate)
         return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
 
-    def format_line(self) -> str:
-        return (
-            f"{self.stage} {self.done}/{self.total} ({self.rate:.0f}/s{self.format_bandwidth}, ETA "
-            f"{self.format_eta}{self.format_losses})"
-        )
+    @property
+    def _spent(self) -> float:
+        return time.monotonic() - self.started if self.started else 0.0
 
 
 def _verdict(code: str) -> str:
@@ -128,10 +131,7 @@ class BarDisplay:
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(),
-            TextColumn(
-                "{task.completed}/{task.total}  {task.fields[rate]:.0f}/s{task.fields[speed]}, "
-                "ETA {task.fields[eta]}{task.fields[lost]}"
-            ),
+            TextColumn("{task.completed}/{task.total}  {task.fields[state]}"),
             console=Console(stderr=True),
             refresh_per_second=5,
         )
@@ -140,12 +140,10 @@ class BarDisplay:
 
     def refresh(self, gauges: Mapping[str, StageProgress]) -> None:
         for name, gauge in gauges.items():
-            fields: dict[str, Any] = {
-                "rate": gauge.rate, "speed": gauge.format_bandwidth, "eta": gauge.format_eta, "lost": gauge.format_losses
-            }  # fmt: skip
+            state = gauge.format_state()
             if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(name, total=gauge.total, **fields)
-            self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total, **fields)
+                self._tasks[name] = self._progress.add_task(name, total=gauge.total, state=state)
+            self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total, state=state)
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
