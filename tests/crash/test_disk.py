@@ -96,8 +96,8 @@ def test_a_full_disk_has_no_room_for_the_board_either(tmp_path: Path) -> None:
     board = "; ".join(
         [
             "from pathlib import Path",
-            "from dataprep.pipeline.worker import Board",
-            "board = Board(Path('board'), 4000)",
+            "from dataprep.pipeline.worker import ProgressBoard",
+            "board = ProgressBoard(Path('board'), 4000)",
             "[board.set(slot, 1) for slot in range(0, 4000, 500)]",
         ]
     )
@@ -125,7 +125,7 @@ def test_a_workspace_that_turns_read_only(photos: Path, dataprep: Run, tmp_path:
         """
     )
     assert [line for line in said.splitlines() if line.startswith("exit")] == ["exit 1", "exit 1", "exit 0", "exit 0"]
-    assert said.count("hint: fix the disk, or choose another workspace with -w") == 2
+    assert said.count("the disk is read-only; choose another workspace with -w") == 2
     assert f"dataprep: {tmp_path}/ws" in said
     dataprep("align")
 

@@ -151,7 +151,7 @@ stream = io.BytesIO()
 Image.new("RGB", (9000, 9000), "red").save(stream, sys.argv[1])
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 100_000_000,) * 2)
-decode(stream.getvalue(), codec=sys.argv[2])
+decode_image(stream.getvalue(), codec=sys.argv[2])
 """
 
 
