@@ -179,10 +179,10 @@ class Downloader:
         finished: dict[str, int] = {}
         for position, sample in enumerate(shard.samples):
             row = rows.get(sample.key)
-            if row is not None and row["url"]:
+            if row is not None and row.get("url"):
                 host = _host(sample.url)
                 finished[host] = position
-                if row["status"] is not None and not row["final_url"]:
+                if row.get("status") is not None and not row["final_url"]:
                     self._breaker.record_answer(host)
         places = {sample.key: position for position, sample in enumerate(shard.samples)}
         hung = {
