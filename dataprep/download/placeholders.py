@@ -1,6 +1,6 @@
 """Detects placeholders ("this image was removed"): one host serves the same bytes for many URLs of several people.
 
-The rule does not depend on the download order. A sha256 that one host served for at least `least` different URLs of at
+The rule does not depend on the download order. A sha256 that one host served for at least `threshold` different URLs of at
 least two identities is a placeholder, and so is every row with it, in any shard. `DuplicateCounter` applies the rule to
 incoming photos, so that most placeholders are never stored; `find_missed_placeholders` finds the rest in the ledgers
 at the end.
@@ -45,13 +45,13 @@ class DuplicateCounter:
     """Bounded counts of recent bodies. A body that has passed the threshold is remembered."""
 
     def __init__(self, threshold: int) -> None:
-        self._least = threshold
+        self._threshold = threshold
         self._counts: OrderedDict[tuple[str, str], _Count] = OrderedDict()
         self._known: set[str] = set()
 
     def is_placeholder(self, sha256: str, *, url: str, final_url: str, identity: str) -> bool:
         """Count one body; return whether it is a placeholder. Hot: called once per photo."""
-        if not self._least:
+        if not self._threshold:
             return False
         if sha256 in self._known:
             return True
@@ -63,7 +63,7 @@ class DuplicateCounter:
                 self._counts.popitem(last=False)
         else:
             self._counts.move_to_end(place)
-        if not count.add(url, identity, self._least):
+        if not count.add(url, identity, self._threshold):
             return False
         self._known.add(sha256)
         return True
