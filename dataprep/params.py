@@ -62,10 +62,6 @@ class StageParams:
             f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.metadata.get("counts", True)
         }
 
-    def resolve(self, recipe: Mapping[str, Mapping[str, Any]]) -> Self:
-        """These parameters with automatic choices made, as in the workspace's last `recipe` where it made them before."""
-        return self
-
     def as_dict(self) -> dict[str, Any]:
         """All fields, JSON-serialisable and accepted by `from_mapping`."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}

@@ -66,9 +66,16 @@ class GroupedOption(click.Option):
         self.group = group
 
 
+RUN_OPTIONS = ("jobs", "dry_run", "strict", "accept_versions", "update")
+
+
 def run_options(function: F) -> F:
-    """--jobs, --dry-run, --strict, --accept-versions."""
+    """The options RUN_OPTIONS, which every verb that runs stages has."""
     for option in (
+        click.option(
+            "--update", is_flag=True,
+            help="Follow the photos on this disk: those that are gone leave the workspace, changed ones are read again.",
+        ),
         click.option("--accept-versions", is_flag=True, help="Continue a stage begun with other library versions."),
         click.option("--strict", is_flag=True, help="Exit with status 3 if samples failed that a retry could recover."),
         click.option("--dry-run", is_flag=True, help="Show what would run, and why, without running it."),

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from dataprep.cli._words import counted
+from dataprep.pipeline.photo_changes import find_photo_changes, take_over
 from dataprep.pipeline.pipeline import Pipeline
 from dataprep.pipeline.runner import RunReport, plan_work, run_pipeline
 from dataprep.reasons import Reason
@@ -22,6 +24,7 @@ def run_stages(
     dry_run: bool,
     strict: bool,
     accept_versions: bool,
+    update: bool = False,
 ) -> RunReport | None:
     """Run the stages up to `upto` with the workspace's recipe and `changes`. Returns None after a dry run.
 
@@ -29,6 +32,7 @@ def run_stages(
     """
     opened = Workspace(workspace)
     pipeline = Pipeline(opened, opened.recipe() | dict(changes), until=upto)
+    _follow_photos(pipeline, update=update and not dry_run)
     work = plan_work(pipeline)
     if dry_run:
         _show_plan(work)
@@ -36,9 +40,9 @@ def run_stages(
     announce = [(node.name, len(pending), pending[0].reason) for node, pending in work if pending]
     for name, shards, why in announce:
         if name != upto:
-            click.echo(f"{name}: {_shards(shards)} to do first ({why})", err=True)
+            click.echo(f"{name}: {counted(shards, 'shard')} to do first ({why})", err=True)
         elif name == "download" and why != "never run":
-            click.echo(f"{name}: {_shards(shards)} downloaded again ({why})", err=True)
+            click.echo(f"{name}: {counted(shards, 'shard')} downloaded again ({why})", err=True)
     report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions)
     if not announce:
         click.echo(f"{upto}: nothing to do, everything is done")
@@ -48,6 +52,23 @@ def run_stages(
     if strict and count_transient_failures(report):
         raise SystemExit(3)
     return report
+
+
+def _follow_photos(pipeline: Pipeline, *, update: bool) -> None:
+    """Say which photos on this disk are gone or have changed, and take it over with `update`."""
+    plan = pipeline.workspace.plan()
+    changes = find_photo_changes(pipeline, plan)
+    if not changes:
+        return
+    if update:
+        taken = take_over(pipeline, plan, changes, {})
+        click.echo(f"since the workspace read them, {taken.describe()}; the plan follows", err=True)
+    else:
+        click.echo(f"since the workspace read them, {changes.describe()}; it keeps what it had", err=True)
+    if changes.absent:
+        click.echo("hint: mount the disk, or import the folder from its new place", err=True)
+    elif not update:
+        click.echo("hint: --update takes this over", err=True)
 
 
 def count_transient_failures(report: RunReport) -> dict[str, int]:
@@ -83,7 +104,7 @@ def _show_plan(work: Any) -> None:
             reasons: dict[str, int] = {}
             for entry in pending:
                 reasons[entry.reason] = reasons.get(entry.reason, 0) + 1
-            why = "; ".join(f"{_shards(count)}: {reason}" for reason, count in reasons.items())
+            why = "; ".join(f"{counted(count, 'shard')}: {reason}" for reason, count in reasons.items())
             click.echo(f"{node.name} would run ({why})")
     if not any_pending:
         click.echo("nothing would run, everything is done")
@@ -99,7 +120,3 @@ def _show_account(report: RunReport, upto: str) -> None:
         click.echo(f"{total} transient failures: dataprep retry --reason {','.join(sorted(saveable))}")
     for shard, error in report.errors.items():
         click.echo(f"shard {shard} failed: {error.strip().splitlines()[-1]}", err=True)
-
-
-def _shards(count: int) -> str:
-    return "1 shard" if count == 1 else f"{count} shards"

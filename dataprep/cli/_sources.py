@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from dataprep.sources.base import Source, iterate_samples
+from dataprep.cli._words import counted
+from dataprep.sources.base import UNUSABLE_IDENTITY, Source, iterate_samples
+from dataprep.workspace.plan import Plan
 from dataprep.workspace.workspace import Workspace
 
 
-def plan_source(workspace: str, kind: str, options: Mapping[str, Any]) -> None:
+def plan_source(workspace: str, kind: str, options: Mapping[str, Any], *, update: bool = True) -> None:
     """Add a source's samples to the plan of a workspace, unless they are in it already."""
     from dataprep.sources.catalog import open_source
 
-    add_source(workspace, open_source(kind, options, workspace))
+    add_source(workspace, open_source(kind, options, workspace), update=update)
 
 
-def add_source(workspace: str, source: Source) -> None:
-    plan = Workspace(workspace, create=True).plan()
+def add_source(workspace: str, source: Source, *, update: bool = True) -> None:
+    """Plan the samples of a source. With `update`, the plan also follows files that are gone, changed or moved."""
+    opened = Workspace(workspace, create=True)
+    plan, excluded = opened.plan(), opened.exclusions()
     described, digest = source.describe(), source.digest()
+    if excluded:
+        digest = hashlib.sha256(f"{digest} {excluded.digest()}".encode()).hexdigest()
+    if plan.generations:
+        _follow_files(opened, plan, source, update)
     if plan.contains_source(described, digest):
-        click.echo(f"{described['kind']}: already planned, {plan.count} samples in total")
+        click.echo(f"{described['kind']}: already planned, {_counted(plan)} in total")
         return
-    added = plan.add(described, digest, iterate_samples(source))
+    left_out: Counter[str] = Counter()
+    listed = excluded.filter_samples(iterate_samples(source), on_excluded=lambda identity: left_out.update([identity]))
+    added = plan.add(described, digest, listed)
     if added is None:
-        click.echo(f"{described['kind']}: nothing new, {plan.count} samples in total")
+        click.echo(f"{described['kind']}: nothing new, {_counted(plan)} in total")
     else:
-        click.echo(f"{described['kind']}: {added.count} samples in {len(added.shards)} shards planned")
+        click.echo(f"{described['kind']}: {counted(added.count, 'sample')} planned, {_counted(plan)} in total")
+    if left_out:
+        click.echo(f"{counted(left_out.total(), 'photo')} of {counted(len(left_out), 'person')} excluded and left out")
     if plan.known_count:
         click.echo(
             f"{plan.known_count} were already planned and stay unchanged; new boxes, landmarks or hashes need a "
@@ -36,6 +50,33 @@ def add_source(workspace: str, source: Source) -> None:
         )
     if source.summary:
         click.echo(source.summary)
+
+
+def _follow_files(opened: Workspace, plan: Plan, source: Source, update: bool) -> None:
+    from dataprep.pipeline.photo_changes import find_moved, find_photo_changes, take_over
+    from dataprep.pipeline.pipeline import Pipeline
+
+    pipeline = Pipeline(opened, opened.recipe())
+    changes = find_photo_changes(pipeline, plan)
+    if not changes:
+        return
+    if update:
+        taken = take_over(pipeline, plan, changes, find_moved(changes, iterate_samples(source)))
+        click.echo(f"since the last import {taken.describe()}; the next run takes this over")
+    else:
+        click.echo(f"since the last import {changes.describe()}; the workspace keeps what it had")
+
+
+def _counted(plan: Plan) -> str:
+    people = len(plan.photos_per_identity().keys() - {UNUSABLE_IDENTITY})
+    return f"{counted(plan.count, 'sample')} of {counted(people, 'person')}"
+
+
+def update_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--update/--no-update", default=True, show_default=True,
+        help="Also follow photos that are gone, changed or moved since the last import.",
+    )(function)  # fmt: skip
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,20 +7,21 @@ from typing import Any
 
 import click
 
-from dataprep.cli._options import given_params, is_given, params_options, run_options
+from dataprep.cli._options import RUN_OPTIONS, given_params, is_given, params_options, run_options
 from dataprep.cli._pipeline import format_duplicates, run_stages
+from dataprep.cli.exclude import exclude_all
 from dataprep.stages.align import AlignParams
 from dataprep.stages.crop import CropParams
 from dataprep.stages.detect import DetectParams
 from dataprep.stages.lst import ListingParams
 from dataprep.stages.pack import PackParams
 from dataprep.stages.validate import ValidateParams
-
-_RUN = ("jobs", "dry_run", "strict", "accept_versions")
+from dataprep.text import read_names
+from dataprep.workspace.workspace import Workspace
 
 
 def _split(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in _RUN}
+    return {name: values[name] for name in RUN_OPTIONS}
 
 
 @click.command()
@@ -73,20 +74,38 @@ def align(workspace: str, /, **values: Any) -> None:
     run_stages(workspace, "align", {"detect": detecting, "align": aligning}, **_split(values))
 
 
+_EXCLUDE = click.option(
+    "--exclude", type=click.Path(path_type=Path),
+    help="Exclude the people and photos in this list, from now on; see `dataprep exclude`.",
+)  # fmt: skip
+
+
+def _exclude(workspace: str, path: Path | None, dry_run: bool) -> None:
+    if path is None:
+        return
+    entries = read_names(path)
+    if dry_run:
+        click.echo(f"{len(entries)} people or photos in {path} would be excluded")
+    else:
+        exclude_all(Workspace(workspace), entries)
+
+
 @click.command()
 @params_options(ListingParams)
+@_EXCLUDE
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Also write the list to this file, in insightface's dialect."
 )
 @run_options
 @click.pass_obj
-def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
+def lst(workspace: str, /, out: Path | None, exclude: Path | None, **values: Any) -> None:
     """List the faces to pack: identities with enough images, labelled from 0 without gaps; some may be held out.
 
     \b
     Example: dataprep lst --min-images 10 --holdout 0.1
     """
     (params,) = given_params(values, ListingParams)
+    _exclude(workspace, exclude, values["dry_run"])
     report = run_stages(workspace, "lst", {"lst": params}, **_split(values))
     if report:
         found = report.extras["lst"]
@@ -100,9 +119,10 @@ def lst(workspace: str, /, out: Path | None, **values: Any) -> None:
 
 @click.command()
 @params_options(PackParams, ListingParams)
+@_EXCLUDE
 @run_options
 @click.pass_context
-def pack(ctx: click.Context, /, **values: Any) -> None:
+def pack(ctx: click.Context, /, exclude: Path | None, **values: Any) -> None:
     """Pack the listed faces like insightface: train.rec, .idx, .lst and property, plus dataprep's own files.
 
     Options of lst are accepted too; without any, the last run of lst applies.
@@ -111,6 +131,7 @@ def pack(ctx: click.Context, /, **values: Any) -> None:
     Example: dataprep pack --format rec --holdout 0.1
     """
     packing, listing = given_params(values, PackParams, ListingParams)
+    _exclude(ctx.obj, exclude, values["dry_run"])
     changes = {"pack": packing} | ({"lst": listing} if is_given(ctx, ListingParams) else {})
     report = run_stages(ctx.obj, "pack", changes, **_split(values))
     if report:

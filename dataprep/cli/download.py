@@ -7,15 +7,13 @@ from typing import Any
 
 import click
 
-from dataprep.cli._options import given_params, params_options, run_options
+from dataprep.cli._options import RUN_OPTIONS, given_params, params_options, run_options
 from dataprep.cli._pipeline import run_stages
 from dataprep.cli._sources import add_source, selection_options
 from dataprep.download.settings import DownloadParams
 from dataprep.sources.base import iterate_samples
 from dataprep.storage import Folder
 from dataprep.workspace.plan import Plan
-
-_RUN = ("jobs", "dry_run", "strict", "accept_versions")
 
 
 @click.group(invoke_without_command=True)
@@ -113,7 +111,7 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     from dataprep.sources.catalog import open_source
 
     (params,) = given_params(values, DownloadParams)
-    run = {name: values.pop(name) for name in _RUN}
+    run = {name: values.pop(name) for name in RUN_OPTIONS}
     options = {name: value for name, value in values.items() if name not in {f.name for f in fields(DownloadParams)}}
     source = open_source(kind, options, workspace)
     if run["dry_run"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._sources import plan_source, selection_options
+from dataprep.cli._sources import plan_source, selection_options, update_option
 
 
 @click.group("import")
@@ -26,14 +26,15 @@ _ALIGNED = click.option("--aligned", is_flag=True, help="The photos are aligned 
 @click.argument("root", metavar="PHOTOS", type=click.Path())
 @_ALIGNED
 @selection_options
+@update_option
 @click.pass_obj
-def folder(workspace: str, /, **options: Any) -> None:
+def folder(workspace: str, /, update: bool, **options: Any) -> None:
     """Photos in one folder per identity: your own, or any dataset with this layout.
 
     \b
     Example: dataprep import folder photos/ && dataprep align
     """
-    plan_source(workspace, "folder", options)
+    plan_source(workspace, "folder", options, update=update)
 
 
 @import_.command()
@@ -41,14 +42,15 @@ def folder(workspace: str, /, **options: Any) -> None:
 @click.option("--pairs", type=click.Path(), help="pairs.txt, if not in DIR; all its photos must exist.")
 @_ALIGNED
 @selection_options
+@update_option
 @click.pass_obj
-def lfw(workspace: str, /, **options: Any) -> None:
+def lfw(workspace: str, /, update: bool, **options: Any) -> None:
     """LFW, unpacked (lfw, lfw_funneled, lfw-deepfunneled, lfw-a): DIR/NAME/NAME_0001.jpg.
 
     \b
     Example: dataprep import lfw lfw-deepfunneled/ && dataprep align
     """
-    plan_source(workspace, "lfw", options)
+    plan_source(workspace, "lfw", options, update=update)
 
 
 @import_.command()
@@ -56,27 +58,29 @@ def lfw(workspace: str, /, **options: Any) -> None:
 @click.option("--names", type=click.Path(), help="Lines `0000045 Name`, to use names as identities.")
 @_ALIGNED
 @selection_options
+@update_option
 @click.pass_obj
-def casia(workspace: str, /, **options: Any) -> None:
+def casia(workspace: str, /, update: bool, **options: Any) -> None:
     """CASIA-WebFace, unpacked: DIR/0000045/001.jpg.
 
     \b
     Example: dataprep import casia CASIA-WebFace/ --names names.txt && dataprep align
     """
-    plan_source(workspace, "casia", options)
+    plan_source(workspace, "casia", options, update=update)
 
 
 @import_.command()
 @click.argument("pack", type=click.Path())
 @selection_options
+@update_option
 @click.pass_obj
-def rec(workspace: str, /, **options: Any) -> None:
+def rec(workspace: str, /, update: bool, **options: Any) -> None:
     """The faces of any .rec pack, to clean and pack again. Their bytes are not changed.
 
     \b
     Example: dataprep import rec faces_emore/ && dataprep pack --holdout 0.05
     """
-    plan_source(workspace, "rec", options)
+    plan_source(workspace, "rec", options, update=update)
 
 
 @import_.command()
@@ -85,8 +89,9 @@ def rec(workspace: str, /, **options: Any) -> None:
 @click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Dialect of the list; default: detected.")
 @click.option("--aligned", is_flag=True, help="The images of an im2rec list are aligned faces: pack them unchanged.")
 @selection_options
+@update_option
 @click.pass_obj
-def lst(workspace: str, /, **options: Any) -> None:
+def lst(workspace: str, /, update: bool, **options: Any) -> None:
     """The images of a .lst: insightface's, with any boxes and landmarks it has, or im2rec's.
 
     An image's identity is its folder, or its label if any folder contains several labels.
@@ -94,7 +99,7 @@ def lst(workspace: str, /, **options: Any) -> None:
     \b
     Example: dataprep import lst faces.lst --root photos/ && dataprep align
     """
-    plan_source(workspace, "lst", options)
+    plan_source(workspace, "lst", options, update=update)
 
 
 @import_.command()
@@ -104,8 +109,9 @@ def lst(workspace: str, /, **options: Any) -> None:
 @click.option("--landmarks", type=click.Path(), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/.")
 @click.option("--names", type=click.Path(), help="identity_meta.csv, to use names as identities.")
 @selection_options
+@update_option
 @click.pass_obj
-def vggface2(workspace: str, /, **options: Any) -> None:
+def vggface2(workspace: str, /, update: bool, **options: Any) -> None:
     """VGGFace2 as released: DIR/train/n000002/0001_01.jpg, with its tables of boxes and landmarks.
 
     The released landmarks are used; `align --landmarks detect` detects them again.
@@ -113,7 +119,7 @@ def vggface2(workspace: str, /, **options: Any) -> None:
     \b
     Example: dataprep import vggface2 VGG-Face2/data && dataprep align --size 224 --extend 0.3
     """
-    plan_source(workspace, "vggface2", options)
+    plan_source(workspace, "vggface2", options, update=update)
 
 
 @import_.command()

@@ -35,6 +35,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "repair": ("packs", "repair", "Rebuild a pack from the readable records of a damaged one."),
     "info": ("packs", "info", "Show the layout, counts and origin of a pack."),
     "status": ("workspace", "status", "Show what is done, what was lost, and why."),
+    "exclude": ("exclude", "exclude", "Leave people or photos out of packs, exports and imports."),
     "retry": ("workspace", "retry", "Retry the samples that failed for the given reasons."),
     "gc": ("workspace", "gc", "Remove unreferenced files."),
     "demo": ("demo", "demo", "Run the whole pipeline on synthetic faces."),

@@ -32,6 +32,10 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
         return
     sources = ", ".join(f"{s['source'].get('kind')} {s['samples']}" for s in found["sources"]) or "none yet"
     click.echo(f"{found['workspace']}: {found['samples']} samples ({sources})")
+    if found["changes"]:
+        click.echo(f"  since the workspace read them, {found['changes']}; --update takes this over")
+    if found["excluded"]:
+        click.echo(f"  {found['excluded']} people or photos are excluded: dataprep exclude --list")
     for stage in found["stages"]:
         account = stage["account"]
         done = format_counts(stage["stage"], account) if account["in"] else f"{stage['stage']}: -"

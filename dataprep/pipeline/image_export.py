@@ -64,13 +64,15 @@ def export_lst(workspace: str, target: Path) -> int:
 
 
 def iterate_images(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, Any], bytes]]:
-    """Yield the ok rows of a stage with the stage's image, or with the original photo if it has none."""
+    """Yield the ok rows of a stage, without what is excluded, with the stage's image, or the photo if it has none."""
     pipeline, state = _open_state(workspace, stage)
+    excluded = pipeline.workspace.exclusions()
     node, download = pipeline.node(stage), pipeline.node("download")
     for shard in state.shards.values():
         marker = state.marker(node, shard.id)
         assert marker is not None
-        rows = [row for row in node.store.rows(marker) if row["verdict"] == "ok"]
+        passed = (row for row in node.store.rows(marker) if row["verdict"] == "ok")
+        rows = [row for row in passed if not excluded.covers(row["identity"], row["key"])]
         if marker.data:
             reader = node.store.payloads(marker)
             yield from ((row, reader.read(row["offset"], row["size"])) for row in rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import UsageError, WorkspaceError
+from dataprep.pipeline.photo_changes import find_photo_changes
 from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.reasons import Reason
 from dataprep.stages.base import MERGE_UNIT
@@ -47,6 +48,8 @@ def workspace_status(workspace: str) -> dict[str, Any]:
             }
         )
     return {
+        "changes": find_photo_changes(pipeline, plan).describe(),
+        "excluded": len(opened.exclusions().people) + len(opened.exclusions().photos),
         "workspace": str(opened.path),
         "samples": plan.count,
         "sources": [{"source": dict(g.source), "samples": g.count, "shards": len(g.shards)} for g in plan.generations],

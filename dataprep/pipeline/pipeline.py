@@ -36,7 +36,7 @@ class Pipeline:
     def __init__(self, workspace: Workspace, recipe: Mapping[str, Mapping[str, Any]], until: str = "pack") -> None:
         self.workspace = workspace
         self.nodes: list[StageNode[Stage[Any]]] = []
-        self._recipe, self._last, self._until = recipe, workspace.recipe(), until
+        self._recipe, self._until = recipe, until
         self.download = self._node(DownloadStage)
         self.map_nodes = [self._node(kind) for kind in MAP_STAGES if not self._is_complete]
         self.merge_nodes = [self._node(kind) for kind in MERGE_STAGES if not self._is_complete]
@@ -56,7 +56,7 @@ class Pipeline:
         return self.nodes[-1].name == self._until
 
     def _node(self, kind: type[S]) -> StageNode[S]:
-        stage = kind(kind.Params.from_mapping(self._recipe.get(kind.name, {})).resolve(self._last))
+        stage = kind.in_workspace(kind.Params.from_mapping(self._recipe.get(kind.name, {})), self.workspace)
         fingerprint = stage.fingerprint(self.nodes[-1].fingerprint if self.nodes else "")
         store = self.workspace.open_stage(kind.name, fingerprint, columns=kind.columns, counted=kind.counted_columns())
         node = StageNode(stage, fingerprint, store)
@@ -162,12 +162,16 @@ class PipelineState:
         """Say that the stage never ran, or which parameters differ from the most similar earlier run."""
         if node.store.read_description() is not None:
             return "never run"
-        now, differences = node.stage.params.counted(), []
+        now, resources, differences = node.stage.params.counted(), node.stage.resources(), []
         for name in self.pipeline.workspace.stage_names():
             if name.startswith(f"{node.name}@") and name != node.store.folder.path.name:
-                before = (self.pipeline.workspace.folder.get_json(f"stages/{name}/stage.json") or {}).get("counted", {})
-                changed = [key for key in now if key in before and before[key] != now[key]]
-                differences.append(", ".join(f"{key} {now[key]}, was {before[key]}" for key in changed))
+                described = self.pipeline.workspace.folder.get_json(f"stages/{name}/stage.json") or {}
+                before, others = described.get("counted", {}), described.get("resources", {})
+                changed = [
+                    f"{key} {now[key]}, was {before[key]}" for key in now if before.get(key, now[key]) != now[key]
+                ]
+                changed += [key for key in {**resources, **others} if others.get(key) != resources.get(key)]
+                differences.append(", ".join(changed))
         if not differences:
             return "never run"
         return ": ".join(filter(None, ["parameters changed", min(differences, key=len)]))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.codec import ImageHeader, Pixels, decode_image, is_out_of_memory, read_header
@@ -17,6 +17,7 @@ from dataprep.reasons import Reason
 from dataprep.types import Row, Sample
 from dataprep.workspace.ledger import read_table
 from dataprep.workspace.plan import Shard
+from dataprep.workspace.workspace import Workspace
 
 P = TypeVar("P", bound=StageParams)
 
@@ -36,6 +37,11 @@ class Stage(ABC, Generic[P]):
 
     def __init__(self, params: P) -> None:
         self.params = params
+
+    @classmethod
+    def in_workspace(cls, params: P, workspace: Workspace) -> Self:
+        """The stage as it runs in a workspace, with what the parameters leave to it: automatic choices, exclusions."""
+        return cls(params)
 
     @classmethod
     def counted_columns(cls) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Self
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage
 from dataprep.stages.crop import upright_box, upright_landmarks
 from dataprep.types import Box, Row
+from dataprep.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,6 @@ class DetectParams(StageParams):
     factor: float = counted_field(0.709, "scale factor of the image pyramid", minimum=0.1, maximum=0.99)
     backend: str = counted_field("auto", "detector backend; auto is resolved once per workspace", choices=BACKENDS)
 
-    def resolve(self, recipe: Mapping[str, Mapping[str, Any]]) -> DetectParams:
-        """Resolve the backend `auto`: to the workspace's earlier choice, or to this machine's default."""
-        before = recipe.get("detect", {}).get("backend", "auto")
-        return replace(self, backend=resolve_backend(before if self.backend == "auto" else self.backend))
-
 
 class DetectStage(MapStage[DetectParams]):
     name = "detect"
@@ -64,6 +60,12 @@ class DetectStage(MapStage[DetectParams]):
     }
     Params = DetectParams
     _detector: Detector
+
+    @classmethod
+    def in_workspace(cls, params: DetectParams, workspace: Workspace) -> Self:
+        """Resolves the backend `auto`: to the workspace's earlier choice, or to this machine's default."""
+        before = workspace.recipe().get("detect", {}).get("backend", "auto")
+        return cls(replace(params, backend=resolve_backend(before if params.backend == "auto" else params.backend)))
 
     def resources(self) -> dict[str, str]:
         return {"weights": weights_digest()}

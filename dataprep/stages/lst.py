@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import SourceError
-from dataprep.names import casefold_name, plain_name
 from dataprep.packs.pair_sampling import FEWEST
 from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
 from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage
 from dataprep.stages.duplicates import DUPLICATE_POLICIES, Duplicates, Int32Array, find_duplicates, read_photo_hashes
+from dataprep.workspace.exclusions import Exclusions
+from dataprep.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +29,10 @@ class ListingParams(StageParams):
         0.0, "share of the identities held out of training as a verification set", minimum=0.0, maximum=0.9
     )
     seed: int = counted_field(0, "seed for choosing the held-out identities")
-    exclude: str = counted_field("", "a file of identities to exclude, one per line")
     duplicates: str = counted_field(
         "keep", "the same face in photos of equal bytes: keep and record all; within: keep only a person's first; "
         "across: drop all if the people differ, since one is mislabelled; both", choices=DUPLICATE_POLICIES
     )  # fmt: skip
-
-    def read_excluded(self) -> frozenset[str]:
-        if not self.exclude:
-            return frozenset()
-        try:
-            lines = Path(self.exclude).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"the list of identities to exclude cannot be read: {error}") from None
-        return frozenset(plain_name(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
 
 
 class ListStage(MergeStage[ListingParams]):
@@ -59,19 +49,31 @@ class ListStage(MergeStage[ListingParams]):
     }
     Params = ListingParams
 
+    def __init__(self, params: ListingParams, exclusions: Exclusions | None = None) -> None:
+        super().__init__(params)
+        self.exclusions = exclusions or Exclusions()
+
+    @classmethod
+    def in_workspace(cls, params: ListingParams, workspace: Workspace) -> Self:
+        return cls(params, workspace.exclusions())
+
     def resources(self) -> dict[str, str]:
-        excluded = sorted(self.params.read_excluded())
-        return {"exclude": hashlib.sha256("\n".join(excluded).encode()).hexdigest()} if excluded else {}
+        return {"exclusions": self.exclusions.digest()} if self.exclusions else {}
 
     def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
         if self.params.holdout:
-            _check_holdout({name: n for name, n in photos().items() if n >= self.params.min_images}, self.params)
+            enough = {name: n for name, n in photos().items() if n >= self.params.min_images}
+            _check_holdout({n: c for n, c in enough.items() if not self.exclusions.covers_person(n)}, self.params)
 
     def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:
         """Sort rows by identity and key. There may be millions, so they stay Arrow columns and NumPy arrays."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         p, rows = self.params, _gather_rows(parts)
-        excluded = _numbered_too(p.read_excluded(), rows.names)
-        out = np.isin(rows.person, [code for code, name in enumerate(rows.names) if name in excluded])
+        out = np.array([self.exclusions.covers_person(name) for name in rows.names], np.bool_)[rows.person]
+        if self.exclusions.keys:
+            out |= pc.is_in(rows.table["key"], pa.array(sorted(self.exclusions.keys))).to_numpy()
         found = find_duplicates(rows.table["key"], rows.person, rows.photos, rows.source, parts, ~out)
         losses = _Losses(len(out))
         losses.add(Reason.EXCLUDED, out)
@@ -110,12 +112,6 @@ def _check_holdout(images: Mapping[str, int], params: ListingParams) -> None:
             f"{len(images)} people have two",
             hint="leave out --holdout, or add photos",
         )
-
-
-def _numbered_too(excluded: frozenset[str], names: Iterable[str]) -> frozenset[str]:
-    """Add names that the plan numbered: excluding `anna` also excludes `anna~2`, who may be the same person."""
-    forms = {casefold_name(name) for name in excluded}
-    return excluded | {name for name in names if "~" in name and casefold_name(name.rpartition("~")[0]) in forms}
 
 
 def choose_held_out(images: Mapping[str, int], share: float, seed: int) -> frozenset[str]:

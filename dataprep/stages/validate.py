@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,9 @@ class ValidateStage(MapStage[ValidateParams]):
         "height": "int32",
         "bytes": "int64",
         "photo_sha256": "string",
+        "mtime_ns": "int64",  # of a local file, when it was read
     }
+    volatile = frozenset({"mtime_ns"})
     Params = ValidateParams
 
     def versions(self) -> dict[str, str]:
@@ -51,6 +54,8 @@ class ValidateStage(MapStage[ValidateParams]):
         if item.sample.error:
             return item.rejected(item.sample.error, item.sample.detail)
         try:
+            # before reading, so that a later change shows
+            modified = None if item.sample.url else os.stat(item.sample.path).st_mtime_ns
             data = item.photo.data
         except OSError as error:
             return item.rejected(Reason.IO_ERROR, f"{item.sample.path}: {error.strerror or error}")
@@ -76,4 +81,5 @@ class ValidateStage(MapStage[ValidateParams]):
             height=header.height,
             bytes=len(data),
             photo_sha256=hashlib.sha256(data).hexdigest(),
+            mtime_ns=modified,
         )

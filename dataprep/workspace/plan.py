@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -43,12 +45,47 @@ class Generation:
     def count(self) -> int:
         return sum(shard.size for shard in self.shards)
 
+    @property
+    def root(self) -> str:
+        """The folder that all local samples come from; empty for a list of URLs."""
+        return str(self.source.get("root", ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amendment:
+    """What has happened since to the photos of a shard: keys whose files are gone, and keys with another place, as
+    (path, offset)."""
+
+    gone: frozenset[str] = frozenset()
+    moved: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
+
+    def apply(self, table: SampleTable) -> SampleTable:
+        """The table without the photos that are gone, and with the new places of those that moved."""
+        keys = table["key"].to_pylist()
+        for name, at in (("path", 0), ("offset", 1)):
+            if self.moved and name in table.column_names:
+                values = zip(keys, table[name].to_pylist(), strict=True)
+                placed = [self.moved[key][at] if key in self.moved else value for key, value in values]
+                table = columns.replace_column(table, name, placed)
+        return table.filter([key not in self.gone for key in keys]) if self.gone else table
+
+    def digest(self, shard_digest: str) -> str:
+        """The digest of an amended shard."""
+        return hashlib.sha256(json.dumps([shard_digest, self.as_json()], sort_keys=True).encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        return {"gone": sorted(self.gone), "moved": {key: list(place) for key, place in self.moved.items()}}
+
 
 class Plan:
-    """The generations under WORKSPACE/plan. `known` counts the samples of the last list that were already planned."""
+    """The generations under WORKSPACE/plan. `known_count` counts the samples of the last list that were already planned.
+
+    The files of a generation never change. What happened to its photos afterwards is in plan/amended/SHARD.json.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self._folder, self.known_count = folder, 0
+        self._amendments: dict[str, Amendment] = {}
         self.generations = self._read_all()
 
     @property
@@ -63,11 +100,23 @@ class Plan:
         """Return the samples of a shard in plan order."""
         return columns.table_to_samples(self._table(shard))
 
+    def local_samples(self, shard: Shard) -> Iterator[Sample]:
+        """The samples of a shard that are files on this disk, with their key, identity, path and offset only."""
+        table = self._table(shard, ["key", "identity", "path", "offset"])
+        for key, identity, path, offset in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if path:
+                yield Sample(key=key, identity=identity, path=path, offset=offset)
+
+    def tables(self, names: Sequence[str] | None = None) -> Iterator[SampleTable]:
+        """The shards as tables, with the columns `names` or all."""
+        for shard in self.shards:
+            yield self._table(shard, names)
+
     def photos_per_identity(self) -> dict[str, int]:
         """How many samples each identity has."""
         counts: Counter[str] = Counter()
-        for shard in self.shards:
-            for entry in self._table(shard, ["identity"])["identity"].value_counts().to_pylist():
+        for table in self.tables(["identity"]):
+            for entry in table["identity"].value_counts().to_pylist():
                 counts[entry["values"]] += entry["counts"]
         return dict(counts)
 
@@ -113,16 +162,29 @@ class Plan:
             self.known_count -= len(table)
             yield table
 
+    def amend(self, amendments: Mapping[str, Amendment]) -> None:
+        """Record what happened to photos of these shards, in addition to what was recorded before."""
+        with lock_directory(self._folder.path, "the plan"):
+            self.generations = self._read_all()
+            files = []
+            for shard, new in amendments.items():
+                old = self._amendments.get(shard, Amendment())
+                moved = {key: place for key, place in {**old.moved, **new.moved}.items() if key not in new.gone}
+                merged = Amendment(gone=old.gone | new.gone, moved=moved)
+                files.append((f"{shard}.json", (json.dumps(merged.as_json(), indent=1) + "\n").encode()))
+            self._folder.folder("amended").put_all(files)
+            self.generations = self._read_all()
+
     def contains_source(self, source: Mapping[str, Any], source_digest: str) -> bool:
-        """Whether exactly this list was planned before, so that it contains no new samples."""
-        return any(
+        """Whether exactly this list was planned before, so that it contains no new samples. Photos that were gone since
+        may be there again."""
+        return not any(amendment.gone for amendment in self._amendments.values()) and any(
             generation.source_digest == source_digest and dict(generation.source) == dict(source)
             for generation in self.generations
         )
 
     def _planned(self) -> Iterator[PlannedShard]:
-        for shard in self.shards:
-            found = self._table(shard, ["key", "identity", "url", "path", "offset"])
+        for found in self.tables(["key", "identity", "url", "path", "offset"]):
             identities = found["identity"].unique().to_pylist()
             yield PlannedShard(found["key"].to_numpy(), location_keys(found).to_numpy(), identities)
 
@@ -130,15 +192,21 @@ class Plan:
         import pyarrow.parquet as pq
 
         path = self._folder / f"{shard.id}.parquet"
+        amendment = self._amendments.get(shard.id)
         try:
             with pq.ParquetFile(path) as file:
-                return file.read(names)
+                if amendment is None:
+                    return file.read(names)
+                table = amendment.apply(file.read(names and list({*names, "key"})))
+                return table if names is None else table.select(names)
         except (OSError, ValueError) as error:
             raise WorkspaceError(
                 f"{path} cannot be read ({error}); restore it, or start again in another workspace"
             ) from None
 
     def _read_all(self) -> list[Generation]:
+        amended = self._folder.folder("amended")
+        self._amendments = {name[:-5]: self._read_amendment(amended, name) for name in amended.names("g*.json")}
         found = [self._read(name) for name in self._folder.names("g*.json")]
         return sorted(found, key=lambda generation: generation.number)
 
@@ -149,10 +217,30 @@ class Plan:
                 number=int(name[1:-5]),
                 source=found["source"],
                 source_digest=found["source_digest"],
-                shards=tuple(Shard(**shard) for shard in found["shards"]),
+                shards=tuple(self._amended(Shard(**shard)) for shard in found["shards"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise WorkspaceError(f"{self._folder / name} is not a plan ({error!r})") from None
+
+    def _amended(self, shard: Shard) -> Shard:
+        amendment = self._amendments.get(shard.id)
+        if amendment is None:
+            return shard
+        return shard._replace(size=shard.size - len(amendment.gone), digest=amendment.digest(shard.digest))
+
+    @staticmethod
+    def _read_amendment(folder: Folder, name: str) -> Amendment:
+        found = folder.get_json(name)
+        try:
+            return Amendment(
+                gone=frozenset(found["gone"]),
+                moved={key: (str(path), offset) for key, (path, offset) in found["moved"].items()},
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise WorkspaceError(
+                f"{folder / name} is not an amendment of the plan ({error!r})",
+                hint=f"remove {folder / name} and import the photos again, which finds the same once more",
+            ) from None
 
 
 def _groups(tables: Iterable[SampleTable]) -> Iterator[SampleTable]:

@@ -9,6 +9,7 @@ from typing import Any
 from dataprep import __version__
 from dataprep.errors import WorkspaceError
 from dataprep.storage import Folder
+from dataprep.workspace.exclusions import ExclusionFile, Exclusions
 from dataprep.workspace.plan import Plan
 from dataprep.workspace.stage_store import StageStore
 
@@ -40,6 +41,10 @@ class Workspace:
 
     def plan(self) -> Plan:
         return Plan(self.folder.folder("plan"))
+
+    def exclusions(self) -> Exclusions:
+        """The people and photos that the workspace hands out to nobody."""
+        return ExclusionFile(self.folder).read()
 
     def recipe(self) -> dict[str, dict[str, Any]]:
         """Return the parameters used last, by stage."""

@@ -53,7 +53,7 @@ def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(data
     table.write_text("\n".join([line.replace(",1,", ",0,") for line in lines] + ["javascript:c,A,1,2,3,4"]))
     assert "1 samples would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
     out = dataprep("download", "urls", table).stdout
-    assert "urls: 1 samples in 1 shards planned\n2 were already planned and stay unchanged" in out
+    assert "urls: 1 sample planned, 3 samples of 1 person in total\n2 were already planned and stay unchanged" in out
 
 
 def test_what_makes_the_web_be_asked_again_is_named(dataprep: Run, tmp_path: Path) -> None:
@@ -77,12 +77,12 @@ def test_other_people_of_the_same_list_are_planned(dataprep: Run, tmp_path: Path
         return str(dataprep("download", "vggface", "--lists", tmp_path / "lists", *options).stdout).splitlines()[0]
 
     some = [f"P{number:02d}" for number in range(30)]
-    assert "1 samples in" in planned("--per-identity", 1, "--identities", "P01")
-    assert "1 samples in" in planned("--per-identity", 1, "--identities", "P02")
+    assert "1 sample planned" in planned("--per-identity", 1, "--identities", "P01")
+    assert "1 sample planned" in planned("--per-identity", 1, "--identities", "P02")
     assert "already planned" in planned("--per-identity", 1, "--identities", "P02")
     assert "21 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[3:24]))
     assert "6 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[9:]))
-    assert "1 samples in" in planned("--per-identity", 1, "--identities", 1)
+    assert "1 sample planned" in planned("--per-identity", 1, "--identities", 1)
     assert "2 samples in" in planned("--identities", 2)  # the second photo of each
     sources = [generation.source for generation in Workspace(tmp_path / "ws").plan().generations]
     assert [source["identities"] for source in sources] == ["P01", "P02", "21 names", "21 names", 1, 2]
@@ -125,11 +125,11 @@ def test_links_to_nowhere_are_accounted_for(dataprep: Run, tmp_path: Path) -> No
 
 def test_lfw_and_casia_say_what_they_are(dataprep: Run, tmp_path: Path) -> None:
     out = dataprep("import", "lfw", photos(tmp_path / "l", "A_B/A_B_0001.jpg", "C/C_0001.jpg"), "--limit", "1").stdout
-    assert "lfw: 1 samples" in out
+    assert "lfw: 1 sample planned" in out
     out = dataprep("import", "lfw", tmp_path / "l").stdout
-    assert "lfw: 1 samples" in out  # only what is new
+    assert "lfw: 1 sample planned" in out  # only what is new
     assert "2 of LFW's 5749 people" in out
-    assert "already planned, 2 samples" in dataprep("import", "lfw", tmp_path / "l").stdout
+    assert "already planned, 2 samples of" in dataprep("import", "lfw", tmp_path / "l").stdout
     (tmp_path / "names.txt").write_text("0000045 Ann\n")
     casia = photos(tmp_path / "c", "0000045/001.jpg", "0000046/001.jpg")
     assert "1 people without a name" in dataprep("import", "casia", casia, "--names", tmp_path / "names.txt").stdout

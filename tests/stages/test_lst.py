@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dataprep.stages.lst import ListingParams, ListStage, choose_held_out
 from dataprep.stages.validate import ValidateStage
 from dataprep.storage import Folder
 from dataprep.types import Row
+from dataprep.workspace.exclusions import Exclusions
 from dataprep.workspace.ledger import add_missing_columns
 from dataprep.workspace.stage_store import StageStore
 
@@ -53,27 +55,28 @@ def part(folder: Path, shard: str, faces: list[dict[str, Any]]) -> MergeInput:
     return MergeInput(shard=shard, ledgers=ledgers)
 
 
-def listed(parts: list[MergeInput], params: ListingParams) -> tuple[list[dict[str, Any]], Any]:
+def listed(parts: list[MergeInput], params: ListingParams, exclusions: Exclusions) -> tuple[list[dict[str, Any]], Any]:
     context = MergeContext(workspace=Path(), recipe={}, sources=[], payloads={}, progress=lambda done: None)
-    merged = ListStage(params).merge(parts, context)
+    merged = ListStage(params, exclusions).merge(parts, context)
     rows = add_missing_columns(merged.table, ListStage.columns).to_pylist()
     return [{name: row[name] for name in row if name not in ("offset", "size", "sha256")} for row in rows], merged.extra
 
 
-def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], params: ListingParams) -> list[Any]:
+def plainly(
+    shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], params: ListingParams, excluded: Collection[str]
+) -> list[Any]:
     """The rules, one row at a time."""
     rows = sorted(
         ({**face, "source": shard} for shard, faces in shards.items() for face in faces if not face["lost"]),
         key=lambda face: (face["identity"], face["key"]),
     )
-    excluded = params.read_excluded()
     for row in rows:
         same = [
             other
             for other in rows
             if (other["photo"], other["face"]) == (row["photo"], row["face"])
-            and other["identity"] not in excluded
-            and row["identity"] not in excluded
+            and other["key"] not in excluded
+            and row["key"] not in excluded
         ]
         row["duplicate_of"] = same[0]["key"] if same and same[0] is not row else None
         mine = [other for other in same if other["identity"] == row["identity"]]
@@ -81,7 +84,7 @@ def plainly(shards: dict[str, list[dict[str, Any]]], places: dict[str, Any], par
         others = [other["key"] for other in same if other["identity"] != row["identity"]]
         row["contested"] = others[0] if others else None
         row["reason"], row["detail"] = None, ""
-        if row["identity"] in excluded:
+        if row["key"] in excluded:
             row["reason"] = "excluded"
         elif row["contested"] and params.duplicates in ("across", "both"):
             row["reason"], row["detail"] = "identity_conflict", f"the same photo and face as {row['contested']}"
@@ -134,14 +137,13 @@ FACES = st.fixed_dictionaries(
     duplicates=st.sampled_from(["keep", "within", "across", "both"]),
     min_images=st.integers(1, 3),
     holdout=st.sampled_from([0.0, 0.5]),
-    exclude=st.booleans(),
+    exclusions=st.sampled_from([Exclusions(), Exclusions(frozenset({"BOB"})), Exclusions(photos={"x": ("ann/07é",)})]),
 )
 def test_the_listing_is_what_its_rules_say(
-    tmp_path_factory: pytest.TempPathFactory, shards: list[Any], exclude: bool, **chosen: Any
+    tmp_path_factory: pytest.TempPathFactory, shards: list[Any], exclusions: Exclusions, **chosen: Any
 ) -> None:
     folder = tmp_path_factory.mktemp("lst")
-    (folder / "exclude.txt").write_text("bob\n")
-    params = ListingParams(**chosen, exclude=str(folder / "exclude.txt") if exclude else "")
+    params = ListingParams(**chosen)
     named = {f"g0-{number}": faces for number, faces in enumerate(shards)}
     number = 0
     for faces in named.values():
@@ -156,13 +158,15 @@ def test_the_listing_is_what_its_rules_say(
         for one in parts
         for row in one.read_passed("align", ["key", "offset", "size"]).to_pylist()
     }
-    expected = plainly(named, places, params)
+    excluded = {face["key"] for faces in named.values() for face in faces if face["identity"] == "bob"}
+    excluded = excluded if exclusions.people else {"ann/07é"} if exclusions.photos else set()
+    expected = plainly(named, places, params, excluded)
     photos = Counter(row["identity"] for row in expected if not row["reason"])
     if params.holdout and sum(count > 1 for count in photos.values()) < 4:
         with pytest.raises(SourceError, match="takes 4 people with two images each"):
-            listed(parts, params)
+            listed(parts, params, exclusions)
         return
-    rows, extra = listed(parts, params)
+    rows, extra = listed(parts, params, exclusions)
     assert rows == expected
     assert extra["identities"] == len({row["label"] for row in rows} - {None, -1})
 
@@ -173,7 +177,7 @@ def test_two_people_in_one_photo_are_no_duplicates_and_the_same_face_a_little_be
         {"key": "bob/1", "identity": "bob", "photo": 1, "face": 5.0, "lost": False},
         {"key": "zed/1", "identity": "zed", "photo": 1, "face": 5.05, "lost": False},
     ]
-    rows, extra = listed([part(tmp_path, "g0-0", group)], ListingParams(min_images=1, duplicates="both"))
+    rows, extra = listed([part(tmp_path, "g0-0", group)], ListingParams(min_images=1, duplicates="both"), Exclusions())
     assert [row["reason"] for row in rows] == [None, "identity_conflict", "identity_conflict"]
     assert rows[2]["duplicate_of"] == "bob/1"
     assert extra["duplicates"] == {"within": 0, "across": 2}

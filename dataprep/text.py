@@ -1,0 +1,93 @@
+"""Text files that people bring: lists of names, tables, pairs. One reader finds the encoding and says what it assumed.
+
+UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one, UTF-16 without one (PowerShell's older `>`), and
+otherwise Windows' Latin-1 (code page 1252), which a log message reports. Line ends may be those of any system.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from dataprep.errors import DataprepError, SourceError
+
+_log = logging.getLogger(__name__)
+_LONGEST_LINE = 1 << 20  # characters
+_BLOCK = 1 << 20
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def iterate_lines(
+    path: str | os.PathLike[str], encoding: str | None = None, *, error: type[DataprepError] = SourceError
+) -> Iterator[tuple[int, str]]:
+    """Yield the number, from 1, and the text of every line, without its line end. A gzipped file is unpacked.
+
+    `encoding` overrules the detection. Raises `error` if the file cannot be read, is not text, or has a line of more
+    than a million characters.
+    """
+    number = 0
+    try:
+        with _open_text(Path(path), encoding, error) as stream:
+            while line := stream.readline(_LONGEST_LINE):
+                number += 1
+                if len(line) == _LONGEST_LINE and not line.endswith("\n"):
+                    raise error(f"{path}, line {number}: longer than a million characters; this is not a list")
+                yield number, line.removesuffix("\n")
+    except UnicodeError as unreadable:
+        raise error(f"{path}, line {number + 1}: not {encoding} text ({unreadable})") from None
+    except (OSError, EOFError, LookupError) as unreadable:
+        raise error(f"{path}: {getattr(unreadable, 'strerror', None) or unreadable}") from None
+
+
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names in a list with one per line, in order. Blank lines and lines that start with `#` are skipped."""
+    names = (line.strip() for _, line in iterate_lines(path))
+    return [name for name in names if name and not name.startswith("#")]
+
+
+def detect_encoding(path: Path, *, error: type[DataprepError] = SourceError) -> str:
+    """The name of the encoding that Python decodes the file with. Raises `error` if it is not a text file."""
+    with _open_bytes(path) as stream:
+        head = stream.read(4096)
+        for mark, encoding in _MARKS:
+            if head.startswith(mark):
+                return encoding
+        if b"\0" in head:
+            even, odd = head[::2].count(0), head[1::2].count(0)
+            if max(even, odd) * 3 > len(head) and min(even, odd) * 10 < len(head):
+                return "utf-16-be" if even > odd else "utf-16-le"
+            raise error(f"{path}: this is not a text file")
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            while head:
+                decoder.decode(head)
+                head = stream.read(_BLOCK)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            _log.warning("%s: not UTF-8; read as Latin-1 (Windows-1252)", path)
+            return "cp1252"
+    return "utf-8"
+
+
+def _open_text(path: Path, encoding: str | None, error: type[DataprepError]) -> IO[str]:
+    chosen = encoding or detect_encoding(path, error=error)
+    # Windows-1252 leaves five bytes undefined
+    return io.TextIOWrapper(_open_bytes(path), chosen, "replace" if chosen == "cp1252" else "strict", newline=None)
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    with open(path, "rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path, "rb")) if zipped else open(path, "rb")
