@@ -16,6 +16,8 @@ _UNSAFE = re.compile(
 )
 
 
+_INVISIBLE = re.compile(_UNSAFE.pattern.replace(r'/\\:*?"<>|', ""))
+
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
 
 
@@ -43,6 +45,12 @@ def casefold_name(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def printable(text: str) -> str:
+    """Text of others for a terminal, a list or a page: control, invisible and direction-changing characters are escaped, so
+    that it can neither steer a terminal nor look like something else."""
+    return text if text.isascii() and text.isprintable() else _INVISIBLE.sub(lambda m: ascii(m[0])[1:-1], text)
 
 
 def _is_plain(name: str) -> bool:

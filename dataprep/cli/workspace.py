@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import click
 
 from dataprep.cli._pipeline import format_counts, format_duplicates
 
+_EXAMPLES = 3  # samples shown of each reason
+
 
 @click.command()
-@click.option("--why", is_flag=True, help="Show why each pending stage is pending.")
+@click.option("--why", is_flag=True, help="Show why stages are pending, and some samples of each reason.")
 @click.option("--hosts", type=click.IntRange(1), help="Show the N hosts with the most lost photos.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_obj
@@ -21,8 +24,10 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
     \b
     Example: dataprep status --why
     """
+    from dataprep.names import printable
     from dataprep.pipeline.maintenance import list_failed_hosts
     from dataprep.pipeline.maintenance import workspace_status as look
+    from dataprep.review.samples import find_samples
 
     found = look(workspace)
     if hosts:
@@ -47,6 +52,9 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
         if why:
             for reason, count in stage["why"].items():
                 click.echo(f"      {count} x {reason}")
+            for code in (*account["dropped"], *account["failed"]):
+                for record in itertools.islice(find_samples(workspace, reasons=[code]), _EXAMPLES):
+                    click.echo(printable(f"      {code}: {record.sample.key} ({record.detail or record.location})"))
     for host in found.get("hosts", ()):
         named = ", ".join(f"{code} {count}" for code, count in sorted(host["lost"].items(), key=lambda item: -item[1]))
         click.echo(f"  {host['host']}: {sum(host['lost'].values())} lost ({named}), {host['ok']} ok")

@@ -80,10 +80,10 @@ def test_other_people_of_the_same_list_are_planned(dataprep: Run, tmp_path: Path
     assert "1 sample planned" in planned("--per-identity", 1, "--identities", "P01")
     assert "1 sample planned" in planned("--per-identity", 1, "--identities", "P02")
     assert "already planned" in planned("--per-identity", 1, "--identities", "P02")
-    assert "21 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[3:24]))
-    assert "6 samples in" in planned("--per-identity", 1, "--identities", ",".join(some[9:]))
+    assert "21 samples planned" in planned("--per-identity", 1, "--identities", ",".join(some[3:24]))
+    assert "6 samples planned" in planned("--per-identity", 1, "--identities", ",".join(some[9:]))
     assert "1 sample planned" in planned("--per-identity", 1, "--identities", 1)
-    assert "2 samples in" in planned("--identities", 2)  # the second photo of each
+    assert "2 samples planned" in planned("--identities", 2)  # the second photo of each
     sources = [generation.source for generation in Workspace(tmp_path / "ws").plan().generations]
     assert [source["identities"] for source in sources] == ["P01", "P02", "21 names", "21 names", 1, 2]
 
