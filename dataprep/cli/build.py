@@ -9,7 +9,10 @@ import click
 
 from dataprep.cli._options import RUN_OPTIONS, given_params, is_given, params_options, run_options
 from dataprep.cli._pipeline import format_duplicates, run_stages
+from dataprep.cli._ticker import ProgressBar
+from dataprep.cli._words import counted
 from dataprep.cli.exclude import exclude_all
+from dataprep.errors import UsageError
 from dataprep.stages.align import AlignParams
 from dataprep.stages.crop import CropParams
 from dataprep.stages.detect import DetectParams
@@ -60,18 +63,47 @@ def crop(workspace: str, /, write: Path | None, **values: Any) -> None:
 
 
 @click.command()
+@click.argument("photos", nargs=-1, type=click.Path(path_type=Path))
 @params_options(AlignParams, DetectParams)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the faces of PHOTOS.")
 @run_options
 @click.pass_obj
-def align(workspace: str, /, **values: Any) -> None:
+def align(workspace: str, /, photos: tuple[Path, ...], out: Path | None, **values: Any) -> None:
     """Detect the target face in every photo and align it to insightface's five-point template.
+
+    With PHOTOS, files or folders, and --out the faces of these are written to a folder, without a workspace; faces.csv
+    there says what was found in each.
 
     \b
     Example: dataprep align --size 112
              dataprep align --size 224 --extend 0.3      # VGGFace2's crop, without alignment
+             dataprep align holiday/ me.jpg --out faces/
     """
     aligning, detecting = given_params(values, AlignParams, DetectParams)
+    if photos or out:
+        _align_files(photos, out, aligning, detecting, jobs=values["jobs"], dry_run=values["dry_run"])
+        return
     run_stages(workspace, "align", {"detect": detecting, "align": aligning}, **_split(values))
+
+
+def _align_files(
+    photos: tuple[Path, ...], out: Path | None, aligning: Any, detecting: Any, *, jobs: int, dry_run: bool
+) -> None:
+    from dataprep.pipeline.plain_files import FaceSettings, align_photos
+
+    if out is None or not photos:
+        raise UsageError("aligning files takes both PHOTOS and --out", hint="dataprep align PHOTOS/ --out FACES/")
+    if dry_run:
+        raise UsageError("--dry-run shows the stages of a workspace", hint="leave it out to align files")
+    settings = FaceSettings(align=AlignParams(**aligning), detect=DetectParams.from_mapping(detecting))
+    bar = ProgressBar()
+    counts = align_photos(photos, out, settings, jobs=jobs, progress=lambda done, total: bar("photos", done, total))
+    lost = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()) if code != "ok")
+    click.echo(
+        f"{counted(counts['ok'], 'face')} of {counted(counts.total(), 'file')} in {out}" + f" ({lost})" * bool(lost)
+    )
+    if not counts["ok"]:
+        raise SystemExit(1)
 
 
 _EXCLUDE = click.option(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 F = Callable[..., Any]
 
 
-def _model_options(function: F) -> F:
+def model_options(function: F) -> F:
     for option in (
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, ..."),
         click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Batch size."),
@@ -62,7 +62,7 @@ def _model_options(function: F) -> F:
     "--trained-on", type=click.Path(path_type=Path), help="The training pack, if the model does not record it."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results; default: models/NAME/test/SET.")
-@_model_options
+@model_options
 @click.pass_obj
 def test(
     workspace: str, /, model: Path | None, name: str, features: Path | None, pairs: str | None, images: Path | None,
@@ -100,7 +100,7 @@ def test(
         name = found.absolute().parent.name if found.stem == "model" else found.stem
     target = out or Path(workspace) / "models" / name / "test" / label
     how = ScoringOptions(
-        protocol=protocol, flip=flip, batch=batch, device=device, preprocessing=_input(mean, std, order),
+        protocol=protocol, flip=flip, batch=batch, device=device, preprocessing=input_description(mean, std, order),
         skip_missing=skip_missing, baselines=baselines, plots=plots, leaks=leaks, trained_on=trained_on,
     )  # fmt: skip
     if out is None:
@@ -128,7 +128,7 @@ def test(
 @click.option("--algorithm", default="dataprep", show_default=True, help="Suffix of MegaFace's file names.")
 @click.option("--chunk", type=click.IntRange(1), default=1024, show_default=True, help="Images between commits.")
 @click.option("--fresh", is_flag=True, help="Start over and discard previous results.")
-@_model_options
+@model_options
 @click.pass_obj
 def extract(
     workspace: str, /, source: Path, out: Path, form: str | None, model: Path | None, root: Path | None, flip: str,
@@ -149,7 +149,7 @@ def extract(
     form = form or {".parquet": "parquet", ".npy": "npy"}.get(out.suffix, "npy-per-image")
     images, (embedder, about) = (
         open_image_source(source, root=root),
-        open_described_model(found, device, _input(mean, std, order)),
+        open_described_model(found, device, input_description(mean, std, order)),
     )
     ticker = ProgressBar()
 
@@ -215,7 +215,7 @@ def _tell(path: Path, result: TestResult) -> None:
         click.echo(f"  leaks: {line}")
 
 
-def _input(mean: str | None, std: str | None, order: str | None) -> Preprocessing | None:
+def input_description(mean: str | None, std: str | None, order: str | None) -> Preprocessing | None:
     if mean is None and std is None and order is None:
         return None
     from dataprep.models.preprocessing import Preprocessing

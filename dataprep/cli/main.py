@@ -25,6 +25,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "test": ("evaluate", "test", "Evaluate a model on a verification set."),
     "extract": ("evaluate", "extract", "Compute embeddings of a folder, a list, a pack or a .bin."),
     "compare": ("evaluate", "compare", "Print the results of several models side by side."),
+    "similarity": ("similarity", "similarity", "Print how alike the faces in photos are."),
     "bins": ("bins", "bins", "Build, unpack and inspect verification .bin files."),
     "identify": ("identify", "identify", "Evaluate features on IJB or MegaFace, or search a gallery."),
     "run": ("run", "run", "Run a complete recipe: pipelines/X.yaml."),

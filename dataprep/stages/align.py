@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,8 @@ class AlignParams(StageParams):
         if self.extend is not None and self.margin is not None:
             raise UsageError("extend and margin are two ways to crop", hint="give --extend or --margin, not both")
         try:
+            if not re.fullmatch(r"\d+(x\d+)?", self.size, re.ASCII):
+                raise ValueError("expected SIDE or WIDTHxHEIGHT in pixels, such as 112 or 96x112")
             width, height = self.width_height
             if not 1 <= min(width, height) <= max(width, height) <= 4096:
                 raise ValueError("width and height must be between 1 and 4096 pixels")
