@@ -1,5 +1,6 @@
-"""Text files that people bring: lists of names, tables, pairs. One reader finds the encoding and says what it assumed.
+"""Text files that people bring (lists of names, tables, pairs), and counts in words.
 
+One reader finds the encoding and says what it assumed:
 UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one, UTF-16 without one (PowerShell's older `>`), and
 otherwise Windows' Latin-1 (code page 1252), which a log message reports. Line ends may be those of any system.
 """
@@ -20,6 +21,7 @@ from dataprep.errors import DataprepError, SourceError
 _log = logging.getLogger(__name__)
 _LONGEST_LINE = 1 << 20  # characters
 _BLOCK = 1 << 20
+_PLURALS = {"person": "people", "identity": "identities"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -27,6 +29,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def counted(count: int, noun: str) -> str:
+    """A count in words: `1 photo`, `2 photos`, `3 people`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {_PLURALS.get(noun, noun + 's')}"
 
 
 def iterate_lines(

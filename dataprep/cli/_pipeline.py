@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._words import counted
+from dataprep.text import counted
 from dataprep.pipeline.photo_changes import find_photo_changes, take_over
 from dataprep.pipeline.pipeline import Pipeline
 from dataprep.pipeline.runner import RunReport, plan_work, run_pipeline

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._words import counted
+from dataprep.text import counted
 from dataprep.sources.base import UNUSABLE_IDENTITY, Source, iterate_samples
 from dataprep.workspace.plan import Plan
 from dataprep.workspace.workspace import Workspace

@@ -10,7 +10,7 @@ import click
 from dataprep.cli._options import RUN_OPTIONS, given_params, is_given, params_options, run_options
 from dataprep.cli._pipeline import format_duplicates, run_stages
 from dataprep.cli._ticker import ProgressBar
-from dataprep.cli._words import counted
+from dataprep.text import counted
 from dataprep.cli.exclude import exclude_all
 from dataprep.errors import UsageError
 from dataprep.stages.align import AlignParams

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dataprep.cli._words import counted
+from dataprep.text import counted
 from dataprep.errors import UsageError
 from dataprep.text import read_names
 from dataprep.workspace.exclusions import ExclusionFile, match_exclusions

@@ -19,12 +19,16 @@ def import_() -> None:
     """
 
 
+_LINKS = click.option(
+    "--follow-links", is_flag=True, help="Also take in what links that lead out of the folder point to."
+)
 _ALIGNED = click.option("--aligned", is_flag=True, help="The photos are aligned faces: pack them unchanged.")
 
 
 @import_.command()
 @click.argument("root", metavar="PHOTOS", type=click.Path())
 @_ALIGNED
+@_LINKS
 @selection_options
 @update_option
 @click.pass_obj

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._words import counted
+from dataprep.text import counted
 from dataprep.errors import UsageError
 from dataprep.names import printable
 

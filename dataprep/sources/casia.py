@@ -59,7 +59,8 @@ class CasiaSource:
             (len(unnamed), "people without a name, listed by their digits"),
             (len(strangers), f"folders without a numeric name skipped ({next(iter(strangers), '')}, ...)"),
         ]
-        self.summary = "; ".join(f"{count} {what}" for count, what in told if count)
+        counts = "; ".join(f"{count} {what}" for count, what in told if count)
+        self.summary = "\n".join(filter(None, [counts, self._folder.left_out]))
 
 
 def _read_names(path: Path) -> tuple[dict[str, str], int]:

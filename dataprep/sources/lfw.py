@@ -60,7 +60,8 @@ class LfwSource:
                 yield sample
             else:
                 yield unsafe_sample(folder, name, f"{sample.path} is not named like {folder}_0001")
-        self.summary = f"{len(people)} of LFW's {LFW_IDENTITIES} people, {photos} of its {LFW_PHOTOS} photos"
+        counts = f"{len(people)} of LFW's {LFW_IDENTITIES} people, {photos} of its {LFW_PHOTOS} photos"
+        self.summary = "\n".join(filter(None, [counts, self._folder.left_out]))
 
     def _check(self, path: Path) -> None:
         try:

@@ -131,4 +131,4 @@ class SelectedSource:
             total += 1
             if total == self._limit:
                 return
-        self.summary = "; ".join(filter(None, [self._source.summary, wanted.summary() if wanted else ""]))
+        self.summary = "\n".join(filter(None, [self._source.summary, wanted.summary() if wanted else ""]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from dataprep.workspace.workspace import Workspace
 P = TypeVar("P", bound=StageParams)
 
 
+MAX_PHOTO_BYTES = 256 << 20  # of a local file
 MERGE_UNIT = "all"  # the one unit of a stage over all shards
 
 
@@ -120,11 +123,23 @@ class Photo:
 def read_local_photo(sample: Sample) -> bytes:
     """Read the bytes of a local sample. Raises OSError, or ImagingError for a record that cannot be read."""
     if sample.offset is None:
-        return Path(sample.path).read_bytes()
+        return _read_regular_file(sample.path)
     try:
         return unpack_image(_records(sample.path).read_at(sample.offset)).image
     except RecordError as error:
         raise ImagingError(Reason.CORRUPT, str(error)) from None
+
+
+def _read_regular_file(path: str) -> bytes:
+    """The bytes of a file, not of a pipe or device, which might never end, nor of a film, which might not fit."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ImagingError(Reason.NOT_AN_IMAGE, "not a regular file")
+        if found.st_size > MAX_PHOTO_BYTES:
+            raise ImagingError(Reason.TOO_LARGE, f"{found.st_size} bytes; the limit is {MAX_PHOTO_BYTES}")
+        return stream.read()
 
 
 @functools.lru_cache(maxsize=16)

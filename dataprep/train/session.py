@@ -257,6 +257,11 @@ def _fit_params(params: TrainParams, dataset: PackDataset, world: World) -> Trai
             "image at a time",
             hint="raise --batch-size or lower --accumulate",
         )
+    if dataset.num_classes < 2:
+        raise ModelError(
+            f"the pack has {dataset.num_classes} identity, and there is nothing to learn from one",
+            hint="if the folder that was imported is one level too high, import the folder that holds the people's",
+        )
     if _epoch_length(params, dataset) < params.batch_size:
         raise ModelError(
             f"{len(dataset.labels)} images do not fill a batch of {params.batch_size}", hint="lower --batch-size"
