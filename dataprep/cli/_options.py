@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -42,6 +43,31 @@ def is_given(ctx: click.Context, kind: type[StageParams]) -> bool:
         ctx.get_parameter_source(f.name) not in (source.DEFAULT, source.DEFAULT_MAP, None)
         for f in dataclasses.fields(kind)
     )
+
+
+QUIET = "dataprep.quiet"  # set in a context's meta by -q
+DEFAULT_WORKSPACE = "workspace"
+
+
+def is_quiet() -> bool:
+    """Whether only results and errors are wanted (-q)."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(QUIET))
+
+
+def say(text: str) -> None:
+    """Print on stderr what is no result, unless the user wants results only."""
+    if not is_quiet():
+        click.echo(text, err=True)
+
+
+def say_next(*verbs: str) -> None:
+    """Print the command that usually follows, for the workspace in use."""
+    ctx = click.get_current_context()
+    workspace = str(ctx.obj)
+    usual = os.environ.get("DATAPREP_WORKSPACE") or DEFAULT_WORKSPACE
+    named = "" if workspace == usual else f"-w {shlex.quote(workspace)} "
+    say("next: " + " && ".join(f"dataprep {named}{verb}" for verb in verbs))
 
 
 class GroupedCommand(click.Command):

@@ -7,11 +7,15 @@ from typing import Any
 
 import click
 
-from dataprep.text import counted
+from dataprep.cli._options import is_quiet, say, say_next
+from dataprep.names import printable
 from dataprep.pipeline.photo_changes import find_photo_changes, take_over
 from dataprep.pipeline.pipeline import Pipeline
+from dataprep.pipeline.progress import make_display
 from dataprep.pipeline.runner import RunReport, plan_work, run_pipeline
 from dataprep.reasons import Reason
+from dataprep.review.samples import find_samples
+from dataprep.text import counted
 from dataprep.workspace.workspace import Workspace
 
 
@@ -40,18 +44,53 @@ def run_stages(
     announce = [(node.name, len(pending), pending[0].reason) for node, pending in work if pending]
     for name, shards, why in announce:
         if name != upto:
-            click.echo(f"{name}: {counted(shards, 'shard')} to do first ({why})", err=True)
+            say(f"{name}: {counted(shards, 'shard')} to do first ({why})")
         elif name == "download" and why != "never run":
-            click.echo(f"{name}: {counted(shards, 'shard')} downloaded again ({why})", err=True)
-    report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions)
+            say(f"{name}: {counted(shards, 'shard')} downloaded again ({why})")
+    display = make_display(quiet=is_quiet())
+    report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions, display=display)
     if not announce:
         click.echo(f"{upto}: nothing to do, everything is done")
     _show_account(report, upto)
     if report.errors:
         raise SystemExit(1)
+    if _tell_wholesale_losses(pipeline, report):
+        raise SystemExit(1)
     if strict and count_transient_failures(report):
         raise SystemExit(3)
+    if upto in _NEXT:
+        say_next(_NEXT[upto])
     return report
+
+
+_NEXT = {
+    "download": "align --size 112",
+    "validate": "align --size 112",
+    "crop": "align --size 112",
+    "align": "pack",
+    "lst": "pack",
+}
+_NEARLY_ALL = 0.95  # of a stage's samples, lost for one reason, are told as if they were all
+
+
+def _tell_wholesale_losses(pipeline: Pipeline, report: RunReport) -> bool:
+    """Say which stages of this run lost all or nearly all of their samples for one reason, with an example and a remedy."""
+    found = False
+    for name in report.committed:
+        account = report.accounts[name]
+        lost = {**account["dropped"], **account["failed"]}
+        code = max(lost, key=lambda code: lost[code], default="")
+        if not code or lost[code] < _NEARLY_ALL * account["in"] or code == Reason.EXCLUDED.code:
+            continue
+        found = True
+        which = "all" if lost[code] == account["in"] else f"{lost[code]} of"
+        reason = Reason.from_code(code)
+        example = next(find_samples(str(pipeline.workspace.path), reasons=[code]), None)
+        shown = f"; for example {printable(example.sample.key)}: {printable(example.detail)}" if example else ""
+        click.echo(f"{name}: {which} {account['in']} samples are lost as {code}: {reason.meaning}{shown}", err=True)
+        if reason.remedy:
+            click.echo(f"hint: {reason.remedy}", err=True)
+    return found
 
 
 def _follow_photos(pipeline: Pipeline, *, update: bool) -> None:

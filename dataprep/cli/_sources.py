@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from dataprep.text import counted
+from dataprep.cli._options import say_next
+from dataprep.errors import DataprepError
 from dataprep.sources.base import UNUSABLE_IDENTITY, Source, iterate_samples
+from dataprep.text import counted
 from dataprep.workspace.plan import Plan
 from dataprep.workspace.workspace import Workspace
 
@@ -20,11 +25,33 @@ def plan_source(workspace: str, kind: str, options: Mapping[str, Any], *, update
     from dataprep.sources.catalog import open_source
 
     add_source(workspace, open_source(kind, options, workspace), update=update)
+    say_next("pack" if options.get("aligned") or kind == "rec" else "align --size 112")
 
 
 def add_source(workspace: str, source: Source, *, update: bool = True) -> None:
     """Plan the samples of a source. With `update`, the plan also follows files that are gone, changed or moved."""
-    opened = Workspace(workspace, create=True)
+    with _undone_on_failure(Path(workspace)):
+        _plan(Workspace(workspace, create=True), source, update)
+
+
+@contextlib.contextmanager
+def _undone_on_failure(folder: Path) -> Iterator[None]:
+    """Leave nothing of a workspace that this command made for a source that then cannot be read."""
+    made = not (folder / "dataprep.json").exists()
+    there = folder.exists()
+    try:
+        yield
+    except DataprepError:
+        if made and not list(folder.glob("plan/g*.json")):
+            (folder / "dataprep.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "plan", ignore_errors=True)
+            if not there:
+                with contextlib.suppress(OSError):  # lists were fetched into it, for example
+                    folder.rmdir()
+        raise
+
+
+def _plan(opened: Workspace, source: Source, update: bool) -> None:
     plan, excluded = opened.plan(), opened.exclusions()
     described, digest = source.describe(), source.digest()
     if excluded:

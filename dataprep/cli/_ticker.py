@@ -7,6 +7,8 @@ import time
 
 import click
 
+from dataprep.cli._options import is_quiet
+
 
 class ProgressBar:
     """Call with a label, the number done, and the total if known. `what` may end in a remark in brackets.
@@ -16,10 +18,12 @@ class ProgressBar:
     """
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        self._live, self._quiet = sys.stderr.isatty(), is_quiet()
         self._what = ""
 
     def __call__(self, what: str, done: int, total: int | None = None) -> None:
+        if self._quiet:
+            return
         now = time.monotonic()
         if what.partition(" (")[0] != self._what:
             self._what, self._began, self._first = what.partition(" (")[0], now, done

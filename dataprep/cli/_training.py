@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from dataprep.cli._options import is_quiet
 from dataprep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class TrainingDisplay:
     """Shows each progress report of a training run; verification results stay on the screen."""
 
     def __init__(self, log: IO[str] | None) -> None:
-        self._live, self._log = sys.stderr.isatty(), log
+        self._quiet = is_quiet()
+        self._live, self._log = sys.stderr.isatty() and not self._quiet, log
         self._bar: Any = None
         self._next = 0.0
 
@@ -51,7 +53,7 @@ class TrainingDisplay:
             self._log.flush()
         if screen and self._bar is not None:
             self._bar.console.print(text, highlight=False)
-        elif screen:
+        elif screen and not self._quiet:
             click.echo(text, err=True)
 
     def _draw(self, progress: TrainingProgress) -> None:

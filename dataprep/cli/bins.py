@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dataprep.cli._options import say_next
+
 if TYPE_CHECKING:
     from dataprep.evaluate.verification.bin_tools import BinReport
 
@@ -36,6 +38,7 @@ def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> No
 
     chosen = open_verification_set(pairs, images=images, skip_missing=skip_missing)
     _tell(out, build_bin(chosen, out))
+    say_next(f"test --set {out}")
     if chosen.skipped_pairs:
         click.echo(f"  {chosen.skipped_pairs} pairs skipped because of {len(chosen.skipped)} missing files")
 

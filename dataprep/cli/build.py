@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from dataprep.cli._options import RUN_OPTIONS, given_params, is_given, params_options, run_options
+from dataprep.cli._options import RUN_OPTIONS, given_params, is_given, params_options, run_options, say_next
 from dataprep.cli._pipeline import format_duplicates, run_stages
 from dataprep.cli._ticker import ProgressBar
-from dataprep.text import counted
 from dataprep.cli.exclude import exclude_all
 from dataprep.errors import UsageError
 from dataprep.stages.align import AlignParams
@@ -19,7 +18,7 @@ from dataprep.stages.detect import DetectParams
 from dataprep.stages.lst import ListingParams
 from dataprep.stages.pack import PackParams
 from dataprep.stages.validate import ValidateParams
-from dataprep.text import read_names
+from dataprep.text import counted, read_names
 from dataprep.workspace.workspace import Workspace
 
 
@@ -174,3 +173,5 @@ def pack(ctx: click.Context, /, exclude: Path | None, **values: Any) -> None:
         click.echo(
             f"{counts['images']} images of {counts['identities']} identities in {ctx.obj}/packs/{packing['name']}{held}"
         )
+        chosen = "" if packing["name"] == "train" else f" --pack {ctx.obj}/packs/{packing['name']}"
+        say_next(f"train{chosen}", "test") if counts["pairs"] else say_next(f"train{chosen}")

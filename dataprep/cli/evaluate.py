@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from dataprep.cli._options import say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.cli.train import find_default_pack
 from dataprep.errors import UsageError
@@ -112,6 +113,7 @@ def test(
     _tell(path, result)
     pictures = "roc.png, det.png, scores.png and wrong.png" if plots else "roc.png"
     click.echo(f"  {target}/result.json, {pictures}")
+    say_next(f"compare {workspace}/models")
 
 
 @click.command()
@@ -163,6 +165,8 @@ def extract(
     click.echo(f"{out}: {result.images} features of {result.width} values")
     if result.failed:
         click.echo(f"  {result.failed} images failed; the reasons are in {out}.failed.tsv")
+    if form in ("parquet", "npy"):
+        say_next(f"test --features {out} --set PAIRS")
 
 
 @click.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from dataprep.text import counted
+from dataprep.cli._options import say_next
 from dataprep.errors import UsageError
-from dataprep.text import read_names
+from dataprep.text import counted, read_names
 from dataprep.workspace.exclusions import ExclusionFile, match_exclusions
 from dataprep.workspace.workspace import Workspace
 
@@ -36,12 +36,11 @@ def exclude(workspace: str, names: tuple[str, ...], lists: tuple[Path, ...], sho
         if not entries:
             raise UsageError("--undo takes the names to take in again", hint="`dataprep exclude --list` shows them")
         ExclusionFile(opened.folder).remove(entries)
-        click.echo(
-            f"{', '.join(entries)}: no longer excluded\nnext: dataprep pack; import again what was left out then"
-        )
+        click.echo(f"{', '.join(entries)}: no longer excluded; import again what was left out since")
+        say_next("pack")
     elif entries:
         exclude_all(opened, entries)
-        click.echo("next: dataprep pack")
+        say_next("pack")
     elif not show:
         raise UsageError("nothing to exclude", hint="name people or photos, or use --list")
     if show:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dataprep.cli._options import say_next
+
 
 @click.command("export-model")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -27,3 +29,4 @@ def export_model(model: Path, form: str, out: Path | None, licence: str) -> None
     made = export_model(model, out or model.with_suffix(f".{form}"), form, licence=licence)
     click.echo(f"{made.path}: embeddings differ from PyTorch's by {made.difference:.1e} of the largest value")
     click.echo(f"  {made.card}")
+    say_next(f"test --model {made.path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import click
 
-from dataprep.text import counted
+from dataprep.cli._options import say_next
 from dataprep.errors import UsageError
 from dataprep.names import printable
+from dataprep.text import counted
 
 
 def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,7 +61,8 @@ def samples(ctx: click.Context, reasons: str, person: str, lost: bool, limit: in
         f"{counted(number, 'sample')} shown" + (", there are more: --limit 0 shows all" if more else ""), err=True
     )
     if number:
-        click.echo("next: dataprep look with the same options, or dataprep show KEY", err=True)
+        typed = (("--reason", reasons), ("--person", shlex.quote(person) if person else ""))
+        say_next(" ".join(["look", *(f"{option} {value}" for option, value in typed if value), *["--dropped"] * lost]))
 
 
 @click.command()
@@ -113,6 +116,7 @@ def look(workspace: str, reasons: str, person: str, lost: bool, out: Path | None
     number = write_sheet(workspace, target, shown, title=title, faces=not (photos or reasons or lost))
     more = f" (there are more: --limit {10 * limit})" if next(found, None) is not None else ""
     click.echo(f"{counted(number, 'sample')} in {target}{more}")
+    say_next("exclude NAME|PHOTO...")
 
 
 def _find(workspace: str, reasons: str, person: str, lost: bool) -> Iterator[Any]:

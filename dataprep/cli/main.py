@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import logging
+import os
 import sys
 from typing import Any
 
 import click
 
 from dataprep import __version__
-from dataprep.errors import DataprepError
+from dataprep.cli._options import DEFAULT_WORKSPACE, QUIET
+from dataprep.content import explain_error
+from dataprep.errors import DataprepError, UsageError
 
 # verb -> (module under dataprep.cli, attribute, one line of help)
 _VERBS: dict[str, tuple[str, str, str]] = {
@@ -44,6 +49,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "gc": ("workspace", "gc", "Remove unreferenced files."),
     "demo": ("demo", "demo", "Run the whole pipeline on synthetic faces."),
     "synth": ("synth", "synth", "Draw synthetic faces, or serve them from a faulty website."),
+    "help": ("help", "help_", "Explain a verb or a topic, such as the reasons."),
     "doctor": ("workspace", "doctor", "Show what is installed and which backends are used."),
 }
 
@@ -57,21 +63,60 @@ class _LazyGroup(click.Group):
             return None
         module, attribute, _ = _VERBS[name]
         command: click.Command = getattr(importlib.import_module(f"dataprep.cli.{module}"), attribute)
+        _add_common_options(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _VERBS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, _VERBS, n=3, cutoff=0.5)
+            hint = f"similar: {', '.join(near)}" if near else "`dataprep help` lists the verbs"
+            raise UsageError(f"{name!r} is not a verb of dataprep", hint=hint)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _VERBS.items()])
 
 
+def _use_workspace(ctx: click.Context, _: click.Parameter, folder: str | None) -> None:
+    if folder is not None:
+        ctx.obj = folder
+
+
+def _be_quiet(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        ctx.meta[QUIET] = True
+
+
+def _common_options() -> list[click.Parameter]:
+    """-w and -q, which are taken before the verb and after it."""
+    return [
+        click.Option(
+            ["-w", "--workspace"], metavar="FOLDER", expose_value=False, callback=_use_workspace, is_eager=True,
+            help="Folder for all data; default: workspace, or DATAPREP_WORKSPACE.",
+        ),
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_be_quiet, is_eager=True,
+            help="Print results and errors only.",
+        ),
+    ]  # fmt: skip
+
+
+def _add_common_options(command: click.Command) -> None:
+    if not any(parameter.name == "quiet" for parameter in command.params):
+        command.params.extend(_common_options())
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _add_common_options(inner)
+
+
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dataprep")
-@click.option(
-    "-w", "--workspace", envvar="DATAPREP_WORKSPACE", default="workspace", show_default=True,
-    help="Folder for all data; also set by DATAPREP_WORKSPACE.",
-)  # fmt: skip
 @click.pass_context
-def cli(ctx: click.Context, workspace: str) -> None:
+def cli(ctx: click.Context) -> None:
     """Build face recognition datasets from URLs or photos, then train and test models on them.
 
     \b
@@ -81,15 +126,21 @@ def cli(ctx: click.Context, workspace: str) -> None:
     dataprep train
     dataprep test
     """
-    ctx.obj = workspace
+    ctx.obj = ctx.obj or os.environ.get("DATAPREP_WORKSPACE") or DEFAULT_WORKSPACE
+
+
+cli.params.extend(_common_options())
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. An error is printed to stderr, with its hint on a second line, and sets the exit code."""
+    logging.basicConfig(format="dataprep: %(message)s", level=logging.WARNING)
     try:
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
     except DataprepError as error:
-        sys.exit(_fail(str(error), error.exit_code, error.hint))
+        explanation, advice = explain_error(str(error))
+        text = f"{error}\n{explanation}" if explanation else str(error)
+        sys.exit(_fail(text, error.exit_code, advice or error.hint))
     except click.exceptions.Abort:
         sys.exit(_fail("interrupted", 130))
     except KeyboardInterrupt:

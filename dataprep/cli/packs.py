@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from dataprep.cli._options import say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.errors import UsageError
 
@@ -128,11 +129,11 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
             for example in finding.examples:
                 click.echo(f"      {example}")
         mendable = opened is None or opened.layout in ("insightface", "flat")
-        click.echo(
-            "whole"
-            if not errors
-            else "not whole" + (": `dataprep repair` saves the readable records" if mendable else "")
-        )
+        click.echo("not whole" if errors else "whole")
+        if not errors:
+            say_next(f"train --pack {pack}")
+        elif mendable:
+            say_next(f"repair {pack} --out {pack.rstrip('/')}-repaired")
     ctx.exit(1 if errors else 0)
 
 
@@ -197,3 +198,4 @@ def _form(form: str, style: str, max_part_size: int | None) -> Any:
 def _written(out: Path, manifest: dict[str, Any]) -> None:
     counts = manifest["counts"]
     click.echo(f"{out}: {counts['images']} images of {counts['identities']} identities, {manifest['layout']} layout")
+    say_next(f"verify {out}")

@@ -30,6 +30,7 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     from dataprep.cli import _sources as sources
     from dataprep.cli import evaluate as scoring
     from dataprep.cli import train as models
+    from dataprep.sources.catalog import open_source
     from dataprep.stages.order import STAGES_BY_NAME
 
     loaded = load_recipe(recipe)
@@ -45,7 +46,7 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     changes = {name: STAGES_BY_NAME[name].Params.from_mapping(params).as_dict() for name, params in stages.items()}
     source = dict(loaded.get("source") or {})
     if not values["dry_run"]:
-        sources.plan_source(ctx.obj, str(source.pop("kind", None)), source)
+        sources.add_source(ctx.obj, open_source(str(source.pop("kind", None)), source, ctx.obj))
     elif not (Path(ctx.obj) / "dataprep.json").exists():
         click.echo(f"{source.get('kind')} would be planned, then all stages would run")
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dataprep.cli._options import GroupedCommand, GroupedOption, given_params, params_options
+from dataprep.cli._options import GroupedCommand, GroupedOption, given_params, params_options, say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.cli._training import open_display
 from dataprep.errors import RecordError, UsageError
@@ -100,6 +100,7 @@ def train(
         )  # fmt: skip
     if about is not None:
         click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
+        say_next("test" if name == "default" else f"test --name {name}")
 
 
 def _packs(workspace: str, given: Sequence[Path]) -> Sequence[Path]:

@@ -299,7 +299,10 @@ def locate_pack(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
         given = Path(path)
     if given.is_file():
         if given.suffix != ".rec":
-            raise RecordError(f"{given}: a pack is a .rec file, or a folder that holds one")
+            raise RecordError(
+                f"{given}: a pack is a .rec file, or a folder that holds one",
+                hint="`dataprep bins show` reads verification sets" if given.suffix == ".bin" else "",
+            )
         return given.parent, given.stem, [given]
     if not given.is_dir():
         raise RecordError(f"{given}: no such pack")

@@ -153,7 +153,22 @@ class BarDisplay:
         self._progress.stop()
 
 
-def make_display() -> ProgressDisplay:
+class NoDisplay:
+    """Shows no progress, and only what a user must know."""
+
+    def refresh(self, gauges: Mapping[str, StageProgress]) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self, gauges: Mapping[str, StageProgress]) -> None:
+        pass
+
+
+def make_display(*, quiet: bool = False) -> ProgressDisplay:
+    if quiet:
+        return NoDisplay()
     return BarDisplay() if sys.stderr.isatty() else PlainDisplay(sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source
         raise UsageError(f"unknown source {kind!r}; the kinds are {', '.join(_KINDS)}")
     given = {name.replace("-", "_"): value for name, value in options.items() if value not in (None, ())}
     try:
+        _check_options(kind, given)
         if kind == "synth":  # `identities` is the number of people to draw
             return _synth(workspace, **given)
         limit, per_identity, whom = (given.pop(name, None) for name in ("limit", "per_identity", "identities"))
@@ -30,7 +32,23 @@ def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source
             return source
         return SelectedSource(source, limit=limit, per_identity=per_identity, identities=identities)
     except TypeError as error:
-        raise UsageError(f"source {kind}: {str(error).partition('() ')[2] or error}") from None
+        raise UsageError(f"source {kind}: {error}") from None
+
+
+def _check_options(kind: str, given: Mapping[str, Any]) -> None:
+    """Raises UsageError for an option that the source does not have, or one that it needs and was not given."""
+    needed, others = _OPTIONS[kind]
+    known = (*needed, *others, *(() if kind == "synth" else _SELECTION))
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            raise UsageError(
+                f"source {kind} has no option {name!r}; its options are: {', '.join(known)}",
+                hint=f"similar: {', '.join(near)}" if near else "",
+            )
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise UsageError(f"source {kind} needs {missing[0]!r}", hint=f"set source.{missing[0]} in the recipe")
 
 
 def _vggface(workspace: str, *, lists: str | None = None, **options: Any) -> Source:
@@ -115,6 +133,26 @@ def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
+_SELECTION = ("limit", "per_identity", "identities")
+# kind -> the options that it needs, and its others
+_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "vggface": ((), ("lists", "curated_only", "frontal_only")),
+    "facescrub": (("lists",), ("ignore_hashes",)),
+    "urls": (
+        ("table",),
+        (
+            "format", "url_column", "identity_column", "identity", "key_column", "box_column", "box_format",
+            "hash_column", "hash_algorithm",
+        ),
+    ),
+    "folder": (("root",), ("aligned", "follow_links")),
+    "lfw": (("root",), ("pairs", "aligned")),
+    "casia": (("root",), ("names", "aligned")),
+    "vggface2": (("root",), ("split", "boxes", "landmarks", "names")),
+    "rec": (("pack",), ()),
+    "lst": (("file",), ("root", "dialect", "aligned")),
+    "synth": ((), ("root", "identities", "photos", "seed")),
+}  # fmt: skip
 _KINDS: dict[str, Any] = {
     "vggface": _vggface,
     "facescrub": _facescrub,

@@ -129,7 +129,9 @@ class _Walk:
                 "--follow-links takes them in"
             )
         if self.litter:
-            told.append(f"left out: {counted(self.litter, 'folder')} of thumbnails or of an archiver (@eaDir, __MACOSX, ...)")
+            told.append(
+                f"left out: {counted(self.litter, 'folder')} of thumbnails or of an archiver (@eaDir, __MACOSX, ...)"
+            )
         return told
 
     def _files(self, folder: str, above: frozenset[str]) -> Iterator[Path]:
@@ -188,7 +190,9 @@ class _Shape:
             )
         if len(self.people) <= _FEW:
             named = ", ".join(self.people)
-            return f"warning: only {counted(len(self.people), 'person')} ({named}); every folder in {root} is one person"
+            return (
+                f"warning: only {counted(len(self.people), 'person')} ({named}); every folder in {root} is one person"
+            )
         return ""
 
 

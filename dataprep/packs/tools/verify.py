@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dataprep.content import explain_error
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.codec import decode_image
 from dataprep.packs.base import PackReader, find_missing_labels, read_identities
@@ -62,6 +63,7 @@ class Findings:
 
 _MEANINGS = {
     "unopenable": ("the pack cannot be opened", False),
+    "empty": ("the pack is empty", False),
     "damaged": ("stretches that hold no record", False),
     "index": ("the .idx does not fit the records", False),
     "id": ("records whose id is not their key in the .idx", True),
@@ -91,8 +93,11 @@ def verify_pack(
         pack = open_pack(source)
         labels = pack.labels()
     except RecordError as error:
-        found.add("unopenable", str(error))
+        explained = (str(error), explain_error(str(error))[0], error.hint)
+        found.add("unopenable", "; ".join(text for text in explained if text))
         return None, found.to_list()
+    if not len(pack):
+        found.add("empty", f"{pack.path} holds no images")
     if isinstance(pack, RecordPack):
         _check_structure(pack, found)
         _check_ranges(pack, labels, found)

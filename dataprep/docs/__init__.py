@@ -1,0 +1,1 @@
+"""Pages that `dataprep help TOPIC` shows."""
