@@ -36,7 +36,7 @@ _PAGE = Content(
 _SIGNATURES: tuple[tuple[bytes, Content], ...] = (
     (b"version https://git-lfs.github.com/spec", _LFS),
     (b"version https://hawser.github.com/spec", _LFS),
-    (b"/annex/objects/", Content(kind="a git-annex pointer, not the file itself", advice="`git annex get` it", stand_in=True)),
+    (b"/annex/objects/", Content(kind="a git-annex pointer, not the file", advice="`git annex get` it", stand_in=True)),
     (b"\x93NUMPY", Content(kind="a NumPy array", suffixes=(".npy",))),
     (b"PAR1", Content(kind="a Parquet table", suffixes=(".parquet", ".pq"))),
     (b"\x89HDF\r\n\x1a\n", Content(kind="an HDF5 file", suffixes=(".h5", ".hdf5", ".mat"), advice="convert it first")),
@@ -74,8 +74,8 @@ def identify_content(path: str | os.PathLike[str]) -> Content | None:
 
 
 def explain_error(message: str) -> tuple[str, str]:
-    """What is the matter with the first file that an error message names, as (explanation, advice); empty if nothing is known
-    that the message does not say: the file holds what its suffix promises."""
+    """What is the matter with the first file that an error message names, as (explanation, advice); empty if nothing is
+    known, or the file holds what its suffix promises."""
     for named in re.findall(r"[^\s,:;'\"()]+", message):
         content = identify_content(named) if "/" in named or "." in named else None
         if content is not None:
@@ -121,8 +121,8 @@ def _by_structure(head: bytes) -> Content | None:
 
 
 def _is_protobuf(record: bytes) -> bool:
-    """Whether a RecordIO payload is a protobuf message, which begins with field 1, and no image record, whose first four bytes
-    are a small number of labels."""
+    """Whether a RecordIO payload is a protobuf message, which begins with field 1, and no image record, whose first four
+    bytes are a small number of labels."""
     return record[:1] == b"\x0a" and int.from_bytes(record[:4], "little") > 1 << 16
 
 

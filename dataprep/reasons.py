@@ -90,7 +90,8 @@ class Reason(Enum):
     )  # fmt: skip
     SVG = ("svg", "dropped", False, "a vector drawing", "")
     PLACEHOLDER = (
-        "placeholder", "dropped", False, "the host sends the same picture for several people's photos, such as `image not available`",
+        "placeholder", "dropped", False,
+        "the host sends the same picture for several people's photos, such as `image not available`",
         "--placeholders 0 keeps such pictures",
     )  # fmt: skip
     HASH_MISMATCH = (

@@ -206,6 +206,18 @@ def publish_directory(staged: Path, target: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
+def lock_holder(folder: Path) -> str:
+    """The process that holds `lock_directory(folder)` now; empty if none does, or the system does not tell."""
+    try:
+        number = (folder / ".lock").stat().st_ino
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ""
+    # proc(5): `1: FLOCK ADVISORY WRITE pid major:minor:inode start end`; a waiting one has `->` after the number
+    fields = [line.split() for line in locks if " FLOCK " in line and "->" not in line]
+    return next((words[4] for words in fields if words[5].rpartition(":")[2] == str(number)), "")
+
+
 @contextlib.contextmanager
 def lock_directory(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder/.lock` for the block. Raises LockedError at once if another process holds it."""

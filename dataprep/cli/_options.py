@@ -61,12 +61,11 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def say_next(*verbs: str) -> None:
-    """Print the command that usually follows, for the workspace in use."""
-    ctx = click.get_current_context()
-    workspace = str(ctx.obj)
+def say_next(*verbs: str, in_workspace: bool = True) -> None:
+    """Print the command that usually follows, for the workspace in use unless it needs none."""
+    workspace = str(click.get_current_context().obj)
     usual = os.environ.get("DATAPREP_WORKSPACE") or DEFAULT_WORKSPACE
-    named = "" if workspace == usual else f"-w {shlex.quote(workspace)} "
+    named = "" if workspace == usual or not in_workspace else f"-w {shlex.quote(workspace)} "
     say("next: " + " && ".join(f"dataprep {named}{verb}" for verb in verbs))
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from dataprep.cli._options import is_quiet, say, say_next
+from dataprep.errors import RecordError
 from dataprep.names import printable
 from dataprep.pipeline.photo_changes import find_photo_changes, take_over
 from dataprep.pipeline.pipeline import Pipeline
 from dataprep.pipeline.progress import make_display
-from dataprep.pipeline.runner import RunReport, plan_work, run_pipeline
+from dataprep.pipeline.runner import RunReport, build_report, plan_work, run_pipeline
 from dataprep.reasons import Reason
 from dataprep.review.samples import find_samples
 from dataprep.text import counted
@@ -48,7 +49,11 @@ def run_stages(
         elif name == "download" and why != "never run":
             say(f"{name}: {counted(shards, 'shard')} downloaded again ({why})")
     display = make_display(quiet=is_quiet())
-    report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions, display=display)
+    try:
+        report = run_pipeline(pipeline, jobs=jobs, accept_versions=accept_versions, display=display)
+    except RecordError:  # nothing is left to pack: say where it all went
+        _tell_wholesale_losses(pipeline, build_report(pipeline, {node.name: 0 for node in pipeline.nodes}, {}))
+        raise
     if not announce:
         click.echo(f"{upto}: nothing to do, everything is done")
     _show_account(report, upto)
@@ -76,7 +81,7 @@ _NEARLY_ALL = 0.95  # of a stage's samples, lost for one reason, are told as if 
 def _tell_wholesale_losses(pipeline: Pipeline, report: RunReport) -> bool:
     """Say which stages of this run lost all or nearly all of their samples for one reason, with an example and a remedy."""
     found = False
-    for name in report.committed:
+    for name in report.committed.keys() & report.accounts.keys():
         account = report.accounts[name]
         lost = {**account["dropped"], **account["failed"]}
         code = max(lost, key=lambda code: lost[code], default="")

@@ -11,6 +11,7 @@ from dataprep.cli._options import RUN_OPTIONS, given_params, is_given, params_op
 from dataprep.cli._pipeline import format_duplicates, run_stages
 from dataprep.cli._ticker import ProgressBar
 from dataprep.cli.exclude import exclude_all
+from dataprep.cli.workspace import tell_export
 from dataprep.errors import UsageError
 from dataprep.stages.align import AlignParams
 from dataprep.stages.crop import CropParams
@@ -58,7 +59,7 @@ def crop(workspace: str, /, write: Path | None, **values: Any) -> None:
     if write and report:
         from dataprep.pipeline.image_export import export_crops
 
-        click.echo(f"{export_crops(workspace, write)} crops under {write}")
+        tell_export(export_crops(workspace, write), "crops", write)
 
 
 @click.command()

@@ -92,7 +92,9 @@ def test(
     if features is not None:
         _refuse("--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch")
     path = (
-        find_default_pack(workspace) / "holdout.bin" if pairs is None else find_verification_set(pairs, Path(workspace))
+        find_default_pack(workspace, "--set") / "holdout.bin"
+        if pairs is None
+        else find_verification_set(pairs, Path(workspace))
     )
     chosen = open_verification_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
     found = features or model or Path(workspace) / "models" / name / "model.pt"
@@ -199,6 +201,11 @@ def _tell(path: Path, result: TestResult) -> None:
         f"  accuracy {found.accuracy:.2%} +- {found.accuracy_std:.2%}   [{spans['accuracy']}]   "
         f"(mean of folds, threshold {found.threshold:.3f})"
     )
+    if found.accuracy == 0.5 and found.threshold == 0:
+        click.echo(
+            "  warning: the model tells no two faces apart: its embeddings are all equal, or untrained", err=True
+        )
+        click.echo("  hint: an ONNX model's input may be described wrongly: --mean, --std, --order", err=True)
     if found.validation is not None:
         click.echo(
             f"  VAL {found.validation:.2%} at FAR {found.validation_far:.2e} (target 1e-3)   [{spans['validation']}]"

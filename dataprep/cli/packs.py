@@ -128,12 +128,13 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
             )
             for example in finding.examples:
                 click.echo(f"      {example}")
-        mendable = opened is None or opened.layout in ("insightface", "flat")
+        mendable = opened is not None and len(opened) and opened.layout in ("insightface", "flat")
+        mendable = mendable or (opened is None and any(Path(pack).glob("*.rec")))
         click.echo("not whole" if errors else "whole")
         if not errors:
             say_next(f"train --pack {pack}")
         elif mendable:
-            say_next(f"repair {pack} --out {pack.rstrip('/')}-repaired")
+            say_next(f"repair {pack} --out {pack.rstrip('/')}-repaired", in_workspace=False)
     ctx.exit(1 if errors else 0)
 
 
@@ -198,4 +199,4 @@ def _form(form: str, style: str, max_part_size: int | None) -> Any:
 def _written(out: Path, manifest: dict[str, Any]) -> None:
     counts = manifest["counts"]
     click.echo(f"{out}: {counts['images']} images of {counts['identities']} identities, {manifest['layout']} layout")
-    say_next(f"verify {out}")
+    say_next(f"verify {out}", in_workspace=False)

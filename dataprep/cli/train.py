@@ -85,8 +85,11 @@ def train(
         raise UsageError("--root and --meta require --images: a pack has its names in labels.tsv")
     (params,) = given_params(values, TrainParams)
     chosen = TrainParams.from_mapping(params)
+    from dataprep.models.registry import find_network
     from dataprep.train.trainer import train
 
+    if chosen.network:
+        find_network(chosen.network)  # a mistyped name is told before anything else
     target = Path(workspace) / "models" / name
     validate = None
     if sets:
@@ -129,8 +132,8 @@ def _pack_of_list(
     return make
 
 
-def find_default_pack(workspace: str) -> Path:
-    """packs/train of the workspace, or its only pack. Raises RecordError."""
+def find_default_pack(workspace: str, option: str = "--pack") -> Path:
+    """packs/train of the workspace, or its only pack; `option` names another one. Raises RecordError."""
     folder = Path(workspace) / "packs"
     packs = sorted(path.parent for path in folder.glob("*/pack.json"))
     if folder / "train" in packs:
@@ -139,7 +142,7 @@ def find_default_pack(workspace: str) -> Path:
         return packs[0]
     if not packs:
         raise RecordError(
-            f"{workspace} has no pack yet", hint="build one with `dataprep pack`, or choose one with --pack or --set"
+            f"{workspace} has no pack yet", hint=f"build one with `dataprep pack`, or choose one with {option}"
         )
     names = ", ".join(p.name for p in packs)
-    raise RecordError(f"{workspace} has several packs ({names})", hint="choose one with --pack")
+    raise RecordError(f"{workspace} has several packs ({names})", hint=f"choose one with {option}")

@@ -5,10 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from dataprep.cli._options import say_next
 from dataprep.cli._pipeline import format_counts, format_duplicates
+from dataprep.names import printable
+from dataprep.text import counted
+
+if TYPE_CHECKING:
+    from dataprep.pipeline.image_export import ExportResult
 
 _EXAMPLES = 3  # samples shown of each reason
 
@@ -24,7 +31,6 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
     \b
     Example: dataprep status --why
     """
-    from dataprep.names import printable
     from dataprep.pipeline.maintenance import list_failed_hosts
     from dataprep.pipeline.maintenance import workspace_status as look
     from dataprep.review.samples import find_samples
@@ -46,6 +52,10 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
         done = format_counts(stage["stage"], account) if account["in"] else f"{stage['stage']}: -"
         size = f" | {stage['bytes'] / 1e6:.1f} MB" if stage["bytes"] else ""
         pending = f" | pending {stage['pending']} of {stage['shards']} shards" if stage["pending"] else ""
+        if stage["unfinished"]:
+            pending += f", in which {stage['unfinished']} of {stage['waiting']} samples are done"
+        if stage["running"]:
+            pending += f" | process {stage['running']} is working on it"
         click.echo(f"  {done}{size}{pending}")
         if stage["extra"].get("duplicates"):
             click.echo(f"      {format_duplicates(stage['extra']['duplicates'])}")
@@ -60,6 +70,13 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
         click.echo(f"  {host['host']}: {sum(host['lost'].values())} lost ({named}), {host['ok']} ok")
     if found["packs"]:
         click.echo(f"  packs: {', '.join(found['packs'])}")
+    begun = next((stage["stage"] for stage in found["stages"] if stage["pending"]), "")
+    if not found["samples"]:
+        say_next("import folder PHOTOS")
+    elif begun:
+        say_next({"download": "download", "lst": "pack", "pack": "pack"}.get(begun, "align --size 112"))
+    else:
+        say_next("train")
 
 
 @click.command()
@@ -119,7 +136,22 @@ def export(workspace: str, form: str, what: str, target: Path) -> None:
     """
     from dataprep.pipeline.image_export import export_folder
 
-    click.echo(f"{export_folder(workspace, target, what)} {what} under {target}")
+    tell_export(export_folder(workspace, target, what), what, target)
+
+
+def tell_export(result: ExportResult, what: str, target: Path) -> None:
+    """Print what an export did, and which images are missing."""
+    click.echo(
+        f"{result.images} {what} under {target}" + (f", {result.unchanged} as before" if result.unchanged else "")
+    )
+    if result.removed:
+        click.echo(f"  {counted(result.removed, 'file')} of an earlier export removed")
+    if result.renamed:
+        click.echo(f"  {counted(result.renamed, 'image')} renamed, since a file or folder has the name")
+    if result.missing:
+        click.echo(f"  {len(result.missing)} {what} missing", err=True)
+        for key, why in itertools.islice(result.missing.items(), _EXAMPLES):
+            click.echo(printable(f"      {key}: {why}"), err=True)
 
 
 @click.command()

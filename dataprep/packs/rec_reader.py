@@ -164,7 +164,10 @@ class RecordPack:
         path = self.path / f"{self.stem}.idx"
         if path.is_file() or len(files) > 1:
             return read_index(path, size=self.records.size)
-        found = [(unpack_image(payload).id, offset) for offset, payload in self.records.readers[0]]
+        try:
+            found = [(unpack_image(payload).id, offset) for offset, payload in self.records.readers[0]]
+        except RecordError as error:
+            raise error.within(files[0]) from None
         ids = [id for id, _ in found]
         if len(set(ids)) != len(ids) or max(ids, default=0) >= 1 << 63:
             raise RecordError(

@@ -12,7 +12,7 @@ from dataprep.pipeline.photo_changes import find_photo_changes
 from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.reasons import Reason
 from dataprep.stages.base import MERGE_UNIT
-from dataprep.storage import lock_directory
+from dataprep.storage import lock_directory, lock_holder
 from dataprep.workspace.ledger import read_table, sum_counts
 from dataprep.workspace.workspace import Workspace
 
@@ -41,6 +41,9 @@ def workspace_status(workspace: str) -> dict[str, Any]:
                 "params": node.stage.params.as_dict(),
                 "shards": applicable,
                 "pending": len(pending),
+                "unfinished": node.store.count_journalled([entry.shard for entry in pending]),
+                "waiting": sum(state.shards[entry.shard].size for entry in pending if entry.shard in state.shards),
+                "running": lock_holder(node.store.folder.path),
                 "why": why,
                 "account": sum_counts(marker.account for marker in markers),
                 "bytes": sum(marker.data_bytes for marker in markers),

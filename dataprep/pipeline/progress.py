@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 from dataprep.reasons import Reason
 
 _LINE_EVERY = 5.0  # seconds between plain lines
+_WIDE = 110  # columns from which a terminal has room for long bars
 
 
 @dataclass(slots=True)
@@ -46,7 +47,8 @@ class StageProgress:
 
     def format_line(self) -> str:
         """The stage on one line: `align 120/500 (41/s, ETA 0:09; ok 118; dropped no_face 2)`."""
-        return f"{self.stage} {self.done}/{self.total} ({self.format_state()})"
+        counts = f" {self.done}/{self.total}" if self.total else ""
+        return f"{self.stage}{counts} ({self.format_state()})"
 
     def format_state(self) -> str:
         """`waiting`, the rate with the time left, or `done`; and the verdicts if not all are ok."""
@@ -127,12 +129,16 @@ class BarDisplay:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
+        console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description:<9}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}  {task.fields[state]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=40 if console.width >= _WIDE else 10),
+            # reasons that do not fit go on in the next line
+            TextColumn("{task.fields[state]}", table_column=Column(no_wrap=False, ratio=1)),
+            console=console,
+            expand=True,
             refresh_per_second=5,
         )
         self._tasks: dict[str, Any] = {}
@@ -140,10 +146,10 @@ class BarDisplay:
 
     def refresh(self, gauges: Mapping[str, StageProgress]) -> None:
         for name, gauge in gauges.items():
-            state = gauge.format_state()
+            state = f"{gauge.done}/{gauge.total}  {gauge.format_state()}" if gauge.total else gauge.format_state()
             if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(name, total=gauge.total, state=state)
-            self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total, state=state)
+                self._tasks[name] = self._progress.add_task(name, total=gauge.total or 1, state=state)
+            self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total or 1, state=state)
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)

@@ -23,12 +23,14 @@ from dataprep.pipeline.progress import ProgressDisplay, RunLog, StageProgress, m
 from dataprep.pipeline.shard_scheduler import ShardScheduler
 from dataprep.pipeline.worker import Task
 from dataprep.reasons import Reason
-from dataprep.stages.base import MERGE_UNIT, MergeInput, MergeStage, Stage
+from dataprep.stages.base import MERGE_UNIT, MergeInput, MergeStage, Prospect, Stage
 from dataprep.stages.download import DownloadStage
 from dataprep.storage import lock_directory
 from dataprep.types import Row
 from dataprep.workspace.journal import Journal
 from dataprep.workspace.ledger import sum_counts
+
+_EVENT_EVERY = 5.0  # seconds between progress events in the log
 
 
 def plan_work(pipeline: Pipeline) -> list[tuple[StageNode[Stage[Any]], list[PendingShard]]]:
@@ -53,8 +55,9 @@ def run_pipeline(
         pipeline.workspace.write_recipe(pipeline.recipe())
         return build_report(pipeline, {}, {})
     photos = functools.cache(pipeline.workspace.plan().photos_per_identity)
+    prospect = Prospect(workspace=pipeline.workspace.path, recipe=pipeline.recipe(), photos=photos)
     for node, _ in work:
-        node.stage.check(photos)
+        node.stage.check(prospect)
     with contextlib.ExitStack() as stack:
         for node, _ in work:
             stack.enter_context(lock_directory(node.store.folder.path, node.name))
@@ -89,6 +92,7 @@ class _PipelineRun:
         self._names = [node.name for node in active]
         self._state = PipelineState(pipeline, pipeline.workspace.plan())
         self._stop = threading.Event()
+        self._next_event = time.monotonic() + _EVENT_EVERY
         self._downloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._download_thread: threading.Thread | None = None
         self._download_error: BaseException | None = None
@@ -117,6 +121,7 @@ class _PipelineRun:
                 if not self._errors:
                     self._run_merges()
             except KeyboardInterrupt:
+                self._log.write_event("stopped at once")
                 stop_workers()
                 raise Interrupted(
                     "stopped; committed work is kept", hint="run the same command again to continue"
@@ -210,7 +215,7 @@ class _PipelineRun:
         if self._download_thread:
             while self._download_thread.is_alive():
                 self._download_thread.join(0.1)
-                self._display.refresh(self._progress)
+                self._refresh()
             self._drain_downloaded()
         error = self._download_error
         if isinstance(error, (DataprepError, OSError)):
@@ -282,10 +287,23 @@ class _PipelineRun:
             progress = self._progress[node.name]
             done = self._finished[node.name] + self._scheduler.in_progress(node.name)
             progress.advance(max(0, min(done, progress.total) - progress.done))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Show all progress, and log it from time to time."""
         self._display.refresh(self._progress)
+        if time.monotonic() >= self._next_event:
+            self._next_event = time.monotonic() + _EVENT_EVERY
+            for progress in self._progress.values():
+                if progress.processed and progress.done < progress.total:
+                    self._log.write_event(
+                        "progress", stage=progress.stage, done=progress.done, total=progress.total,
+                        verdicts=dict(progress.verdicts),
+                    )  # fmt: skip
 
     def _check_interrupt(self) -> None:
         if self._stop.is_set():
+            self._log.write_event("stopped", committed=self._committed)
             raise Interrupted("stopped; finished work is committed", hint="run the same command again to continue")
 
     @contextlib.contextmanager

@@ -137,7 +137,7 @@ _SELECTION = ("limit", "per_identity", "identities")
 # kind -> the options that it needs, and its others
 _OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vggface": ((), ("lists", "curated_only", "frontal_only")),
-    "facescrub": (("lists",), ("ignore_hashes",)),
+    "facescrub": ((), ("lists", "ignore_hashes")),
     "urls": (
         ("table",),
         (

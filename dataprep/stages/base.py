@@ -28,6 +28,15 @@ MAX_PHOTO_BYTES = 256 << 20  # of a local file
 MERGE_UNIT = "all"  # the one unit of a stage over all shards
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What is known before a run: the workspace, all parameters, and the plan's photos per identity."""
+
+    workspace: Path
+    recipe: Mapping[str, Mapping[str, Any]]
+    photos: Callable[[], Mapping[str, int]]
+
+
 class Stage(ABC, Generic[P]):
     """A build step. Its output depends on `params.counted()`, `version`, `resources()` and the upstream stage."""
 
@@ -67,8 +76,8 @@ class Stage(ABC, Generic[P]):
         """Whether the output outside the stage's directory that a commit marker records still exists unchanged."""
         return True
 
-    def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
-        """Raise DataprepError, before anything runs, if the plan's photos per identity cannot be enough for this stage."""
+    def check(self, prospect: Prospect) -> None:
+        """Raise DataprepError, before anything runs, if this stage cannot succeed, or would do what nobody wants."""
 
     def fingerprint(self, upstream: str) -> str:
         return fingerprint(

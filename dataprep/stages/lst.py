@@ -14,7 +14,7 @@ from dataprep.errors import SourceError
 from dataprep.packs.pair_sampling import FEWEST
 from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
-from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage
+from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage, Prospect
 from dataprep.stages.duplicates import DUPLICATE_POLICIES, Duplicates, Int32Array, find_duplicates, read_photo_hashes
 from dataprep.workspace.exclusions import Exclusions
 from dataprep.workspace.workspace import Workspace
@@ -60,9 +60,9 @@ class ListStage(MergeStage[ListingParams]):
     def resources(self) -> dict[str, str]:
         return {"exclusions": self.exclusions.digest()} if self.exclusions else {}
 
-    def check(self, photos: Callable[[], Mapping[str, int]]) -> None:
+    def check(self, prospect: Prospect) -> None:
         if self.params.holdout:
-            enough = {name: n for name, n in photos().items() if n >= self.params.min_images}
+            enough = {name: n for name, n in prospect.photos().items() if n >= self.params.min_images}
             _check_holdout({n: c for n, c in enough.items() if not self.exclusions.covers_person(n)}, self.params)
 
     def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:

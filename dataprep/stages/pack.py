@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError, UsageError
 from dataprep.imaging.geometry import scale_template
-from dataprep.packs.base import FaceRecord, PackFormat
+from dataprep.packs.base import FaceRecord, PackFormat, read_pack_json
 from dataprep.packs.io import PACK_FORMATS, write_pack
 from dataprep.packs.pair_sampling import level_folds, make_pairs
 from dataprep.packs.rec_writer import RECORD_LAYOUTS
 from dataprep.packs.verification_bin import write_bin
 from dataprep.params import StageParams, counted_field, runtime_field
 from dataprep.stages.align import AlignParams
-from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage
+from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage, Prospect
 from dataprep.storage import publish_directory
 from dataprep.tar import make_member_name
 from dataprep.workspace.payload import PayloadReader
@@ -47,6 +47,7 @@ class PackParams(StageParams):
     pairs: int = counted_field(6000, "maximum number of pairs in holdout.bin", minimum=20)
     pairs_seed: int = counted_field(0, "seed for choosing the pairs")
     name: str = runtime_field("train", "the folder under packs/")
+    overwrite: bool = runtime_field(False, "replace a pack of another image size")
     licence: str = counted_field("", "licence of the photos, recorded in pack.json")
 
     def __post_init__(self) -> None:
@@ -99,6 +100,19 @@ class PackStage(MergeStage[PackParams]):
                 "counts": {**manifest["counts"], "pairs": manifest["pairs"], "folds": manifest["folds"]},
             },
         )
+
+    def check(self, prospect: Prospect) -> None:
+        target = self._target(prospect.workspace)
+        align = AlignParams.from_mapping(prospect.recipe["align"])
+        if self.params.overwrite or align.resolved_fit == "none" or not (target / "pack.json").is_file():
+            return
+        about = read_pack_json(target)
+        size = about.get("width"), about.get("height")
+        if size != align.width_height and None not in size:
+            raise UsageError(
+                f"{target} holds faces of {size[0]}x{size[1]}, and these are {align.size}",
+                hint=f"give this pack a name, such as --name {self.params.name}-{align.size}, or add --overwrite",
+            )
 
     def output_exists(self, extra: Mapping[str, Any], workspace: Path) -> bool:
         try:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +75,15 @@ class StageStore:
     def payloads(self, marker: Marker) -> PayloadReader:
         """Return a reader of the committed images of a shard."""
         return PayloadReader(self.folder / f"data/{marker.data}")
+
+    def count_journalled(self, shards: Iterable[str]) -> int:
+        """How many samples of shards that are not committed are finished in their journals (workspace/journal.py)."""
+        count = 0
+        for shard in shards:
+            path = self.folder / f"journal/{shard}.jsonl"
+            with contextlib.suppress(FileNotFoundError):
+                count += path.read_bytes().count(b"\n")
+        return count
 
     # retry requests -------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def test_help_loads_nothing_heavy() -> None:
     [
         (["align"], 1, "there is no workspace at"),
         (["status"], 1, "dataprep download"),
-        (["nonsense"], 2, "No such command"),
+        (["nonsense"], 2, "is not a verb of dataprep"),
         (["align", "--size", "100"], 2, "a multiple of 112"),
         (["align", "--rule", "prettiest"], 2, "is not one of"),
         (["validate", "--min-side", "-3"], 2, "below 1"),

@@ -45,7 +45,7 @@ def test_an_exclusion_outlasts_later_options_and_reaches_every_way_out(
     dataprep("import", "folder", faces, "--aligned")
     said = dataprep("exclude", "Bert Smith", faces / "carl/0.jpg", "anna/1.jpg")
     assert "Bert Smith: 3 photos of Bert_Smith excluded" in said.stdout
-    assert "next: dataprep pack" in said.stdout
+    assert said.stderr.endswith("pack\n")
     for options in ([], ["--min-images", 1], ["--holdout", 0], ["--seed", 3]):
         dataprep("pack", *options)
         assert packed(tmp_path / "ws") == {"anna": 2, "carl": 2}, options
@@ -97,7 +97,7 @@ def test_photos_that_are_gone_changed_or_moved_are_told_by_the_first_verb_and_ta
     assert "3 photos are gone" in dataprep("status").stdout
     dataprep("pack", "--update")
     assert packed(tmp_path / "ws") == {"anna": 3, "carl": 3}
-    assert "gone" not in dataprep("pack").stderr
+    assert "since the workspace" not in dataprep("pack").stderr
 
     moved = faces.rename(tmp_path / "moved")
     (moved / "dora").mkdir()

@@ -87,7 +87,7 @@ def test_packs_are_cleaned_and_merged_by_importing_them(shared: Path, dataprep: 
     assert min(counts.values()) >= 9
     originals = {image for image, _ in open_pack(shared / "rec/faceid25")}  # type: ignore[attr-defined]
     assert {pack.face(position).image for position in range(len(pack))} <= originals
-    dataprep("align", "--size", 224)
+    dataprep("align", "--size", 224, code=1)
     status = json.loads(dataprep("status", "--json").stdout)
     align = next(stage for stage in status["stages"] if stage["stage"] == "align")
     assert align["account"]["dropped"] == {"size_mismatch": align["account"]["in"]}

@@ -130,9 +130,9 @@ def test_the_command_exits_with_1_and_says_what_to_do(
     faces = people(3, 3)
     faces[2] = replace(faces[2], image=b"<html>")
     pack = packed(faces)
-    out = dataprep("verify", pack, code=1).stdout
-    assert "WRONG: 1 x images that cannot be decoded" in out
-    assert "dataprep repair" in out
+    said = dataprep("verify", pack, code=1)
+    assert "WRONG: 1 x images that cannot be decoded" in said.stdout
+    assert f"next: dataprep repair {pack} --out {pack}-repaired" in said.stderr
     found = json.loads(dataprep("verify", pack, "--json", code=1).stdout)
     assert (found["whole"], found["findings"][0]["code"]) == (False, "unreadable")
     assert "no such pack" in dataprep("verify", tmp_path / "nothing", code=1).stdout
