@@ -22,7 +22,7 @@ from dataprep.workspace.workspace import Workspace
 
 def run_stages(
     workspace: str,
-    upto: str,
+    until: str,
     changes: Mapping[str, Mapping[str, Any]],
     *,
     jobs: int,
@@ -31,12 +31,12 @@ def run_stages(
     accept_versions: bool,
     update: bool = False,
 ) -> RunReport | None:
-    """Run the stages up to `upto` with the workspace's recipe and `changes`. Returns None after a dry run.
+    """Run the stages up to `until` with the workspace's recipe and `changes`. Returns None after a dry run.
 
     Exits with 1 if shards failed, and with 3 if `strict` is set and a retry could recover samples.
     """
     opened = Workspace(workspace)
-    pipeline = Pipeline(opened, opened.recipe() | dict(changes), until=upto)
+    pipeline = Pipeline(opened, opened.recipe() | dict(changes), until=until)
     _follow_photos(pipeline, update=update and not dry_run)
     work = plan_work(pipeline)
     if dry_run:
@@ -44,7 +44,7 @@ def run_stages(
         return None
     announce = [(node.name, len(pending), pending[0].reason) for node, pending in work if pending]
     for name, shards, why in announce:
-        if name != upto:
+        if name != until:
             say(f"{name}: {counted(shards, 'shard')} to do first ({why})")
         elif name == "download" and why != "never run":
             say(f"{name}: {counted(shards, 'shard')} downloaded again ({why})")
@@ -55,16 +55,16 @@ def run_stages(
         _tell_wholesale_losses(pipeline, build_report(pipeline, {node.name: 0 for node in pipeline.nodes}, {}))
         raise
     if not announce:
-        click.echo(f"{upto}: nothing to do, everything is done")
-    _show_account(report, upto)
+        click.echo(f"{until}: nothing to do, everything is done")
+    _show_account(report, until)
     if report.errors:
         raise SystemExit(1)
     if _tell_wholesale_losses(pipeline, report):
         raise SystemExit(1)
     if strict and count_transient_failures(report):
         raise SystemExit(3)
-    if upto in _NEXT:
-        say_next(_NEXT[upto])
+    if until in _NEXT:
+        say_next(_NEXT[until])
     return report
 
 
@@ -154,9 +154,9 @@ def _show_plan(work: Any) -> None:
         click.echo("nothing would run, everything is done")
 
 
-def _show_account(report: RunReport, upto: str) -> None:
+def _show_account(report: RunReport, until: str) -> None:
     for name, account in report.accounts.items():
-        if name in report.committed or name == upto:
+        if name in report.committed or name == until:
             click.echo(format_counts(name, account))
     saveable = count_transient_failures(report)
     if saveable:

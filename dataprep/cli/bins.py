@@ -18,27 +18,27 @@ def bins() -> None:
     """Build, unpack or inspect verification sets in insightface's .bin format.
 
     \b
-    Example: dataprep bins build pairs.txt --images lfw-112 --out lfw.bin
+    Example: dataprep bins build pairs.txt --image-dir lfw-112 --out lfw.bin
     """
 
 
 @bins.command()
 @click.argument("pairs", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of aligned faces; default: that of PAIRS.")
+@click.option("--image-dir", type=click.Path(path_type=Path), help="Folder of aligned faces; default: that of PAIRS.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .bin file to write.")
 @click.option("--skip-missing", is_flag=True, help="Skip pairs with missing files, and report how many.")
-def build(pairs: Path, images: Path | None, out: Path, skip_missing: bool) -> None:
+def build(pairs: Path, image_dir: Path | None, out: Path, skip_missing: bool) -> None:
     """Pack the faces named in PAIRS (pairs.txt, `left right 1|-1` or CSV), with bytes and order unchanged.
 
     \b
-    Example: dataprep bins build pairs.txt --images lfw-112 --out workspace/bins/lfw.bin
+    Example: dataprep bins build pairs.txt --image-dir lfw-112 --out workspace/bins/lfw.bin
     """
     from dataprep.evaluate.verification.bin_tools import build_bin
     from dataprep.evaluate.verification.pair_set import open_verification_set
 
-    chosen = open_verification_set(pairs, images=images, skip_missing=skip_missing)
+    chosen = open_verification_set(pairs, images=image_dir, skip_missing=skip_missing)
     _tell(out, build_bin(chosen, out))
-    say_next(f"test --set {out}")
+    say_next(f"test --benchmark {out}")
     if chosen.skipped_pairs:
         click.echo(f"  {chosen.skipped_pairs} pairs skipped because of {len(chosen.skipped)} missing files")
 

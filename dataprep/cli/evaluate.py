@@ -25,7 +25,7 @@ F = Callable[..., Any]
 def model_options(function: F) -> F:
     for option in (
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, ..."),
-        click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Batch size."),
+        click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Batch size."),
         click.option(
             "--order", type=click.Choice(["RGB", "BGR"]), help="Channel order of an ONNX model's input; default RGB."
         ),
@@ -43,12 +43,12 @@ def model_options(function: F) -> F:
     "--features", type=click.Path(path_type=Path), help="Score a .npy or .parquet of features instead of a model."
 )
 @click.option(
-    "--set", "pairs",
+    "--benchmark",
     help="A .bin, pairs.txt, `left right 1|-1` list or CSV, or lfw, cfp_fp, cfp_ff, agedb_30, calfw, cplfw from the "
     "workspace's bins/; default: holdout.bin of packs/train.",
 )  # fmt: skip
 @click.option(
-    "--images", type=click.Path(path_type=Path), help="Folder of a list's aligned faces; default: the list's."
+    "--image-dir", type=click.Path(path_type=Path), help="Folder of a list's aligned faces; default: the list's."
 )
 @click.option("--protocol", type=click.Choice(["insightface", "face_pytorch", "cosine"]), default="insightface",
               show_default=True, help="Evaluation protocol; results differ between protocols.")  # fmt: skip
@@ -66,18 +66,18 @@ def model_options(function: F) -> F:
 @model_options
 @click.pass_obj
 def test(
-    workspace: str, /, model: Path | None, name: str, features: Path | None, pairs: str | None, images: Path | None,
-    protocol: str, flip: str | None, skip_missing: bool, baselines: bool, plots: bool, leaks: str,
-    trained_on: Path | None, out: Path | None, mean: str | None, std: str | None, order: str | None, batch: int,
+    workspace: str, /, model: Path | None, name: str, features: Path | None, benchmark: str | None,
+    image_dir: Path | None, protocol: str, flip: str | None, skip_missing: bool, baselines: bool, plots: bool, leaks: str,
+    trained_on: Path | None, out: Path | None, mean: str | None, std: str | None, order: str | None, batch_size: int,
     device: str,
 ) -> None:  # fmt: skip
     """Evaluate a model on a verification set: ten-fold accuracy, VAL, TAR at FAR, AUC and EER, with 95 % intervals.
 
     \b
     Example: dataprep test
-             dataprep test --set lfw --plots
-             dataprep test --model backbone.onnx --set pairs.txt --images lfw-112 --protocol face_pytorch
-             dataprep test --features lfw.parquet --set lfw.bin
+             dataprep test --benchmark lfw --plots
+             dataprep test --model backbone.onnx --benchmark pairs.txt --image-dir lfw-112 --protocol face_pytorch
+             dataprep test --features lfw.parquet --benchmark lfw.bin
     """
     from dataprep.evaluate.verification.pair_set import find_verification_set, open_verification_set
     from dataprep.evaluate.verification.scoring import (
@@ -90,20 +90,22 @@ def test(
     if model is not None and features is not None:
         raise UsageError("--model and --features exclude each other")
     if features is not None:
-        _refuse("--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch")
+        _refuse(
+            "--features", "flip", "baselines", "leaks", "trained_on", "mean", "std", "order", "device", "batch_size"
+        )
     path = (
-        find_default_pack(workspace, "--set") / "holdout.bin"
-        if pairs is None
-        else find_verification_set(pairs, Path(workspace))
+        find_default_pack(workspace, "--benchmark") / "holdout.bin"
+        if benchmark is None
+        else find_verification_set(benchmark, Path(workspace))
     )
-    chosen = open_verification_set(path, images=images, skip_missing=skip_missing, look=features is None or plots)
+    chosen = open_verification_set(path, images=image_dir, skip_missing=skip_missing, look=features is None or plots)
     found = features or model or Path(workspace) / "models" / name / "model.pt"
     label = "-".join(part for part in (path.stem, "" if protocol == "insightface" else protocol, flip) if part)
     if name == "default" and (features or model):  # the folder's name tells more than model.onnx
         name = found.absolute().parent.name if found.stem == "model" else found.stem
     target = out or Path(workspace) / "models" / name / "test" / label
     how = ScoringOptions(
-        protocol=protocol, flip=flip, batch=batch, device=device, preprocessing=input_description(mean, std, order),
+        protocol=protocol, flip=flip, batch=batch_size, device=device, preprocessing=input_description(mean, std, order),
         skip_missing=skip_missing, baselines=baselines, plots=plots, leaks=leaks, trained_on=trained_on,
     )  # fmt: skip
     if out is None:
@@ -121,7 +123,7 @@ def test(
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A .parquet or .npy file, or a folder.")
-@click.option("--form", type=click.Choice(["parquet", "npy", "npy-per-image", "megaface"]),
+@click.option("--format", type=click.Choice(["parquet", "npy", "npy-per-image", "megaface"]),
               help="Output format; default: by the suffix of --out, npy-per-image for a folder.")  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="model.pt or .onnx; default: models/default.")
 @click.option(
@@ -131,12 +133,12 @@ def test(
               help="How the mirrored face's embedding is fused.")  # fmt: skip
 @click.option("--algorithm", default="dataprep", show_default=True, help="Suffix of MegaFace's file names.")
 @click.option("--chunk", type=click.IntRange(1), default=1024, show_default=True, help="Images between commits.")
-@click.option("--fresh", is_flag=True, help="Start over and discard previous results.")
+@click.option("--overwrite", is_flag=True, help="Start over and discard previous results.")
 @model_options
 @click.pass_obj
 def extract(
-    workspace: str, /, source: Path, out: Path, form: str | None, model: Path | None, root: Path | None, flip: str,
-    algorithm: str, chunk: int, fresh: bool, mean: str | None, std: str | None, order: str | None, batch: int,
+    workspace: str, /, source: Path, out: Path, format: str | None, model: Path | None, root: Path | None, flip: str,
+    algorithm: str, chunk: int, overwrite: bool, mean: str | None, std: str | None, order: str | None, batch_size: int,
     device: str,
 ) -> None:  # fmt: skip
     """Compute embeddings of SOURCE: a folder, a list of paths, a pack or a .bin. The same command resumes it.
@@ -144,13 +146,13 @@ def extract(
     \b
     Example: dataprep extract faces/ --out faces.parquet
              dataprep extract lfw.bin --model backbone.onnx --flip sum --out lfw.npy
-             dataprep extract probes.txt --root facescrub/ --out features/ --form megaface
+             dataprep extract probes.txt --root facescrub/ --out features/ --format megaface
     """
     from dataprep.embeddings.extract import extract_features, open_described_model
     from dataprep.embeddings.images import open_image_source
 
     found = model or Path(workspace) / "models" / "default" / "model.pt"
-    form = form or {".parquet": "parquet", ".npy": "npy"}.get(out.suffix, "npy-per-image")
+    form = format or {".parquet": "parquet", ".npy": "npy"}.get(out.suffix, "npy-per-image")
     images, (embedder, about) = (
         open_image_source(source, root=root),
         open_described_model(found, device, input_description(mean, std, order)),
@@ -161,14 +163,14 @@ def extract(
         ticker(f"embed ({failed} failed)" if failed else "embed", done, total)
 
     result = extract_features(
-        images, embedder, out, about=about, form=form, flip=flip, batch=batch, algorithm=algorithm, overwrite=fresh,
+        images, embedder, out, about=about, form=form, flip=flip, batch=batch_size, algorithm=algorithm, overwrite=overwrite,
         chunk=chunk, progress=tick,
     )  # fmt: skip
     click.echo(f"{out}: {result.images} features of {result.width} values")
     if result.failed:
         click.echo(f"  {result.failed} images failed; the reasons are in {out}.failed.tsv")
     if form in ("parquet", "npy"):
-        say_next(f"test --features {out} --set PAIRS")
+        say_next(f"test --features {out} --benchmark PAIRS")
 
 
 @click.command()

@@ -11,22 +11,22 @@ from dataprep.cli._options import say_next
 
 @click.command("export-model")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(["onnx", "safetensors"]), required=True, help="Output format.")
+@click.option("--format", type=click.Choice(["onnx", "safetensors"]), required=True, help="Output format.")
 @click.option("--out", type=click.Path(path_type=Path), help="Output file; default: MODEL with the format's suffix.")
 @click.option("--licence", default="not stated", show_default=True, help="Licence of the weights.")
-def export_model(model: Path, form: str, out: Path | None, licence: str) -> None:
+def export_model(model: Path, format: str, out: Path | None, licence: str) -> None:
     """Export a model, checked against PyTorch, with a model card on its input and training data.
 
     MODEL is dataprep's model.pt or checkpoint, or published weights: insightface's backbone.pth, Face_Pytorch's .ckpt,
     foamliu's MobileFaceNet, VGGFace2's .pkl or .pth.
 
     \b
-    Example: dataprep export-model workspace/models/default/model.pt --to onnx
-             dataprep export-model backbone.pth --to safetensors --licence "MIT, non-commercial"
+    Example: dataprep export-model workspace/models/default/model.pt --format onnx
+             dataprep export-model backbone.pth --format safetensors --licence "MIT, non-commercial"
     """
     from dataprep.models.export import export_model
 
-    made = export_model(model, out or model.with_suffix(f".{form}"), form, licence=licence)
+    made = export_model(model, out or model.with_suffix(f".{format}"), format, licence=licence)
     click.echo(f"{made.path}: embeddings differ from PyTorch's by {made.difference:.1e} of the largest value")
     click.echo(f"  {made.card}")
     say_next(f"test --model {made.path}")

@@ -130,13 +130,14 @@ def _megaface_features(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @identify.command()
 @_megaface_features
-@click.option("--size", type=click.IntRange(1), help="Use only the first N distractors.")
+@click.option("--num-distractors", type=click.IntRange(1), help="Use only the first N distractors.")
 @click.option("--refined", is_flag=True, help="Use the refined protocol (@R); requires --noises.")
 @_DEVICE
 @_shared
 @click.pass_obj
 def megaface(
-    workspace: str, probes: Path, probe_list: Path, distractors: Path, distractor_list: Path | None, size: int | None,
+    workspace: str, probes: Path, probe_list: Path, distractors: Path, distractor_list: Path | None,
+    num_distractors: int | None,
     refined: bool, noises: tuple[Path, Path] | None, suffix: str, seed: int, device: str, exclude_missing: bool,
     dim: int | None, out: Path | None,
 ) -> None:  # fmt: skip
@@ -156,12 +157,12 @@ def megaface(
     if refined != (noises is not None):
         raise UsageError("--refined and --noises must be used together", hint="--refined --noises FACESCRUB MEGAFACE")
     target = out or Path(workspace) / "identify" / megaface_result_name(
-        probes, distractors, size, refined=refined, seed=seed, exclude_missing=exclude_missing
+        probes, distractors, num_distractors, refined=refined, seed=seed, exclude_missing=exclude_missing
     )
     if out is None:
         check_identification_target(target, probes, distractors)
     found = score_megaface(
-        probes, probe_list, distractors, target, distractor_list=distractor_list, size=size,
+        probes, probe_list, distractors, target, distractor_list=distractor_list, size=num_distractors,
         noises=noises, suffix=suffix, seed=seed, exclude_missing=exclude_missing, dim=dim, device=device,
         progress=ProgressBar(),
     )  # fmt: skip

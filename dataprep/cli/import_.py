@@ -43,7 +43,7 @@ def folder(workspace: str, /, update: bool, **options: Any) -> None:
 
 @import_.command()
 @click.argument("root", metavar="DIR", type=click.Path())
-@click.option("--pairs", type=click.Path(), help="pairs.txt, if not in DIR; all its photos must exist.")
+@click.option("--pairs-file", type=click.Path(), help="pairs.txt, if not in DIR; all its photos must exist.")
 @_ALIGNED
 @selection_options
 @update_option
@@ -109,8 +109,10 @@ def lst(workspace: str, /, update: bool, **options: Any) -> None:
 @import_.command()
 @click.argument("root", metavar="DIR", type=click.Path())
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help="Split.")
-@click.option("--boxes", type=click.Path(), multiple=True, help="loose_bb_*.csv, if not in DIR or meta/.")
-@click.option("--landmarks", type=click.Path(), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/.")
+@click.option("--box-tables", type=click.Path(), multiple=True, help="loose_bb_*.csv, if not in DIR or meta/.")
+@click.option(
+    "--landmark-tables", type=click.Path(), multiple=True, help="loose_landmark_*.csv, if not in DIR or meta/."
+)
 @click.option("--names", type=click.Path(), help="identity_meta.csv, to use names as identities.")
 @selection_options
 @update_option

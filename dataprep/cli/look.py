@@ -96,7 +96,9 @@ def show(workspace: str, sample: str, as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The sheet, .html or .png; default: look.html in the workspace."
 )
-@click.option("--photos", is_flag=True, help="Whole photos with their boxes, also where there is an aligned face.")
+@click.option(
+    "--whole-photos", "photos", is_flag=True, help="Whole photos with their boxes, also where there is an aligned face."
+)
 @click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="At most N samples.")
 @click.pass_obj
 def look(workspace: str, reasons: str, person: str, lost: bool, out: Path | None, photos: bool, limit: int) -> None:

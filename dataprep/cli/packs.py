@@ -23,12 +23,12 @@ _OUT = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _form_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _format_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--max-part-size", type=click.IntRange(1), help="Split into parts of at most N MiB."),
-        click.option("--style", type=click.Choice(["insightface", "flat"]), default="insightface", show_default=True,
+        click.option("--layout", type=click.Choice(["insightface", "flat"]), default="insightface", show_default=True,
                      help="Layout of a .rec."),
-        click.option("--to", "form", type=click.Choice(["rec", "webdataset", "folder"]), default="rec",
+        click.option("--format", "container", type=click.Choice(["rec", "webdataset", "folder"]), default="rec",
                      show_default=True, help="Format of the new pack."),
     ):  # fmt: skip
         function = option(function)
@@ -37,24 +37,24 @@ def _form_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("pack")
-@_form_options
+@_format_options
 @_OUT
 @click.option("--shuffle", type=click.IntRange(0), help="Shuffle with this seed (flat and webdataset).")
-def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Path, shuffle: int | None) -> None:
+def unpack(pack: str, container: str, layout: str, max_part_size: int | None, out: Path, shuffle: int | None) -> None:
     """Convert a pack to a folder of images, WebDataset shards or a .rec, without re-encoding the images.
 
     PACK is a folder with a .rec, .tar shards or images, a .rec file, or the URL of either.
 
     \b
-    Example: dataprep unpack faces_emore --to folder --out emore_images
-             dataprep unpack emore_images --to rec --out faces_again
+    Example: dataprep unpack faces_emore --format folder --out emore_images
+             dataprep unpack emore_images --format rec --out faces_again
     """
     from dataprep.packs.tools.convert import convert_pack
 
-    chosen = _form(form, style, max_part_size)
+    chosen = _pack_format(container, layout, max_part_size)
     if shuffle is not None and chosen.layout in ("insightface", "folder"):
         raise UsageError(
-            f"--shuffle: a {chosen.layout} pack is grouped by identity", hint="use --style flat or --to webdataset"
+            f"--shuffle: a {chosen.layout} pack is grouped by identity", hint="use --layout flat or --format webdataset"
         )
     _written(
         out, convert_pack(pack, out, pack_format=chosen, shuffle=shuffle, progress=partial(ProgressBar(), "faces"))
@@ -63,14 +63,14 @@ def unpack(pack: str, form: str, style: str, max_part_size: int | None, out: Pat
 
 @click.command()
 @click.argument("packs", nargs=-1, required=True)
-@_form_options
+@_format_options
 @_OUT
 @click.option("--join-names", is_flag=True, help="Treat identities of equal name as one person.")
 @click.option("--drop-duplicates", is_flag=True, help="Keep only the first of byte-identical images.")
 def merge(
     packs: tuple[str, ...],
-    form: str,
-    style: str,
+    container: str,
+    layout: str,
     max_part_size: int | None,
     out: Path,
     join_names: bool,
@@ -83,7 +83,7 @@ def merge(
     """
     from dataprep.packs.tools.merge import merge_packs as put_together
 
-    chosen = _form(form, style, max_part_size)
+    chosen = _pack_format(container, layout, max_part_size)
     manifest = put_together(
         packs,
         out,
@@ -141,8 +141,8 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
 @click.command()
 @click.argument("pack")
 @_OUT
-@click.option("--style", type=click.Choice(["insightface", "flat"]), help="The new layout; default: unchanged.")
-def repair(pack: str, out: Path, style: str | None) -> None:
+@click.option("--layout", type=click.Choice(["insightface", "flat"]), help="The new layout; default: unchanged.")
+def repair(pack: str, out: Path, layout: str | None) -> None:
     """Rebuild a pack from the readable records of a damaged .rec, which is not modified.
 
     The .idx, record 0 and the identities are rebuilt from the records. lost.tsv in the new pack lists the losses.
@@ -152,7 +152,7 @@ def repair(pack: str, out: Path, style: str | None) -> None:
     """
     from dataprep.packs.tools.repair import repair_pack as mend
 
-    manifest = mend(pack, out, style=style, progress=partial(ProgressBar(), "records"))
+    manifest = mend(pack, out, layout=layout, progress=partial(ProgressBar(), "records"))
     _written(out, manifest)
     lost = manifest["repaired_from"]["lost"]
     named = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "nothing"
@@ -188,11 +188,11 @@ def _local(path: Path) -> Path:
     return path
 
 
-def _form(form: str, style: str, max_part_size: int | None) -> Any:
+def _pack_format(container: str, layout: str, max_part_size: int | None) -> Any:
     from dataprep.packs.base import PackFormat
 
     return PackFormat(
-        container=form, record_layout=style, max_part=None if max_part_size is None else max_part_size << 20
+        container=container, record_layout=layout, max_part=None if max_part_size is None else max_part_size << 20
     )
 
 

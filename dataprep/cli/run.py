@@ -16,15 +16,17 @@ _PARTS = ("about", "source", "stages", "train", "test")
 
 @click.command()
 @click.argument("recipe")
-@click.option("--upto", help="Stop after this stage (download, validate, crop, detect, align, lst, pack) or train.")
-@click.option("--set", "settings", multiple=True, metavar="PART.NAME=VALUE", help="Override a value of the recipe.")
+@click.option("--until", help="Stop after this stage (download, validate, crop, detect, align, lst, pack) or train.")
+@click.option(
+    "--override", "settings", multiple=True, metavar="PART.NAME=VALUE", help="Override a value of the recipe."
+)
 @run_options
 @click.pass_context
-def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[str, ...], **values: Any) -> None:
+def run(ctx: click.Context, /, recipe: str, until: str | None, settings: tuple[str, ...], **values: Any) -> None:
     """Run a complete recipe: a YAML file, or the name of a recipe shipped with dataprep.
 
     \b
-    Example: dataprep run vggface --set source.lists=lists/ --set stages.align.size=112
+    Example: dataprep run vggface --override source.lists=lists/ --override stages.align.size=112
              dataprep run pipelines/vggface.yaml --dry-run
     """
     from dataprep.cli import _sources as sources
@@ -37,8 +39,8 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     for setting in settings:
         _change(loaded, setting)
     _check_mappings(recipe, loaded)
-    if upto and upto not in (*STAGES_BY_NAME, "train"):
-        raise UsageError(f"--upto {upto} is not one of {', '.join(STAGES_BY_NAME)}, train")
+    if until and until not in (*STAGES_BY_NAME, "train"):
+        raise UsageError(f"--until {until} is not one of {', '.join(STAGES_BY_NAME)}, train")
     stages = {name: dict(params or {}) for name, params in (loaded.get("stages") or {}).items()}
     unknown = [name for name in stages if name not in STAGES_BY_NAME]
     if unknown:
@@ -50,12 +52,12 @@ def run(ctx: click.Context, /, recipe: str, upto: str | None, settings: tuple[st
     elif not (Path(ctx.obj) / "dataprep.json").exists():
         click.echo(f"{source.get('kind')} would be planned, then all stages would run")
         return
-    last = upto if upto in STAGES_BY_NAME else "pack"
-    if not run_stages(ctx.obj, last, changes, **values) or upto in STAGES_BY_NAME:
+    last = until if until in STAGES_BY_NAME else "pack"
+    if not run_stages(ctx.obj, last, changes, **values) or until in STAGES_BY_NAME:
         return
     if "train" in loaded:
         _invoke(ctx, models.train, loaded["train"] or {})
-    if "test" in loaded and upto != "train":
+    if "test" in loaded and until != "train":
         _invoke(ctx, scoring.test, loaded["test"] or {})
 
 
@@ -105,18 +107,18 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
     path, separator, value = setting.partition("=")
     keys = path.split(".")
     if not separator or keys[0] not in _PARTS:
-        raise UsageError(f"--set {setting}: expected PART.NAME=VALUE, with PART one of {', '.join(_PARTS[1:])}")
+        raise UsageError(f"--override {setting}: expected PART.NAME=VALUE, with PART one of {', '.join(_PARTS[1:])}")
     place: Any = loaded
     for key in keys[:-1]:
         if place.get(key) is None:
             place[key] = {}
         place = place[key]
         if not isinstance(place, dict):
-            raise UsageError(f"--set {setting}: {key} is a value, not a mapping")
+            raise UsageError(f"--override {setting}: {key} is a value, not a mapping")
     try:
         place[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UsageError(f"--set {setting}: {value!r} is not a YAML value") from None
+        raise UsageError(f"--override {setting}: {value!r} is not a YAML value") from None
 
 
 def _invoke(ctx: click.Context, command: click.Command, options: dict[str, Any]) -> None:

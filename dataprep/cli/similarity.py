@@ -23,7 +23,7 @@ from dataprep.names import printable
 @click.pass_obj
 def similarity(
     workspace: str, photos: tuple[Path, ...], model: Path | None, aligned: bool, mean: str | None, std: str | None,
-    order: str | None, batch: int, device: str,
+    order: str | None, batch_size: int, device: str,
 ) -> None:  # fmt: skip
     """Print the cosine similarity of the faces in photos, for every two of them: 1 for equal embeddings.
 
@@ -53,6 +53,6 @@ def similarity(
             why = row.reason.code if row.reason else "no face"
             raise RecordError(f"{photo}: {why}" + f" ({row.detail})" * bool(row.detail))
         images.append(row.payload)
-    units = embed_pairs(embedder, images, batch=batch)
+    units = embed_pairs(embedder, images, batch=batch_size)
     for (one, left), (two, right) in itertools.combinations(zip(photos, units, strict=True), 2):
         click.echo(f"{np.dot(left, right):.4f}\t{printable(str(one))}\t{printable(str(two))}")

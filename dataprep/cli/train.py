@@ -45,44 +45,46 @@ _DATA, _NETWORK, _CHECK = "Data", "Network", "Verification and checkpoints"
 @click.command(cls=GroupedCommand)
 @click.option("--pack", "packs", type=_PATH, multiple=True, cls=GroupedOption, group=_DATA,
               help="A pack of any format; repeat to join several. Default: packs/train of the workspace.")  # fmt: skip
-@click.option("--images", type=_PATH, cls=GroupedOption, group=_DATA,
+@click.option("--image-list", type=_PATH, cls=GroupedOption, group=_DATA,
               help="Instead of --pack: a list of images with lines `path label` or `path`, packed first.")  # fmt: skip
 @click.option("--root", type=_PATH, cls=GroupedOption, group=_DATA,
               help="Base folder of the list's paths; default: the list's folder.")  # fmt: skip
-@click.option("--meta", type=_PATH, cls=GroupedOption, group=_DATA,
+@click.option("--names", type=_PATH, cls=GroupedOption, group=_DATA,
               help="VGGFace2's identity_meta.csv, to use names as identities.")  # fmt: skip
 @click.option("--pretrained", type=_PATH, cls=GroupedOption, group=_NETWORK,
               help="Initial weights: dataprep's, .safetensors, or published ones.")  # fmt: skip
-@click.option("--validate", "sets", default="", cls=GroupedOption, group=_CHECK,
-              help="Verification sets, comma-separated, as for --set of `dataprep test`.")  # fmt: skip
+@click.option("--benchmark", "sets", default="", cls=GroupedOption, group=_CHECK,
+              help="Verification sets, comma-separated, as for --benchmark of `dataprep test`.")  # fmt: skip
 @params_options(TrainParams)
 @click.option("--name", default="default", show_default=True, help="Name of the folder under models/.")
 @click.option("--config", type=_PATH, is_eager=True, expose_value=False, callback=_use_config,
               help="YAML file of these options; the command line takes precedence.")  # fmt: skip
 @click.option("--log", type=_PATH, help="Also append progress lines to this file.")
-@click.option("--fresh", is_flag=True, help="Start over and discard previous progress.")
+@click.option("--overwrite", is_flag=True, help="Start over and discard previous progress.")
 @click.option("--list-networks", is_flag=True, is_eager=True, expose_value=False, callback=_list_networks,
               help="List the networks with parameters and GFLOPs, and exit.")  # fmt: skip
 @click.pass_obj
 def train(
-    workspace: str, /, packs: Sequence[Path], images: Path | None, root: Path | None, meta: Path | None,
-    pretrained: Path | None, sets: str, name: str, log: Path | None, fresh: bool, **values: Any,
+    workspace: str, /, packs: Sequence[Path], image_list: Path | None, root: Path | None, names: Path | None,
+    pretrained: Path | None, sets: str, name: str, log: Path | None, overwrite: bool, **values: Any,
 ) -> None:  # fmt: skip
     """Train a face recognition model on a pack. The same command resumes a stopped run, with the same losses.
 
     \b
     Example: dataprep train --epochs 4
-             dataprep train --pack faces_emore/ --network ir50 --device cuda --batch-size 512 --validate lfw,agedb_30
+             dataprep train --pack faces_emore/ --network ir50 --device cuda --batch-size 512 --benchmark lfw,agedb_30
              dataprep train --loss triplet --lr 0.005 --pretrained workspace/models/default/model.pt --name triplet
-             dataprep train --images train_list.txt --root VGGFace2/train --config my.yaml
+             dataprep train --image-list train_list.txt --root VGGFace2/train --config my.yaml
              torchrun --nproc-per-node 8 -m dataprep train --pack glint360k/ --network ir100 --sample-rate 0.1
     """
     if not Path(name).parts or ".." in Path(name).parts or Path(name).is_absolute():
         raise UsageError(f"--name {name!r} is not a folder name under models/ of the workspace")
-    if images is not None and packs:
-        raise UsageError("--pack and --images exclude each other", hint="leave out --pack: the images are packed first")
-    if images is None and (root or meta):
-        raise UsageError("--root and --meta require --images: a pack has its names in labels.tsv")
+    if image_list is not None and packs:
+        raise UsageError(
+            "--pack and --image-list exclude each other", hint="leave out --pack: the images are packed first"
+        )
+    if image_list is None and (root or names):
+        raise UsageError("--root and --names require --image-list: a pack has its names in labels.tsv")
     (params,) = given_params(values, TrainParams)
     chosen = TrainParams.from_mapping(params)
     from dataprep.models.registry import find_network
@@ -96,18 +98,17 @@ def train(
         from dataprep.evaluate.verification.in_training import Validator
 
         validate = Validator([text.strip() for text in sets.split(",") if text.strip()], Path(workspace))
+    source: Sequence[Path] | Callable[[], Sequence[Path]] = packs
+    if image_list is not None:
+        source = _pack_of_list(image_list, root, names, target, chosen, pretrained)
     with open_display(log) as display:
         about = train(
-            _packs(workspace, packs) if images is None else _pack_of_list(images, root, meta, target, chosen, pretrained),
-            target, chosen, pretrained=pretrained, overwrite=fresh, validate=validate, report=display.show,
+            source or [find_default_pack(workspace)], target, chosen, pretrained=pretrained, overwrite=overwrite,
+            validate=validate, report=display.show,
         )  # fmt: skip
     if about is not None:
         click.echo(f"trained on {about['images']} images of {about['identities']} identities: {target / 'model.pt'}")
         say_next("test" if name == "default" else f"test --name {name}")
-
-
-def _packs(workspace: str, given: Sequence[Path]) -> Sequence[Path]:
-    return given or [find_default_pack(workspace)]
 
 
 def _pack_of_list(

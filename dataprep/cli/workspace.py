@@ -15,7 +15,7 @@ from dataprep.names import printable
 from dataprep.text import counted
 
 if TYPE_CHECKING:
-    from dataprep.pipeline.image_export import ExportResult
+    from dataprep.pipeline.image_export import ImageExport
 
 _EXAMPLES = 3  # samples shown of each reason
 
@@ -122,24 +122,24 @@ def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
 
 
 @click.command()
-@click.option("--to", "form", type=click.Choice(["folder"]), default="folder", show_default=True, help="Output format.")
+@click.option("--format", type=click.Choice(["folder"]), default="folder", show_default=True, help="Output format.")
 @click.option(
     "--what", type=click.Choice(["faces", "photos"]), default="faces", show_default=True, help="Images to write."
 )
 @click.argument("target", type=click.Path(path_type=Path))
 @click.pass_obj
-def export(workspace: str, form: str, what: str, target: Path) -> None:
+def export(workspace: str, format: str, what: str, target: Path) -> None:
     """Write the aligned faces or the usable photos as identity/image.jpg.
 
     \b
-    Example: dataprep export --to folder faces/
+    Example: dataprep export --format folder faces/
     """
     from dataprep.pipeline.image_export import export_folder
 
     tell_export(export_folder(workspace, target, what), what, target)
 
 
-def tell_export(result: ExportResult, what: str, target: Path) -> None:
+def tell_export(result: ImageExport, what: str, target: Path) -> None:
     """Print what an export did, and which images are missing."""
     click.echo(
         f"{result.images} {what} under {target}" + (f", {result.unchanged} as before" if result.unchanged else "")

@@ -111,13 +111,13 @@ def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> ExtractionR
         if gone:
             raise ModelError(
                 f"{out / gone[0]} is missing, one of {len(gone)} files of this extraction",
-                hint="--fresh extracts all of them again",
+                hint="--overwrite extracts all of them again",
             )
         return ExtractionResult(
             images=finished["images"], failed=finished["failed"], width=finished["width"], newly_embedded=0
         )
     if out.exists() and parts.get_json("extraction.json") is None:
-        raise ModelError(f"{out} already exists and is not from this extraction", hint="--fresh overwrites it")
+        raise ModelError(f"{out} already exists and is not from this extraction", hint="--overwrite overwrites it")
     return None
 
 
@@ -172,7 +172,7 @@ def _check_same(where: Path, found: dict[str, Any], identity: dict[str, Any]) ->
     if changed:
         raise ModelError(
             f"{where} is from an extraction with another {' and '.join(changed)}",
-            hint="--fresh starts over; another --out keeps both",
+            hint="--overwrite starts over; another --out keeps both",
         )
 
 
@@ -302,7 +302,9 @@ def _check_form(out: Path, form: str) -> None:
     suffix = out.suffix.removeprefix(".")
     if (form not in _FILES and suffix != form) or (form in _FILES and suffix in FEATURE_FORMATS):
         wanted = "a folder" if form in _FILES else f"a .{form}"
-        raise UsageError(f"{out}: the form {form} is {wanted}; readers go by the suffix", hint="change --out or --form")
+        raise UsageError(
+            f"{out}: the form {form} is {wanted}; readers go by the suffix", hint="change --out or --format"
+        )
     if out.exists() and out.is_dir() != (form in _FILES):
         raise UsageError(
             f"{out} already exists and is {'a folder' if out.is_dir() else 'a file'}", hint="choose another --out"
@@ -322,7 +324,7 @@ def _placed(names: Sequence[str], form: str, algorithm: str) -> dict[str, str]:
         )
         if taken.setdefault(target, name) != name or name in placed:
             raise RecordError(
-                f"{taken[target]} and {name} would both become {target}", hint="rename one, or use --form parquet"
+                f"{taken[target]} and {name} would both become {target}", hint="rename one, or use --format parquet"
             )
         placed[name] = target
     return placed

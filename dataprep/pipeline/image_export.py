@@ -29,7 +29,7 @@ _LIST, _PARTIAL = "exported.tsv", ".exported.partial"  # lines `path TAB sha256`
 
 
 @dataclass(slots=True, kw_only=True)
-class ExportResult:
+class ImageExport:
     """What an export did: images in the folder now, those of them that were there before, files of an earlier export that
     were removed, images renamed because a file or folder of their name exists, and images that could not be written."""
 
@@ -40,7 +40,7 @@ class ExportResult:
     missing: dict[str, str] = field(default_factory=dict)  # why, by key
 
 
-def export_folder(workspace: str, target: Path, what: str) -> ExportResult:
+def export_folder(workspace: str, target: Path, what: str) -> ImageExport:
     """Write the aligned faces, or the photos that passed `validate`, as identity/name.ext.
 
     exported.tsv in the folder lists the files that are ours. Files of an earlier export that are no longer among the images
@@ -58,7 +58,7 @@ def export_folder(workspace: str, target: Path, what: str) -> ExportResult:
     return _export(target, images(), make_member_name)
 
 
-def export_crops(workspace: str, target: Path) -> ExportResult:
+def export_crops(workspace: str, target: Path) -> ImageExport:
     """Write the clamped boxes cut from upright photos as identity/name.jpg. A sample without a box is written whole."""
 
     def cut(row: Mapping[str, Any], load: Callable[[], bytes]) -> bytes:
@@ -74,9 +74,9 @@ def export_crops(workspace: str, target: Path) -> ExportResult:
 
 def _export(
     target: Path, images: Iterable[tuple[str, str, Callable[[], bytes]]], name_image: Callable[[str, bytes], str]
-) -> ExportResult:
+) -> ImageExport:
     """Write images given as (key, sha256 or empty, function that loads it)."""
-    result, names, written = ExportResult(), _Names(), dict[str, str]()
+    result, names, written = ImageExport(), _Names(), dict[str, str]()
     with lock_directory(target, "the exported folder"):
         before = _read_list(target / _LIST) | _read_list(target / _PARTIAL)
         with open(target / _PARTIAL, "a", encoding="utf-8") as partial:

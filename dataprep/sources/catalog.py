@@ -84,10 +84,10 @@ def _folder(*, root: str, **options: Any) -> Source:
     return FolderSource(Path(root), **options)
 
 
-def _lfw(*, root: str, pairs: str | None = None, **options: Any) -> Source:
+def _lfw(*, root: str, pairs_file: str | None = None, **options: Any) -> Source:
     from dataprep.sources.lfw import LfwSource
 
-    return LfwSource(Path(root), pairs=Path(pairs) if pairs else None, **options)
+    return LfwSource(Path(root), pairs=Path(pairs_file) if pairs_file else None, **options)
 
 
 def _casia(*, root: str, names: str | None = None, **options: Any) -> Source:
@@ -96,14 +96,16 @@ def _casia(*, root: str, names: str | None = None, **options: Any) -> Source:
     return CasiaSource(Path(root), names=Path(names) if names else None, **options)
 
 
-def _vggface2(*, root: str, names: str | None = None, boxes: Any = (), landmarks: Any = (), **options: Any) -> Source:
+def _vggface2(
+    *, root: str, names: str | None = None, box_tables: Any = (), landmark_tables: Any = (), **options: Any
+) -> Source:
     from dataprep.sources.vggface2 import VggFace2Source
 
     return VggFace2Source(
         Path(root),
         names=Path(names) if names else None,
-        boxes=[Path(path) for path in _several(boxes)],
-        landmarks=[Path(path) for path in _several(landmarks)],
+        boxes=[Path(path) for path in _several(box_tables)],
+        landmarks=[Path(path) for path in _several(landmark_tables)],
         **options,
     )
 
@@ -146,9 +148,9 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "folder": (("root",), ("aligned", "follow_links")),
-    "lfw": (("root",), ("pairs", "aligned")),
+    "lfw": (("root",), ("pairs_file", "aligned")),
     "casia": (("root",), ("names", "aligned")),
-    "vggface2": (("root",), ("split", "boxes", "landmarks", "names")),
+    "vggface2": (("root",), ("split", "box_tables", "landmark_tables", "names")),
     "rec": (("pack",), ()),
     "lst": (("file",), ("root", "dialect", "aligned")),
     "synth": ((), ("root", "identities", "photos", "seed")),

@@ -40,11 +40,11 @@ class PackParams(StageParams):
     format: str = counted_field(
         "rec", "format of the pack: RecordIO, WebDataset shards, or a folder of images", choices=PACK_FORMATS
     )
-    style: str = counted_field("insightface", "layout of a .rec: insightface's (face2rec2), or im2rec's flat layout, "
+    layout: str = counted_field("insightface", "layout of a .rec: insightface's (face2rec2), or im2rec's flat layout, "
                        "which DALI reads", choices=RECORD_LAYOUTS)  # fmt: skip
     shuffle: int | None = counted_field(None, "shuffle the faces with this seed (flat and webdataset)", minimum=0)
     max_part_size: int | None = counted_field(None, "split the pack into parts of at most this many MiB", minimum=1)
-    pairs: int = counted_field(6000, "maximum number of pairs in holdout.bin", minimum=20)
+    max_pairs: int = counted_field(6000, "maximum number of pairs in holdout.bin", minimum=20)
     pairs_seed: int = counted_field(0, "seed for choosing the pairs")
     name: str = runtime_field("train", "the folder under packs/")
     overwrite: bool = runtime_field(False, "replace a pack of another image size")
@@ -57,13 +57,13 @@ class PackParams(StageParams):
         if self.shuffle is not None and self.pack_format.layout in ("insightface", "folder"):
             raise UsageError(
                 f"a {self.pack_format.layout} pack is grouped by identity and cannot be shuffled",
-                hint="leave out --shuffle, or use --style flat or --format webdataset",
+                hint="leave out --shuffle, or use --layout flat or --format webdataset",
             )
 
     @property
     def pack_format(self) -> PackFormat:
         size = None if self.max_part_size is None else self.max_part_size << 20
-        return PackFormat(container=self.format, record_layout=self.style, max_part=size)
+        return PackFormat(container=self.format, record_layout=self.layout, max_part=size)
 
 
 class PackStage(MergeStage[PackParams]):
@@ -106,7 +106,10 @@ class PackStage(MergeStage[PackParams]):
         align = AlignParams.from_mapping(prospect.recipe["align"])
         if self.params.overwrite or align.resolved_fit == "none" or not (target / "pack.json").is_file():
             return
-        about = read_pack_json(target)
+        try:
+            about = read_pack_json(target)
+        except RecordError:  # damaged: it is made again
+            return
         size = about.get("width"), about.get("height")
         if size != align.width_height and None not in size:
             raise UsageError(
@@ -165,13 +168,13 @@ class PackStage(MergeStage[PackParams]):
         """Write the verification set; how many pairs and folds it has."""
         photos = faces.by_identity(faces.held_out)
         try:
-            every = make_pairs(photos, seed=self.params.pairs_seed, at_most=self.params.pairs)
+            every = make_pairs(photos, seed=self.params.pairs_seed, at_most=self.params.max_pairs)
         except RecordError as error:
             raise RecordError(
                 f"the held-out identities cannot be paired: {error}",
                 hint="hold out more identities with --holdout, or none",
             ) from None
-        pairs = level_folds(every, at_most=self.params.pairs, seed=self.params.pairs_seed)
+        pairs = level_folds(every, at_most=self.params.max_pairs, seed=self.params.pairs_seed)
         names = [name for two in zip(pairs.left, pairs.right, strict=True) for name in two]
         write_bin(path, faces.read_named(names, faces.held_out), pairs.issame.tolist())
         return {"pairs": len(pairs), "folds": int(pairs.fold.max()) + 1}

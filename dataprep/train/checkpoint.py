@@ -80,4 +80,4 @@ def seed_all(seed: int) -> None:
 
 def _cannot(path: Path, error: Exception) -> ModelError:
     words = " ".join(str(error).split())[:300]
-    return ModelError(f"{path} cannot be resumed ({words})", hint="use --fresh to start over")
+    return ModelError(f"{path} cannot be resumed ({words})", hint="use --overwrite to start over")

@@ -66,7 +66,7 @@ class TrainParams(LossParams):
     step_size: int = counted_field(0, "for --schedule step: steps between falls of the rate", minimum=0, group=_RATE)
     gamma: float = counted_field(0.1, "for --schedule step: factor of each fall", minimum=0.0, maximum=1.0, group=_RATE)
 
-    flip: bool = counted_field(True, "mirror half of the images", group=_DATA)
+    random_flip: bool = counted_field(True, "mirror half of the images", group=_DATA)
     augment: str = counted_field(
         "none", "augment like the trainer of this name",
         choices=tuple(name for name in AUGMENT_PRESETS if name != "flip"), group=_DATA,
@@ -99,4 +99,4 @@ class TrainParams(LossParams):
     sync_bn: bool = runtime_field(
         False, "synchronise batch norm over all processes; default: per process", group=_MACHINE
     )
-    workers: int = runtime_field(0, "data loading processes", minimum=0, maximum=512, group=_MACHINE)
+    num_workers: int = runtime_field(0, "data loading processes", minimum=0, maximum=512, group=_MACHINE)

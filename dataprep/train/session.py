@@ -271,7 +271,7 @@ def _fit_params(params: TrainParams, dataset: PackDataset, world: World) -> Trai
 
 def resolve_augmentation(params: TrainParams) -> AugmentConfig:
     """The augmentations of the chosen trainer, at its usual strength."""
-    return replace(AUGMENT_PRESETS[params.augment], flip=params.flip)
+    return replace(AUGMENT_PRESETS[params.augment], flip=params.random_flip)
 
 
 def epoch_order(params: TrainParams, dataset: PackDataset, epoch: int) -> npt.NDArray[np.int64] | None:

@@ -219,7 +219,7 @@ def _prepare(folder: Folder, identity: dict[str, Any], *, overwrite: bool) -> No
     what = ", ".join(changed) or "another pack"
     raise ModelError(
         f"{folder.path} holds a run with other settings ({what})",
-        hint="use --fresh to start over, or --name to keep both runs",
+        hint="use --overwrite to start over, or --name to keep both runs",
     )
 
 
@@ -258,7 +258,7 @@ def prefetch_to_device(session: TrainerState, *, epoch: int, skip: int) -> Itera
         seed=params.seed,
         epoch=epoch,
         skip=skip,
-        workers=params.workers,
+        workers=params.num_workers,
         rank=session.world.rank,
         world_size=session.world.size,
         augment=resolve_augmentation(params),

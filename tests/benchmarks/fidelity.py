@@ -148,7 +148,7 @@ def dataprep(workspace: Path, *arguments: object) -> None:
 
 
 def exported(workspace: Path) -> dict[str, np.ndarray]:
-    dataprep(workspace, "export", "--to", "folder", workspace / "faces")
+    dataprep(workspace, "export", "--format", "folder", workspace / "faces")
     found = {str(p.relative_to(workspace / "faces").with_suffix("")): p for p in (workspace / "faces").glob("*/*.jpg")}
     return {name: decode_image(path.read_bytes())[0] for name, path in found.items()}
 

@@ -97,7 +97,7 @@ def measure_ours(
     pack: Path, network: str, batch: int, given: argparse.Namespace, device: torch.device
 ) -> tuple[float, float, float]:
     params = TrainParams(
-        network=network, embedding=512, batch_size=batch, workers=given.workers, precision="bf16", scale=64.0,
+        network=network, embedding=512, batch_size=batch, num_workers=given.workers, precision="bf16", scale=64.0,
         compile=given.compile,
     )  # fmt: skip
     session = build_trainer_state([pack], params, pretrained=None, world=World(), device=device)

@@ -81,7 +81,7 @@ def make_faces(scratch: Path, pack: Path | None) -> list[bytes]:
         for arguments in (
             ("import", "folder", SHARED / "lfw"),
             ("align", "--size", "112"),
-            ("export", "--to", "folder", scratch / "faces"),
+            ("export", "--format", "folder", scratch / "faces"),
         ):
             command = [sys.executable, "-m", "dataprep", "-w", str(scratch / "ws"), *map(str, arguments)]
             subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

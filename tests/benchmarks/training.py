@@ -81,7 +81,7 @@ def synth(given: argparse.Namespace, folder: Path) -> bool:
     for loss in given.losses:
         began = time.monotonic()
         params = TrainParams(
-            loss=loss, epochs=given.epochs, batch_size=32, lr=0.4, device="cpu", workers=0, checkpoint_every=10_000
+            loss=loss, epochs=given.epochs, batch_size=32, lr=0.4, device="cpu", num_workers=0, checkpoint_every=10_000
         )
         train([pack], folder / loss, params)
         model = load_model(folder / loss / "model.pt")

@@ -68,7 +68,7 @@ def aligned(workspace: Path) -> Path:
     for arguments in (
         ("import", "folder", SHARED / "lfw"),
         ("align", "--size", "112"),
-        ("export", "--to", "folder", faces),
+        ("export", "--format", "folder", faces),
     ):
         command = [sys.executable, "-m", "dataprep", "-w", str(workspace / "ws"), *map(str, arguments)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -67,7 +67,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["download", "urls", "/no/such.csv"], 1, "no such file"),
         (["download", "vggface", "--lists", "/no/such"], 1, "give --lists the folder"),
         (["run", "no-such-recipe"], 2, "synth, vggface"),
-        (["test", "--set", "/no/such.bin"], 1, "no such verification set"),
+        (["test", "--benchmark", "/no/such.bin"], 1, "no such verification set"),
     ],
 )
 def test_mistakes_are_answered_in_a_line(dataprep: Run, arguments: list[str], code: int, said: str) -> None:
@@ -100,13 +100,13 @@ def test_a_recipe_runs_the_whole_line(dataprep: Run, tmp_path: Path) -> None:
     out = dataprep("run", recipe).stdout
     assert "accuracy" in out
     assert (tmp_path / "ws/models/default/test/holdout/roc.png").exists()
-    assert "nothing to do" in dataprep("run", recipe, "--upto", "pack").stdout
-    dataprep("run", recipe, "--set", "stages.align.size=224", "--upto", "align")
-    assert "--upto alin" in dataprep("run", recipe, "--upto", "alin", code=2).stderr
-    assert "mapping of options" in dataprep("run", recipe, "--set", "source=5", code=2).stderr
-    assert "not a YAML value" in dataprep("run", recipe, "--set", "test.x=[", code=2).stderr
-    assert "unknown stage 'alihn'" in dataprep("run", recipe, "--set", "stages.alihn.size=3", code=2).stderr
-    assert "unknown option 'sise'" in dataprep("run", recipe, "--set", "stages.align.sise=3", code=2).stderr
+    assert "nothing to do" in dataprep("run", recipe, "--until", "pack").stdout
+    dataprep("run", recipe, "--override", "stages.align.size=224", "--until", "align")
+    assert "--until alin" in dataprep("run", recipe, "--until", "alin", code=2).stderr
+    assert "mapping of options" in dataprep("run", recipe, "--override", "source=5", code=2).stderr
+    assert "not a YAML value" in dataprep("run", recipe, "--override", "test.x=[", code=2).stderr
+    assert "unknown stage 'alihn'" in dataprep("run", recipe, "--override", "stages.alihn.size=3", code=2).stderr
+    assert "unknown option 'sise'" in dataprep("run", recipe, "--override", "stages.align.sise=3", code=2).stderr
     recipe.write_text("source: [")
     assert "not valid YAML" in dataprep("run", recipe, code=2).stderr
 
@@ -128,9 +128,31 @@ def test_export_lst_and_crops_and_doctor(drawn: Path, dataprep: Run, tmp_path: P
     lines = (tmp_path / "train.lst").read_text().splitlines()
     assert len(lines) == 8
     assert lines[0] == "1\tPerson_00000/0000.jpg\t0"
-    dataprep("export", "--to", "folder", tmp_path / "faces")
+    dataprep("export", "--format", "folder", tmp_path / "faces")
     assert all((tmp_path / "faces" / line.split("\t")[1]).is_file() for line in lines)
     dataprep("export", "--what", "photos", tmp_path / "photos")
     assert (tmp_path / "photos/Person_00000/0000.jpg").read_bytes() == (drawn / "Person_00000/0000.jpg").read_bytes()
     assert "8 crops" in dataprep("crop", "--write", tmp_path / "crops").stdout
     assert "in use" in dataprep("doctor").stdout
+
+
+def kind(option: click.Option) -> str:
+    if option.is_flag:
+        return "flag"
+    names = {click.Path: "path", click.Choice: "choice", click.IntRange: "number", click.FloatRange: "number"}
+    named = names.get(type(option.type), "number" if option.type.name in ("integer", "float") else "text")
+    return "text" if named == "choice" else named
+
+
+def test_an_option_means_one_thing_on_every_verb() -> None:
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for path, command in ALL.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                for name in (name for name in option.opts if name.startswith("--")):
+                    kinds.setdefault(name, {}).setdefault(kind(option), []).append(" ".join(path))
+    differing = {name: sorted(found) for name, found in kinds.items() if len(found) > 1}
+    # how many people to draw; elsewhere how many of a list, or which
+    assert differing == {"--identities": ["number", "text"]}
+    # one word per idea: --format, --layout, --num-workers, --batch-size, --overwrite, --override, --benchmark, --until
+    assert kinds.keys().isdisjoint({"--to", "--form", "--style", "--workers", "--batch", "--fresh", "--set", "--upto"})

@@ -31,7 +31,7 @@ def test_sixty_people_as_lfw_has_them_get_to_an_accuracy(tmp_path: Path, datapre
     # seventeen people have two photos; 0.34 of them are six, which make three folds
     assert manifest["folds"] == 3
     assert "(3 folds instead of 10: few people are held out)" in packed.stdout
-    dataprep("train", "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--workers", 1)
+    dataprep("train", "--epochs", 1, "--batch-size", 16, "--device", "cpu", "--num-workers", 1)
     assert "accuracy" in dataprep("test", "--device", "cpu").stdout
 
 

@@ -66,21 +66,21 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
         assert code == 0, err
         return out
 
-    ws, images = tmp_path / "ws", ("--images", made / "faces")
+    ws, images = tmp_path / "ws", ("--image-dir", made / "faces")
     said = dataprep("bins", "build", made / "pairs.txt", *images, "--out", ws / "bins/lfw.bin")
     assert "60 pairs, 30 of the same person" in said
     assert "120 of 112x112 jpeg" in dataprep("bins", "show", ws / "bins/lfw.bin")
     assert "lists the pairs" in dataprep("bins", "unpack", ws / "bins/lfw.bin", tmp_path / "lfw")
     model = ("--model", made / "m.pt")
-    out = dataprep("test", *model, "--set", "lfw")
+    out = dataprep("test", *model, "--benchmark", "lfw")
     assert "TAR at FAR 1e-02 and below is not measurable: it needs 100 negatives, the set has 30" in out
     assert "leaks: not known: the model does not name" in out
-    dataprep("test", *model, "--set", made / "pairs.txt", *images, "--protocol", "face_pytorch", "--plots")
+    dataprep("test", *model, "--benchmark", made / "pairs.txt", *images, "--protocol", "face_pytorch", "--plots")
     folder = ws / "models/m/test/pairs-face_pytorch"
     assert {path.name for path in folder.iterdir()} == {"result.json", "roc.png", "det.png", "scores.png", "wrong.png"}
     assert json.loads((folder / "result.json").read_text())["flip"] == "concat"
     dataprep("extract", ws / "bins/lfw.bin", *model, "--flip", "sum", "--out", tmp_path / "f.parquet")
-    dataprep("test", "--features", tmp_path / "f.parquet", "--set", "lfw")
+    dataprep("test", "--features", tmp_path / "f.parquet", "--benchmark", "lfw")
     of_model, of_features = (
         json.loads((ws / f"models/{name}/test/lfw/result.json").read_text())["verification"] for name in ("m", "f")
     )
@@ -88,16 +88,16 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
     saved = json.loads((ws / "models/f/test/lfw/result.json").read_text())
     assert saved["model_sha256"] == json.loads((ws / "models/m/test/lfw/result.json").read_text())["model_sha256"]
     assert saved["extracted"]["flip"] == "sum"
-    dataprep("test", "--features", tmp_path / "f.parquet", "--set", "lfw")  # the same again
+    dataprep("test", "--features", tmp_path / "f.parquet", "--benchmark", "lfw")  # the same again
     (tmp_path / "b").mkdir()
     (tmp_path / "f.parquet").rename(tmp_path / "b/f.parquet")
-    code, _, err = typed("test", "--features", tmp_path / "b/f.parquet", "--set", "lfw")
+    code, _, err = typed("test", "--features", tmp_path / "b/f.parquet", "--benchmark", "lfw")
     assert code == 2
     assert "result.json is from another model" in err
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.pt").symlink_to(made / "m.pt")
-        typed_of = ("--model", tmp_path / name / "model.pt", "--set", "lfw")
+        typed_of = ("--model", tmp_path / name / "model.pt", "--benchmark", "lfw")
         for flip in ((), ("--flip", "none")):
             dataprep("test", *typed_of, *flip)
     assert {str(path.relative_to(ws / "models")) for path in ws.glob("models/*/test/lfw*")} >= {
@@ -110,24 +110,27 @@ def test_a_set_is_built_scored_extracted_and_compared(made: Path, typed: Typed, 
     assert dataprep("compare", ws / "models", "--markdown").startswith("| model |")
 
 
+PAIRS = ["test", "--benchmark", "{made}/pairs.txt", "--image-dir", "{made}/faces"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["test", "--set", "agedb_30"], 1, "bins/agedb_30.bin"),
-        (["test", "--set", "{made}/pairs.txt"], 1, "choose another folder with --images"),
-        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--model", "/no.pt"], 1, "no such model"),
-        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--model", "{made}/m.pt", "--mean", "1"],
+        (["test", "--benchmark", "agedb_30"], 1, "bins/agedb_30.bin"),
+        (["test", "--benchmark", "{made}/pairs.txt"], 1, "choose another folder with --image-dir"),
+        ([*PAIRS, "--model", "/no.pt"], 1, "no such model"),
+        ([*PAIRS, "--model", "{made}/m.pt", "--mean", "1"],
          1, "describes its own input"),
-        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--mean", "1,2"], 2, "one number or three"),
-        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--std", "0"], 2, "above 0"),
+        ([*PAIRS, "--mean", "1,2"], 2, "one number or three"),
+        ([*PAIRS, "--std", "0"], 2, "above 0"),
         (["test", "--features", "/no.npy", "--model", "x.pt"], 2, "exclude each other"),
-        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--std", "inf"], 2, "must be finite"),
-        (["test", "--set", "{made}/pairs.txt", "--images", "{made}/faces", "--mean", "1,nan,1"], 2, "must be finite"),
+        ([*PAIRS, "--std", "inf"], 2, "must be finite"),
+        ([*PAIRS, "--mean", "1,nan,1"], 2, "must be finite"),
         (["test", "--features", "/no.npy", "--flip", "sum"], 2, "--flip does not apply to --features"),
         (["test", "--features", "/no.npy", "--baselines"], 2, "--baselines does not apply"),
         (["test", "--features", "/no.npy", "--leaks", "off"], 2, "--leaks does not apply"),
         (["test", "--features", "/no.npy", "--mean", "1"], 2, "--mean does not apply"),
-        (["test", "--features", "/no.npy", "--set", "{made}/pairs.txt"], 1, "/no.npy"),
+        (["test", "--features", "/no.npy", "--benchmark", "{made}/pairs.txt"], 1, "/no.npy"),
         (["extract", "/no", "--out", "x.npy", "--model", "{made}/m.pt"], 1, "no such folder, list, pack or .bin"),
         (["bins", "show", "{made}/m.pt"], 1, "m.pt"),
         (["compare", "{made}/faces"], 1, "holds no result.json"),

@@ -29,7 +29,7 @@ def site(tmp_path: Path) -> Path:
     )
     images = [paths[i].read_bytes() for i in (0, 1, 0, 4) * 10]
     write_bin(tmp_path / "pairs.bin", images, np.array([True, False] * 10))
-    (tmp_path / "run.yaml").write_text("epochs: 1\nbatch-size: 4\nlr: 0.01\nvalidate: [pairs.bin]\ntensorboard: true\n")
+    (tmp_path / "run.yaml").write_text("epochs: 1\nbatch-size: 4\nlr: 0.01\nbenchmark: [pairs.bin]\ntensorboard: true\n")
     torch.manual_seed(0)
     save_model(
         tmp_path / "old.pt", create_model("mobilefacenet", 64), network="mobilefacenet", embedding=64,
@@ -44,8 +44,8 @@ def test_the_switches_of_vggface2_under_todays_names(
     pytest.importorskip("tensorboard")
     monkeypatch.chdir(site)
     arguments = [
-        "train", "--images", "list.txt", "--root", "photos", "--meta", "meta.csv", "--pretrained", "old.pt",
-        "--train", "head", "--config", "run.yaml", "--epochs", 2, "--no-flip", "--workers", 1, "--device", "cpu",
+        "train", "--image-list", "list.txt", "--root", "photos", "--names", "meta.csv", "--pretrained", "old.pt",
+        "--train", "head", "--config", "run.yaml", "--epochs", 2, "--no-random-flip", "--num-workers", 1, "--device", "cpu",
         "--log", "logs/train.log", "--name", "tuned",
     ]  # fmt: skip
     done = dataprep(*arguments)
@@ -75,9 +75,9 @@ def test_the_switches_of_vggface2_under_todays_names(
 
 
 def test_what_cannot_be_is_said_before_anything_is_written(site: Path, dataprep: Run) -> None:
-    listed = ["--images", site / "list.txt", "--root", site / "photos"]
+    listed = ["--image-list", site / "list.txt", "--root", site / "photos"]
     assert "exclude each other" in dataprep("train", *listed, "--pack", site, code=2).stderr
-    assert "require --images" in dataprep("train", "--meta", site / "meta.csv", code=2).stderr
+    assert "require --image-list" in dataprep("train", "--names", site / "meta.csv", code=2).stderr
     (site / "bad.yaml").write_text("netwrok: ir50\n")
     assert "similar: network" in dataprep("train", "--config", site / "bad.yaml", code=2).stderr
     (site / "bad.yaml").write_text("epochs: many\n")

@@ -85,7 +85,7 @@ def verb(phase: str, folder: Path, life: str) -> list[str]:
         return ["download", "urls", str(folder / "urls.csv"), *options, "--contact", life]
     if phase == "build":
         contact = f"stages.download.contact={life}"
-        return ["run", str(folder / "recipe.yaml"), "--upto", "align", "-j", "2", "--set", contact]
+        return ["run", str(folder / "recipe.yaml"), "--until", "align", "-j", "2", "--override", contact]
     return ["pack", "--licence", life, "-j", "2"]
 
 

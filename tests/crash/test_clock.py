@@ -50,7 +50,7 @@ def test_the_clock_jumps_half_way(wrong_clock: Path, dataprep: Run, tmp_path: Pa
             "stages": {"download": {"allow-private": True, "retries": 1, "backoff": 0.1, "connections": 8}},
         }
         (tmp_path / "r.yaml").write_text(json.dumps(recipe))
-        build = ["run", tmp_path / "r.yaml", "--upto", "crop", "-j", "1"]
+        build = ["run", tmp_path / "r.yaml", "--until", "crop", "-j", "1"]
         done = subprocess.run(
             command("-w", tmp_path / "jumped", *build), capture_output=True, text=True, check=False, timeout=100,
             env={**environment(), "LD_PRELOAD": str(wrong_clock), "WALL_CLOCK": str(clock)},

@@ -160,7 +160,7 @@ def test_a_fresh_extraction_leaves_no_files_of_the_old_one_and_a_lost_file_is_no
     (out / "p1/01.npy").unlink()
     with pytest.raises(ModelError, match=r"p1/01\.npy is missing, one of 1 ") as caught:
         extract_features(open_image_source(folder), Corner(), out, about={"model": 2}, form="npy-per-image")
-    assert "--fresh" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
 
 
 def test_a_fresh_extraction_that_is_interrupted_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_an_interrupted_extraction_goes_on_and_another_one_is_told_apart(folder:
     (tmp_path / "mine.parquet").write_bytes(b"mine")
     with pytest.raises(ModelError, match="not from this extraction") as caught:
         extract_features(source, rest, tmp_path / "mine.parquet", about={})
-    assert "--fresh overwrites" in caught.value.hint
+    assert "--overwrite overwrites" in caught.value.hint
 
 
 def test_a_kill_in_the_middle_loses_only_what_was_not_committed(dataprep: Run, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_kill_in_the_middle_loses_only_what_was_not_committed(dataprep: Run, t
     (tmp_path / "in").mkdir()
     for number in range(96):
         (tmp_path / f"in/{number:03d}.png").write_bytes(face(number, side=112))
-    typed = ("extract", tmp_path / "in", "--model", tmp_path / "m.pt", "--chunk", 8, "--batch", 8)
+    typed = ("extract", tmp_path / "in", "--model", tmp_path / "m.pt", "--chunk", 8, "--batch-size", 8)
     parts = tmp_path / ".x.npy.parts"
     run = subprocess.Popen(
         command("-w", tmp_path / "ws", *typed, "--out", tmp_path / "x.npy"),

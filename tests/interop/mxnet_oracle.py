@@ -176,7 +176,7 @@ def read_packs(python: str, scratch: Path) -> None:
     source = ["folder", str(SHARED / "lfw")] if SHARED.is_dir() else ["synth", "--identities", "80", "--photos", "4"]
     run(python, scratch, "import", *source)
     run(python, scratch, "pack", "--holdout", "0.3")
-    run(python, scratch, "pack", "--holdout", "0.3", "--style", "flat", "--name", "flat", "--shuffle", "1")
+    run(python, scratch, "pack", "--holdout", "0.3", "--layout", "flat", "--name", "flat", "--shuffle", "1")
     there_and_back(python, scratch)
     for name in ("train", "flat"):
         folder = scratch / "ws" / "packs" / name
@@ -203,8 +203,8 @@ def there_and_back(python: str, scratch: Path) -> None:
     """The pack of photos as WebDataset shards and as a folder, and each of them as a .rec again: the same bytes."""
     pack = scratch / "ws" / "packs" / "train"
     for form in ("webdataset", "folder"):
-        run(python, scratch, "unpack", str(pack), "--to", form, "--out", str(scratch / form))
-        run(python, scratch, "unpack", str(scratch / form), "--to", "rec", "--out", str(scratch / f"{form}-rec"))
+        run(python, scratch, "unpack", str(pack), "--format", form, "--out", str(scratch / form))
+        run(python, scratch, "unpack", str(scratch / form), "--format", "rec", "--out", str(scratch / f"{form}-rec"))
         for name in ("train.rec", "train.idx", "train.lst", "property", "labels.tsv"):
             assert (scratch / f"{form}-rec" / name).read_bytes() == (pack / name).read_bytes(), (form, name)
     print("rec -> webdataset -> rec and rec -> folder -> rec: the same bytes")

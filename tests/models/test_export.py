@@ -43,7 +43,7 @@ def test_onnx_embeds_as_torch_whatever_the_batch_and_says_its_input(
 ) -> None:
     pytest.importorskip("onnxscript")
     with pytest.raises(SystemExit) as left:
-        main(["export-model", str(model), "--to", "onnx", "--licence", "CC0-1.0"])
+        main(["export-model", str(model), "--format", "onnx", "--licence", "CC0-1.0"])
     assert not left.value.code, capsys.readouterr().err
     out = capsys.readouterr().out
     assert "differ from PyTorch's by" in out

@@ -203,7 +203,7 @@ def test_changing_one_parameter_re_runs_what_depends_on_it(drawn: Path, dataprep
         shutil.copytree(tmp_path / "ws", copy)
         dataprep(*verb, workspace=copy)
         before = markers(copy)
-        dataprep("pack", *verb[1:] if verb[0] == "pack" else [], workspace=copy)
+        dataprep("pack", "--overwrite", *verb[1:] if verb[0] == "pack" else [], workspace=copy)
         ran = sorted(
             {path.split("@")[0] for path in markers(copy) if path not in markers(tmp_path / "ws")}, key=STAGES.index
         )

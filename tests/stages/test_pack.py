@@ -37,7 +37,7 @@ def workspace(built: Path, tmp_path: Path) -> Path:
     [
         (["--format", "webdataset"], PackFormat(container="webdataset")),
         (["--format", "folder"], PackFormat(container="folder")),
-        (["--style", "flat"], PackFormat(record_layout="flat")),
+        (["--layout", "flat"], PackFormat(record_layout="flat")),
         (["--max-part-size", "1"], PackFormat(max_part=1 << 20)),
     ],
 )
@@ -58,7 +58,7 @@ def test_every_format_is_what_unpack_makes_of_the_rec(
 
 def test_a_shuffled_flat_pack_is_the_same_for_the_same_seed_and_any_jobs(workspace: Path, dataprep: Run) -> None:
     for name, seed, jobs in (("a", 4, 0), ("b", 4, 2), ("c", 5, 0)):
-        dataprep("pack", "--style", "flat", "--shuffle", seed, "--name", name, "-j", jobs)
+        dataprep("pack", "--layout", "flat", "--shuffle", seed, "--name", name, "-j", jobs)
     first, again, other = (pack_bytes(workspace / "packs" / name) for name in "abc")
     assert first == again
     assert first["train.rec"] != other["train.rec"]

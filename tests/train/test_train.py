@@ -142,7 +142,7 @@ def test_other_settings_are_not_mixed_into_a_run(pack: Path, tmp_path: Path) -> 
     train([pack], tmp_path, SMALL)
     with pytest.raises(ModelError, match=r"seed 1 -> 2") as caught:
         train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}))
-    assert "--fresh" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
     train([pack], tmp_path, TrainParams(**{**SMALL.as_dict(), "seed": 2}), overwrite=True)
 
 
@@ -182,7 +182,7 @@ def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) ->
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="cannot be resumed") as caught:
         train([pack], tmp_path, SMALL)
-    assert "--fresh" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
 
 
 def test_a_checkpoint_of_another_network_is_refused(pack: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_network_is_refused(pack: Path, tmp_path: Path) 
     before = losses(tmp_path / "a")
     with pytest.raises(ModelError, match="cannot be resumed") as caught:
         train([pack], tmp_path / "a", TrainParams(**{**SMALL.as_dict(), "epochs": 1}))
-    assert "--fresh" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
     assert losses(tmp_path / "a") == before
 
 
@@ -277,7 +277,9 @@ def test_weights_that_ran_away_at_the_last_step_are_not_saved(pack: Path, tmp_pa
     assert "lower --lr" in caught.value.hint
     assert not (tmp_path / "checkpoint.pt").exists()
     assert not (tmp_path / "model.pt").exists()
-    train([pack], tmp_path, TrainParams(epochs=1, batch_size=12))  # nothing was made that --fresh would have to remove
+    train(
+        [pack], tmp_path, TrainParams(epochs=1, batch_size=12)
+    )  # nothing was made that --overwrite would have to remove
 
 
 def test_a_checkpoint_of_other_settings_is_known_by_itself(pack: Path, tmp_path: Path) -> None:
@@ -309,7 +311,7 @@ def test_a_run_that_ends_within_its_last_verification_verifies_when_typed_again(
         ({"seed": 2**64}, "seed"),
         ({"m2": float("nan")}, "m2"),
         ({"lr": float("inf")}, "lr"),
-        ({"workers": 10**6}, "workers"),
+        ({"num_workers": 10**6}, "num-workers"),
         ({"device": "meta"}, "cpu and cuda"),
         ({"device": "cpu0"}, "no such device"),
         ({"accumulate": 4}, "one image at a time"),
@@ -336,4 +338,4 @@ def test_normalisation_is_the_fields() -> None:
 
 def test_the_command_says_what_is_missing(dataprep: Run) -> None:
     assert "dataprep pack" in dataprep("train", code=1).stderr
-    assert "--pack or --set" in dataprep("test", code=1).stderr
+    assert "choose one with --benchmark" in dataprep("test", code=1).stderr

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Validator:
     """Called with a network and its input description, returns the ten-fold accuracy of each set, in order.
 
-    `texts` are files or names of sets, as in `--set` of `dataprep test`; `check` opens them.
+    `texts` are files or names of sets, as in `--benchmark` of `dataprep test`; `check` opens them.
     """
 
     def __init__(self, texts: Sequence[str], workspace: Path, *, batch: int = 64) -> None:
@@ -33,7 +33,7 @@ class Validator:
         """Raises RecordError for sets that cannot be opened or scored, or whose images do not have the network's input
         size: better now than after the first thousand steps."""
         if not self._texts:
-            raise UsageError("no verification set is named", hint="leave out --validate, or name sets: lfw,agedb_30")
+            raise UsageError("no verification set is named", hint="leave out --benchmark, or name sets: lfw,agedb_30")
         self._sets = [open_verification_set(find_verification_set(text, self._workspace)) for text in self._texts]
         names = [chosen.name for chosen in self._sets]
         for chosen in self._sets:

@@ -121,7 +121,7 @@ def open_verification_set(
         shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise RecordError(
             f"{path}: {len(missing)} of {len(names)} images are not under {images or path.parent}: {shown}",
-            hint="choose another folder with --images, or leave their pairs out with --skip-missing",
+            hint="choose another folder with --image-dir, or leave their pairs out with --skip-missing",
         )
     people = tuple(str(Path(name).parent) for name in names)
     chosen = VerificationSet(
@@ -141,7 +141,7 @@ def open_verification_set(
 
 
 def find_verification_set(text: str, workspace: Path) -> Path:
-    """The path for a `--set` value: a file, or a common name (lfw, cfp_fp, ...) looked up in the workspace."""
+    """The path for a `--benchmark` value: a file, or a common name (lfw, cfp_fp, ...) looked up in the workspace."""
     if Path(text).is_file():
         return Path(text)
     name = text.lower().replace("-", "_")
@@ -149,7 +149,7 @@ def find_verification_set(text: str, workspace: Path) -> Path:
     if name not in BENCHMARK_NAMES:
         raise RecordError(
             f"{text}: no such verification set; the known names are {', '.join(BENCHMARK_NAMES)}",
-            hint="make one with `dataprep pack --holdout 0.1`, or choose another with --set",
+            hint="make one with `dataprep pack --holdout 0.1`, or choose another with --benchmark",
         )
     places = [workspace / "bins" / f"{name}.bin", workspace / f"{name}.bin"]
     places += sorted(workspace.glob(f"packs/*/{name}.bin"))

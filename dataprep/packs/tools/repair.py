@@ -63,7 +63,7 @@ def repair_pack(
     source: str | os.PathLike[str],
     target: Path,
     *,
-    style: str | None = None,
+    layout: str | None = None,
     progress: CountCallback = lambda done: None,
 ) -> dict[str, Any]:
     """Write the readable images of the pack `source` into a new pack at `target`; return its pack.json.
@@ -79,7 +79,7 @@ def repair_pack(
     _drop_other_sizes(scan, readers, folder)
     if not scan.saved:
         raise RecordError(f"{files[0]}: none of its images can be read")
-    form = PackFormat(record_layout=style or ("insightface" if scan.grouped else "flat"))
+    form = PackFormat(record_layout=layout or ("insightface" if scan.grouped else "flat"))
     if form.record_layout == "insightface":
         scan.saved.sort(key=lambda saved: saved.label)
     size = scan.saved[0].size

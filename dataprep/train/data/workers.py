@@ -158,7 +158,7 @@ class _Worker:
         return DataprepError(
             f"a loader process {how}",
             hint="run the same command again to resume from the last checkpoint; if memory ran out (see dmesg), lower "
-            "--workers or --batch-size",
+            "--num-workers or --batch-size",
         )
 
 

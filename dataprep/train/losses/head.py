@@ -69,7 +69,7 @@ class ClassificationHead(nn.Module):
             raise ModelError(
                 f"the saved head is of another loss: it holds {', '.join(sorted(state))}, this one "
                 f"{', '.join(sorted({*own, 'step'}))}",
-                hint="use --fresh to start over",
+                hint="use --overwrite to start over",
             )
         for name, value in own.items():
             whole = (self.classes, *value.shape[1:]) if name in named else tuple(value.shape)
@@ -77,7 +77,7 @@ class ClassificationHead(nn.Module):
                 raise ModelError(
                     f"the saved head has `{name}` of shape {tuple(state[name].shape)}, this one of shape {whole}: the "
                     "identities or the embedding differ",
-                    hint="use --fresh to start over",
+                    hint="use --overwrite to start over",
                 )
         rows = slice(self.own.start, self.own.stop)
         self.load_state_dict({name: state[name][rows] if name in named else state[name] for name in own})

@@ -140,7 +140,7 @@ def test_a_trained_model_names_its_pack(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     images = [encode_jpeg(generator.integers(0, 256, (112, 112, 3), dtype=np.uint8)) for _ in range(4)]
     pack = packed(tmp_path / "pack", images, list("abcd"))
-    train([pack], tmp_path / "model", TrainParams(epochs=1, batch_size=4, workers=0, device="cpu"))
+    train([pack], tmp_path / "model", TrainParams(epochs=1, batch_size=4, num_workers=0, device="cpu"))
     about = load_model(tmp_path / "model/model.pt").about
     assert Path(about["pack"]) == pack.resolve()
     assert json.loads((tmp_path / "model/config.json").read_text()).get("pack") is None  # a pack may be moved

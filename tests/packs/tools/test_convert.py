@@ -141,7 +141,7 @@ def test_changed_image_files_are_noticed(packed: Callable[..., Path], tmp_path: 
 
 def test_the_commands(packed: Callable[..., Path], tmp_path: Path, dataprep: Run) -> None:
     pack = packed(people(3, 3))
-    out = dataprep("unpack", pack, "--to", "folder", "--out", tmp_path / "images").stdout
+    out = dataprep("unpack", pack, "--format", "folder", "--out", tmp_path / "images").stdout
     assert "9 images of 3 identities, folder layout" in out
     assert "shuffle" in dataprep("unpack", pack, "--shuffle", 1, "--out", tmp_path / "x", code=2).stderr
     assert "no such pack" in dataprep("unpack", tmp_path / "none", "--out", tmp_path / "x", code=1).stderr

@@ -178,7 +178,7 @@ def test_a_killed_process_is_an_error_and_not_the_end_of_all_progress(source: Pa
     os.kill(sorted(children() - before)[killed], signal.SIGKILL)
     with pytest.raises(DataprepError, match="killed by signal 9") as caught:
         list(loading)
-    assert "--workers" in caught.value.hint
+    assert "--num-workers" in caught.value.hint
     assert children() == before
     assert len(load(source, workers=2)) == 3
 

@@ -290,10 +290,10 @@ def test_another_heads_state_is_refused() -> None:
     arcface, softmax = (make_loss_head(LossParams(loss=name), 8, 5) for name in ("arcface", "softmax"))
     with pytest.raises(ModelError, match="is of another loss") as caught:
         arcface.load_full_state(softmax.full_state())
-    assert "--fresh" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
     with pytest.raises(ModelError, match=r"\(5, 8\), this one of shape \(6, 8\)") as caught:
         make_loss_head(LossParams(), 8, 6).load_full_state(arcface.full_state())
-    assert "--fresh" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
 
 
 def test_options_that_a_loss_does_not_take_are_refused() -> None:
