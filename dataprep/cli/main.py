@@ -134,6 +134,9 @@ cli.params.extend(_common_options())
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. An error is printed to stderr, with its hint on a second line, and sets the exit code."""
+    # Threads of torch that wait for each other by spinning make a busy machine three times as slow; libgomp reads this when
+    # torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="dataprep: %(message)s", level=logging.WARNING)
     try:
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
