@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,9 +230,10 @@ def _tell(path: Path, result: TestResult) -> None:
 def input_description(mean: str | None, std: str | None, order: str | None) -> Preprocessing | None:
     if mean is None and std is None and order is None:
         return None
-    from dataprep.models.preprocessing import Preprocessing
+    from dataprep.models.preprocessing import Preprocessing, parse_channels
 
-    return Preprocessing(mean=_three(mean, "--mean"), std=_three(std, "--std"), order=order or "RGB")
+    mean, std = mean or "127.5", std or "127.5"
+    return Preprocessing(mean=parse_channels(mean, "mean"), std=parse_channels(std, "std"), order=order or "RGB")
 
 
 def _refuse(given: str, *options: str) -> None:
@@ -243,17 +243,3 @@ def _refuse(given: str, *options: str) -> None:
     if typed:
         option = f"--{typed[0].replace('_', '-')}"
         raise UsageError(f"{option} does not apply to {given}", hint=f"leave out {option}")
-
-
-def _three(text: str | None, option: str) -> tuple[float, float, float]:
-    """One number for all channels, or three; 127.5 by default."""
-    try:
-        numbers = [float(part) for part in (text or "127.5").split(",")]
-        first, second, third = numbers * 3 if len(numbers) == 1 else numbers
-    except ValueError:
-        raise UsageError(f"{option} {text}: expected one number or three separated by commas") from None
-    if not all(map(math.isfinite, (first, second, third))):
-        raise UsageError(f"{option} {text}: the numbers must be finite")
-    if option == "--std" and min(first, second, third) <= 0:
-        raise UsageError(f"{option} {text}: the numbers must be above 0")
-    return first, second, third

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from dataprep.cli._options import GroupedCommand, GroupedOption, given_params, params_options, say_next
+from dataprep.cli._options import GroupedCommand, GroupedOption, given_params, params_options, say, say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.cli._training import open_display
 from dataprep.errors import RecordError, UsageError
 from dataprep.train.config import TrainParams
+from dataprep.train.recipes import RECIPES
 
 
 def _use_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -26,7 +28,39 @@ def _use_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
     }
     several = [name for name, option in options.items() if getattr(option, "multiple", False)]
     found = read_config(path, options, several=several)
-    ctx.default_map = {**(ctx.default_map or {}), **{str(options[name].name): value for name, value in found.items()}}
+    chosen = {str(options[name].name): value for name, value in found.items()}
+    ctx.meta["dataprep.config"] = set(chosen)
+    ctx.default_map = {**(ctx.default_map or {}), **chosen}
+
+
+def _use_recipe(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
+    """Use a recipe's values as defaults; a --config and the command line take precedence."""
+    if name is None:
+        return
+    recipe = RECIPES[name]
+    ctx.default_map = {**recipe.options, **(ctx.default_map or {})}
+    ctx.meta["dataprep.recipe"] = name
+
+
+def _tell_recipe(ctx: click.Context) -> None:
+    """Print what the recipe set, what took precedence, and where the values come from."""
+    name = ctx.meta.get("dataprep.recipe")
+    if name is None:
+        return
+    recipe = RECIPES[name]
+    typed = ctx.meta.get("dataprep.config", set())
+    changed = [
+        option
+        for option in recipe.options
+        if option in typed or ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE
+    ]
+    values = [
+        f"{option.replace('_', '-')} {value}" for option, value in recipe.options.items() if option not in changed
+    ]
+    say(f"recipe {name} ({recipe.source}): {', '.join(values)}")
+    if changed:
+        say(f"  not from the recipe: {', '.join(option.replace('_', '-') for option in changed)}")
+    say(f"  not set by it: {recipe.theirs}")
 
 
 def _list_networks(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -59,6 +93,8 @@ _DATA, _NETWORK, _CHECK = "Data", "Network", "Verification and checkpoints"
 @click.option("--name", default="default", show_default=True, help="Name of the folder under models/.")
 @click.option("--config", type=_PATH, is_eager=True, expose_value=False, callback=_use_config,
               help="YAML file of these options; the command line takes precedence.")  # fmt: skip
+@click.option("--recipe", type=click.Choice(list(RECIPES)), is_eager=True, expose_value=False, callback=_use_recipe,
+              help="All settings of a published trainer; --config and the command line take precedence.")  # fmt: skip
 @click.option("--log", type=_PATH, help="Also append progress lines to this file.")
 @click.option("--overwrite", is_flag=True, help="Start over and discard previous progress.")
 @click.option("--list-networks", is_flag=True, is_eager=True, expose_value=False, callback=_list_networks,
@@ -85,6 +121,7 @@ def train(
         )
     if image_list is None and (root or names):
         raise UsageError("--root and --names require --image-list: a pack has its names in labels.tsv")
+    _tell_recipe(click.get_current_context())
     (params,) = given_params(values, TrainParams)
     chosen = TrainParams.from_mapping(params)
     from dataprep.models.registry import find_network

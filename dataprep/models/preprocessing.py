@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dataprep.errors import ModelError
+from dataprep.errors import ModelError, UsageError
+
+
+def parse_channels(text: str, what: str) -> tuple[float, float, float]:
+    """The mean or std of three channels, from one number or three separated by commas. Raises UsageError."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+        first, second, third = numbers * 3 if len(numbers) == 1 else numbers
+    except ValueError:
+        raise UsageError(f"{what} {text}: expected one number or three separated by commas") from None
+    if not all(map(math.isfinite, (first, second, third))):
+        raise UsageError(f"{what} {text}: the numbers must be finite")
+    if what == "std" and min(first, second, third) <= 0:
+        raise UsageError(f"{what} {text}: the numbers must be above 0")
+    return first, second, third
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

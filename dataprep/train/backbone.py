@@ -11,6 +11,7 @@ from torch import nn
 
 from dataprep.errors import ModelError
 from dataprep.models.model_files import FaceModel
+from dataprep.models.preprocessing import Preprocessing, parse_channels
 from dataprep.models.pretrained import load_pretrained
 from dataprep.models.registry import create_model, find_network
 from dataprep.train.config import TrainParams
@@ -31,6 +32,7 @@ def make_backbone(params: TrainParams, size: tuple[int, int], pretrained: Path |
         if params.augment == "vggface2"
         else replace(entry.preprocessing, height=size[0], width=size[1])
     )
+    input = _chosen_preprocessing(params, input) or input
     head = None if params.embedding_head == "own" else params.embedding_head
     embedding = params.embedding or entry.embedding
     module = create_model(name, embedding, input_size=(input.height, input.width), head=head)
@@ -38,7 +40,7 @@ def make_backbone(params: TrainParams, size: tuple[int, int], pretrained: Path |
 
 
 def _loaded(params: TrainParams, path: Path) -> FaceModel:
-    model = load_pretrained(path, network=params.network)
+    model = load_pretrained(path, network=params.network, preprocessing=_chosen_preprocessing(params, Preprocessing()))
     for option, asked, there in (
         ("embedding", params.embedding, model.embedding),
         ("embedding-head", None if params.embedding_head == "own" else params.embedding_head, model.head),
@@ -50,11 +52,24 @@ def _loaded(params: TrainParams, path: Path) -> FaceModel:
     return model
 
 
+def _chosen_preprocessing(params: TrainParams, base: Preprocessing) -> Preprocessing | None:
+    """`base` with the order, mean and std that were asked for; None if none was."""
+    if params.order == "own" and not params.mean and not params.std:
+        return None
+    chosen = base if params.order == "own" else replace(base, order=params.order)
+    if params.mean:
+        chosen = replace(chosen, mean=parse_channels(params.mean, "mean"))
+    return replace(chosen, std=parse_channels(params.std, "std")) if params.std else chosen
+
+
 def place_on_device(module: nn.Module, params: TrainParams, world: World, device: torch.device) -> nn.Module:
     """Move the module to its device, and freeze it if only the head is trained."""
     if params.sync_bn and world.size > 1:
         convert_sync_batchnorm(module)
-    module.requires_grad_(params.train == "all")
+    if (
+        params.train == "head"
+    ):  # what a network freezes itself, such as arcface_torch's last norm, stays frozen in any case
+        module.requires_grad_(False)
     # twice as fast as the default layout on CPUs, and preferred by tensor cores
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore]
 

@@ -34,6 +34,10 @@ class TrainParams(LossParams):
         choices=("all", "head"),
         group=_NETWORK,
     )
+    frozen_bn: str = counted_field(
+        "eval", "with --train head: batch norm of the frozen backbone uses its running statistics, or adapts them (train)",
+        choices=("eval", "train"), group=_NETWORK,
+    )  # fmt: skip
     ema: float = counted_field(
         0.0, "decay of the EMA of the weights, which is saved instead of them; 0: no EMA", minimum=0.0, maximum=0.99999,
         group=_NETWORK,
@@ -42,11 +46,20 @@ class TrainParams(LossParams):
     epochs: int = counted_field(10, "passes over the training data", minimum=1, group=_STEPS)
     batch_size: int = counted_field(64, "images per step, over all processes", minimum=2, group=_STEPS)
     accumulate: int = counted_field(1, "gradient accumulation: micro-batches per step", minimum=1, group=_STEPS)
-    optimizer: str = counted_field("sgd", "optimizer", choices=("sgd", "adamw"), group=_STEPS)
+    optimizer: str = counted_field(
+        "sgd", "optimizer; mxnet's SGD keeps the rate in the velocity, so that a fall of the rate acts at once only on new "
+        "gradients", choices=("sgd", "sgd-mxnet", "adamw"), group=_STEPS,
+    )  # fmt: skip
     momentum: float = counted_field(0.9, "momentum of SGD", minimum=0.0, maximum=1.0, group=_STEPS)
     nesterov: bool = counted_field(False, "use Nesterov momentum", group=_STEPS)
     weight_decay: float = counted_field(5e-4, "weight decay", minimum=0.0, group=_STEPS)
+    bn_weight_decay: bool = counted_field(True, "decay the weights of batch norm too", group=_STEPS)
+    bias_lr: float = counted_field(1.0, "factor of the rate of the softmax layer's bias", minimum=0.0, group=_STEPS)
     clip: float = counted_field(5.0, "maximum gradient norm; 0: no clipping", minimum=0.0, group=_STEPS)
+    clip_scope: str = counted_field(
+        "all", "clip the gradient of backbone and head together, or the backbone's alone, as arcface_torch does",
+        choices=("all", "backbone"), group=_STEPS,
+    )  # fmt: skip
     seed: int = counted_field(
         0, "seed of initial weights, data order and augmentation", minimum=0, maximum=2**31 - 1, group=_STEPS
     )
@@ -57,15 +70,29 @@ class TrainParams(LossParams):
     schedule: str = counted_field(
         "poly", "learning rate schedule after the warm-up", choices=("poly", "step", "constant"), group=_RATE
     )
+    poly_power: float = counted_field(
+        1.0, "power of --schedule poly: 1 as in arcface_torch since April 2023, 2 before", minimum=0.0, group=_RATE
+    )
     warmup: float = counted_field(
         0.1, "share of the steps in which the rate rises from 0", minimum=0.0, maximum=1.0, group=_RATE
     )
     lr_steps: str = counted_field(
         "", "for --schedule step: the steps at which the rate falls, such as 100000,160000", group=_RATE
     )
+    lr_epochs: str = counted_field(
+        "", "for --schedule step: the epochs after which the rate falls, such as 12,20,24", group=_RATE
+    )
     step_size: int = counted_field(0, "for --schedule step: steps between falls of the rate", minimum=0, group=_RATE)
     gamma: float = counted_field(0.1, "for --schedule step: factor of each fall", minimum=0.0, maximum=1.0, group=_RATE)
 
+    order: str = counted_field(
+        "own", "channel order of the network's input; own: that of the network, or of --pretrained",
+        choices=("own", "RGB", "BGR"), group=_DATA,
+    )  # fmt: skip
+    mean: str = counted_field(
+        "", "mean of the network's input (0..255): one number or three, in its order", group=_DATA
+    )
+    std: str = counted_field("", "divisor of the network's input: one number or three, in its order", group=_DATA)
     random_flip: bool = counted_field(True, "mirror half of the images", group=_DATA)
     augment: str = counted_field(
         "none", "augment like the trainer of this name",
@@ -93,6 +120,12 @@ class TrainParams(LossParams):
         "auto", "backbone precision; auto: bf16 on CUDA, fp32 on a CPU", choices=("auto", "fp32", "bf16", "fp16"),
         group=_MACHINE,
     )  # fmt: skip
+    growth_interval: int = counted_field(
+        2000,
+        "steps without overflow after which fp16 doubles its loss scale; arcface_torch: 100",
+        minimum=1,
+        group=_MACHINE,
+    )
     compile: bool = runtime_field(
         False, "compile the network with torch.compile: slower start (minutes), faster steps on a GPU", group=_MACHINE
     )

@@ -78,8 +78,8 @@ class TrainerState:
         return self.backbone if self.ema is None else self.ema.module
 
     def train_mode(self) -> None:
-        """Switch to training mode, but keep a frozen backbone, batch norm included, in evaluation mode."""
-        self.backbone.train(self.params.train == "all")
+        """Switch to training mode, but keep a frozen backbone in evaluation mode, unless its batch norm is to adapt."""
+        self.backbone.train(self.params.train == "all" or self.params.frozen_bn == "train")
 
     def take_step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """Take a training step and return the loss, on the device."""
@@ -184,7 +184,7 @@ def build_trainer_state(
     )
     head.labels_known = True  # open_source has checked all of them
     head.to(device)
-    optimizer = make_optimizer(params, [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad])
+    optimizer = make_optimizer(params, backbone, head)
     stepper = TrainStep(wrap_for_training(backbone, params, world, device), head, optimizer, params, world, device)
     if world.size > 1:  # dropout must differ between processes
         checkpoints.seed_all(params.seed * 1_009 + world.rank)

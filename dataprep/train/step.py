@@ -45,21 +45,24 @@ class TrainStep:
         self._precision = choose_precision(params, device)
         self._frozen = params.train == "head"
         self._shared = [] if self._frozen else list(backbone.parameters())
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self._precision is torch.float16)
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=self._precision is torch.float16, growth_interval=params.growth_interval
+        )
 
     def __call__(self, images: Tensor, labels: Tensor, *, rate: float) -> Tensor:
         """Take a step. Returns the mean loss over all processes, on the device and without synchronising."""
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         self._optimizer.zero_grad(set_to_none=True)
         parts = self._params.accumulate
-        total = torch.zeros((), device=self._device)
+        total: Tensor | None = None
         for number, (some, theirs) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
             with self._unsynchronised() if number < parts else contextlib.nullcontext():
                 loss = self._head(self._embed(some), theirs) / parts
                 self._scaled(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
         self._update()
+        assert total is not None
         return total
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -80,9 +83,16 @@ class TrainStep:
                 self.scaler.unscale_(self._optimizer)
                 norm = norm / self.scaler.get_scale()
             if self._params.clip:
-                clip_gradients(everything, norm, self._params.clip)
+                self._clip(everything, norm)
         self.scaler.step(self._optimizer)
         self.scaler.update()
+
+    def _clip(self, everything: list[nn.Parameter], norm: Tensor) -> None:
+        """Clip gradients of the given norm, or the backbone's alone by its own norm, which is equal in all processes."""
+        if self._params.clip_scope == "all":
+            clip_gradients(everything, norm, self._params.clip)
+        elif self._shared:
+            clip_gradients(self._shared, gradient_norm(self._shared, [], World()), self._params.clip)
 
     def _scaled(self, loss: Tensor) -> Tensor:
         scaled: Tensor = self.scaler.scale(loss)

@@ -29,7 +29,9 @@ def site(tmp_path: Path) -> Path:
     )
     images = [paths[i].read_bytes() for i in (0, 1, 0, 4) * 10]
     write_bin(tmp_path / "pairs.bin", images, np.array([True, False] * 10))
-    (tmp_path / "run.yaml").write_text("epochs: 1\nbatch-size: 4\nlr: 0.01\nbenchmark: [pairs.bin]\ntensorboard: true\n")
+    (tmp_path / "run.yaml").write_text(
+        "epochs: 1\nbatch-size: 4\nlr: 0.01\nbenchmark: [pairs.bin]\ntensorboard: true\n"
+    )
     torch.manual_seed(0)
     save_model(
         tmp_path / "old.pt", create_model("mobilefacenet", 64), network="mobilefacenet", embedding=64,
@@ -53,7 +55,7 @@ def test_the_switches_of_vggface2_under_todays_names(
     assert "trained on 8 images of 2 identities" in done.stdout
     assert (folder / "images/labels.tsv").read_text().split() == ["0", "Ann", "4", "1", "Bo", "4"]
     said = json.loads((folder / "config.json").read_text())["params"]
-    assert (said["epochs"], said["batch_size"], said["train"], said["flip"]) == (2, 4, "head", False)
+    assert (said["epochs"], said["batch_size"], said["train"], said["random_flip"]) == (2, 4, "head", False)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     scored = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]

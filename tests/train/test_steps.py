@@ -25,10 +25,18 @@ from dataprep.train.step import TrainStep, choose_precision
 CPU = torch.device("cpu")
 
 
-def test_poly_rises_and_falls_as_arcface_torchs() -> None:
-    params = TrainParams(lr=0.1, batch_size=256, warmup=0.2)
-    rates = [learning_rate(params, step, 10) for step in range(10)]
-    assert rates == pytest.approx([0.1, 0.2, *(0.2 * (1 - k / 8) ** 2 for k in range(8))])
+def test_poly_rises_and_falls_to_its_power() -> None:
+    for power in (1.0, 2.0):
+        params = TrainParams(lr=0.1, batch_size=256, warmup=0.2, poly_power=power)
+        rates = [learning_rate(params, step, 10) for step in range(10)]
+        assert rates == pytest.approx([0.1, 0.2, *(0.2 * (1 - k / 8) ** power for k in range(8))])
+
+
+def test_poly_is_arcface_torchs_since_april_2023() -> None:
+    # lr_scheduler.py at 7fadd420, PolynomialLRWarmup of SGD(lr=0.1) with warmup_iters=0, total_iters=10: its own output
+    theirs = [0.1, 0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01]
+    params = TrainParams(lr=0.1, batch_size=128, warmup=0.0)
+    assert [learning_rate(params, step, 10) for step in range(10)] == pytest.approx(theirs)
 
 
 def test_steps_fall_where_insightface_and_vggface2_let_them_fall() -> None:
@@ -85,8 +93,7 @@ def test_the_average_is_the_formulas_and_follows_the_buffers() -> None:
 
 def _stepper(params: TrainParams, backbone: nn.Module) -> tuple[TrainStep, nn.Module]:
     head = make_loss_head(params, 4, 3, seed=0)
-    parameters = [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad]
-    return TrainStep(backbone, head, make_optimizer(params, parameters), params, World(), CPU), head
+    return TrainStep(backbone, head, make_optimizer(params, backbone, head), params, World(), CPU), head
 
 
 def _linear() -> nn.Module:

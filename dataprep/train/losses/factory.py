@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataprep.train.losses.head import ClassificationHead
-from dataprep.train.losses.margins import AdaFaceMargin, CombinedMargin, Margin
+from dataprep.train.losses.margins import AdaFaceMargin, CombinedMargin, Margin, StraightThroughMargin
 from dataprep.train.losses.options import LOSS_PRESETS, LossParams
 from dataprep.train.losses.partial_fc import CenterLoss, PartialFC
 from dataprep.train.losses.triplet import TripletLoss
@@ -47,4 +47,6 @@ def make_loss_head(
 def _margin(params: LossParams) -> Margin:
     if LOSS_PRESETS[params.loss].kind == "adaface":
         return AdaFaceMargin(params.margins()[1], params.adaface_h, params.adaface_t_alpha)
+    if params.arcface_gradient == "arcface_torch":
+        return StraightThroughMargin(params.margins())
     return CombinedMargin(params.margins())

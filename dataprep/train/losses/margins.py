@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dataprep.errors import UsageError
 from dataprep.train.losses.options import MarginTriple
 
 
@@ -33,6 +34,30 @@ class CombinedMargin(Margin):
         if (self.m1, self.m2) == (1.0, 0.0):
             return cosine - self.m3
         return psi(self.m1 * safe_arccos(cosine) + self.m2) - self.m3
+
+
+class StraightThroughMargin(Margin):
+    """arcface_torch's margin (losses.py, CombinedMarginLoss, at 7fadd420): the values of its loss, and its gradient.
+
+    It takes the arccos without gradient, so that the own cosine's gradient is that of the plain cosine: a slope of 1 where
+    the loss has 1.154 at cos 0.5 and 0.601 at -0.5 (m2 = 0.5). Past pi the cosine rises again. With m3 > 0 it subtracts m3
+    alone, and drops m1 and m2. All this is so that curves can be compared; `CombinedMargin` is the published formula.
+    """
+
+    def __init__(self, margins: MarginTriple) -> None:
+        super().__init__()
+        self.m1, self.m2, self.m3 = margins
+        if self.m1 != 1.0 and not self.m3:
+            raise UsageError(
+                f"arcface_torch has no margin with m1 = {self.m1:g}",
+                hint="leave out --arcface-gradient, or choose --m1 1",
+            )
+
+    def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
+        if self.m3:
+            return cosine - self.m3
+        moved = torch.cos(torch.arccos(cosine.detach().clamp(-1, 1)) + self.m2)
+        return cosine + (moved - cosine.detach())
 
 
 class AdaFaceMargin(Margin):

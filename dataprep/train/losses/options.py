@@ -109,6 +109,10 @@ class LossParams(StageParams):
     m1: float | None = _param(None, "multiplier of the angle; default: the loss's own", minimum=0.1)
     m2: float | None = _param(None, "margin added to the angle, in radians; default: the loss's own")
     m3: float | None = _param(None, "margin subtracted from the cosine; default: the loss's own")
+    arcface_gradient: str = _param(
+        "exact", "gradient of an angular margin: the derivative of the loss, or arcface_torch's, which takes the arccos "
+        "outside the graph", choices=("exact", "arcface_torch"),
+    )  # fmt: skip
     scale: float = _param(32.0, "scale of the cosines; insightface uses 64 for its 85742 identities", minimum=1.0)
     subcenters: int | None = _param(None, "centres per identity; default: the loss's own", minimum=1)
     sample_rate: float = _param(
@@ -137,6 +141,11 @@ class LossParams(StageParams):
             if getattr(self, name) is not None and not takes:
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} does not apply to the loss {self.loss}", hint=f"leave out --{option}")
+
+        if self.arcface_gradient != "exact" and (preset.margins is None or preset.kind != "margin"):
+            raise UsageError(
+                f"arcface-gradient does not apply to the loss {self.loss}", hint="leave out --arcface-gradient"
+            )
 
     def margins(self) -> MarginTriple:
         """The preset's (m1, m2, m3), overridden by the fields that are set; UsageError if the loss has no margins."""
