@@ -9,14 +9,14 @@ import click
 from dataprep.errors import UsageError
 from dataprep.reasons import Reason
 
-_PAGES = ("completion", "exit-codes")
+_PAGES = ("checkpoints", "completion", "exit-codes", "losses")
 
 
 @click.command("help")
 @click.argument("topic", nargs=-1)
 @click.pass_context
 def help_(ctx: click.Context, topic: tuple[str, ...]) -> None:
-    """Explain a verb, or one of the topics reasons, exit-codes and completion.
+    """Explain a verb, or one of the topics reasons, checkpoints, losses, exit-codes and completion.
 
     \b
     Example: dataprep help align

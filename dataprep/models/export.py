@@ -17,6 +17,7 @@ import torch
 from dataprep.errors import ModelError
 from dataprep.models.card import METADATA_KEY, UNKNOWN_LICENCE, collect_facts, format_card
 from dataprep.models.model_files import FaceModel, model_from_dict
+from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.pretrained import load_pretrained
 from dataprep.storage import Folder
 
@@ -34,10 +35,18 @@ class ExportResult:
     difference: float
 
 
-def export_model(source: Path, target: Path, file_format: str, *, licence: str = UNKNOWN_LICENCE) -> ExportResult:
+def export_model(
+    source: Path,
+    target: Path,
+    file_format: str,
+    *,
+    licence: str = UNKNOWN_LICENCE,
+    preprocessing: Preprocessing | None = None,
+) -> ExportResult:
     """Export the model in `source` (any file that `load_pretrained` opens) to `target`, with its card beside it as .md.
 
-    Nothing is written unless the exported model reproduces torch's embeddings. Raises ModelError.
+    `preprocessing` is the input of published weights, if it is not that of their authors. Nothing is written unless the
+    exported model reproduces torch's embeddings. Raises ModelError.
     """
     if file_format not in EXPORT_FORMATS:
         raise ModelError(f"unknown format {file_format!r}; choose from {', '.join(EXPORT_FORMATS)}")
@@ -45,7 +54,7 @@ def export_model(source: Path, target: Path, file_format: str, *, licence: str =
         raise ModelError(f"{target}: the name of a file in {file_format} format must end in .{file_format}")
     if target.exists() and target.samefile(source):
         raise ModelError(f"{target} is the model to be exported", hint="choose another name with --out")
-    model = load_pretrained(source)
+    model = load_pretrained(source, preprocessing=preprocessing)
     facts, batch = collect_facts(model, licence=licence), _probe(model)
     if file_format == "onnx":
         data = _onnx(model, facts)

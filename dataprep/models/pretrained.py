@@ -89,20 +89,27 @@ def _described(content: Any) -> dict[str, Any] | None:
 def _foreign(state: StateDict, network: str | None, preprocessing: Preprocessing | None) -> FaceModel:
     """The model of a state dict, recognised by its parameter names and shapes."""
     _check_finite(state)
-    dialect = find_state_dict_format(state)
-    if dialect is None:
+    known = find_state_dict_format(state)
+    if known is None:
         few = ", ".join(list(state)[:3])
         raise ModelError(
             f"its parameter names ({few}, ...) match no supported network",
             hint="`dataprep train --list-networks` lists the supported networks",
         )
-    state = dialect.convert(state)
-    names = (network,) if network in dialect.networks else dialect.networks
-    name, embedding, size = _fit(state, names, dialect.citation)
+    if known.lookalike and network is None and preprocessing is None:
+        raise ModelError(
+            f"without their own last layer, weights of {known.citation} and {known.lookalike} cannot be told apart, and "
+            "their input differs",
+            hint=f"say which with --network {known.networks[0]} or {known.networks[-1]}, or with --order, --mean and --std",
+        )
+    state = known.convert(state)
+    names = (network,) if network in known.networks else known.networks
+    name, embedding, size = _fit(state, names, known.citation)
     module = create_model(name, embedding, input_size=size)
     module.load_state_dict({**module.state_dict(), **state})
-    expected = replace(preprocessing or dialect.preprocessing, height=size[0], width=size[1])
-    about = {"source": dialect.citation}
+    own = NETWORKS[name].preprocessing if known.lookalike and name == "resnet50" else known.preprocessing
+    expected = replace(preprocessing or own, height=size[0], width=size[1])
+    about = {"source": known.citation}
     return FaceModel(module=module.eval(), preprocessing=expected, network=name, embedding=embedding, about=about)
 
 

@@ -1,7 +1,7 @@
 """State dicts of other projects: their parameter names, mapped to those of our networks.
 
-A dialect is recognised by parameter names that no other dialect has. Weight files do not state the channel order and
-normalisation, so these are taken from their authors' code.
+A format is recognised by parameter names, and where those are equal by shapes. Files do not state the channel order and
+normalisation, so these are taken from their authors' code, at the place named in `input_source`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,39 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateDictFormat:
-    """Recognised by the parameter names in `marks`. `ours` renames the parameters; `networks` lists the possible ones."""
+    """Recognised by `required_keys` and, where other formats have the same names, by `has_shapes`. `convert` renames the
+    parameters; `networks` lists the possible ones. `lookalike` names another format that such weights may be as well: then
+    the user has to say which network, or which input, they have."""
 
     citation: str
     required_keys: tuple[str, ...]
     networks: tuple[str, ...]
     preprocessing: Preprocessing
+    input_source: str
     convert: Callable[[StateDict], StateDict] = lambda state: state
+    has_shapes: Callable[[Mapping[str, Tensor]], bool] = lambda state: True
+    lookalike: str = ""
 
 
 def find_state_dict_format(state: Mapping[str, Tensor]) -> StateDictFormat | None:
-    """The dialect of a state dict, or None if it is unknown."""
+    """The format of a state dict, or None if it is unknown."""
     return next(
-        (dialect for dialect in STATE_DICT_FORMATS if all(mark in state for mark in dialect.required_keys)), None
+        (
+            known
+            for known in STATE_DICT_FORMATS
+            if all(name in state for name in known.required_keys) and known.has_shapes(state)
+        ),
+        None,
     )
+
+
+def _has_linear7(height: int, width: int) -> Callable[[Mapping[str, Tensor]], bool]:
+    return lambda state: tuple(state["linear7.conv.weight"].shape[-2:]) == (height, width)
+
+
+def _has_classes(*counts: int) -> Callable[[Mapping[str, Tensor]], bool]:
+    """Whether the last layer has one of these numbers of classes."""
+    return lambda state: "fc.weight" in state and len(state["fc.weight"]) in counts
 
 
 def _face_pytorch_ir(state: StateDict) -> StateDict:
@@ -71,8 +90,8 @@ def _face_pytorch_mobile(state: StateDict) -> StateDict:
     return named
 
 
-def _vggface2(state: StateDict) -> StateDict:
-    """cydonia999's conversion has our names, plus a classifier, which is dropped."""
+def _without_classifier(state: StateDict) -> StateDict:
+    """cydonia999's conversion and torchvision have our names, plus a classifier, which is dropped."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
@@ -96,41 +115,66 @@ def _vggface2_caffe(state: StateDict) -> StateDict:
 _IR = tuple(name for name in NETWORKS if name.startswith("ir"))
 _SE_IR = tuple(name for name in NETWORKS if name.startswith("se-ir"))
 _VGGFACE2 = ("vggface2-resnet50", "vggface2-senet50")
-# Face_Pytorch's loaders use cv2.imread and never swap the channels
 _BGR = Preprocessing(order="BGR")
+_ARCFACE_TORCH = "insightface 7fadd420, recognition/arcface_torch: inference.py:18 and 21, dataset.py:144 and 167"
+_FACE_PYTORCH = "Face_Pytorch 3afd941: dataset/casia_webface.py:22 (cv2.imread, never swapped), train.py:55-56"
+_VGGFACE2_PYTORCH = "VGGFace2-pytorch c6e10f2: datasets/vgg_face2.py:15, 60-65, 80"
+_IS_SENET = "layer1.0.conv4.weight"  # senet50 has no lookalike
 
 STATE_DICT_FORMATS = (
     StateDictFormat(
         citation="insightface's arcface_torch", required_keys=("layer1.0.prelu.weight",), networks=_IR + _SE_IR,
-        preprocessing=Preprocessing()
+        preprocessing=Preprocessing(), input_source=_ARCFACE_TORCH,
     ),
     StateDictFormat(
         citation="insightface's arcface_torch", required_keys=("conv_sep.layers.0.weight",), preprocessing=Preprocessing(),
-        networks=("mobilefacenet-0.45", "mobilefacenet-large"),
+        networks=("mobilefacenet-0.45", "mobilefacenet-large"), input_source=_ARCFACE_TORCH,
     ),
     StateDictFormat(
         citation="Face_Pytorch", required_keys=("layer1.0.res_layer.0.weight",), networks=_IR + _SE_IR, preprocessing=_BGR,
-        convert=_face_pytorch_ir,
+        convert=_face_pytorch_ir, input_source=_FACE_PYTORCH,
     ),
     StateDictFormat(
         citation="Face_Pytorch", required_keys=("dw_conv1.conv.weight", "linear7.conv.weight"), networks=("mobilefacenet",),
-        preprocessing=_BGR, convert=_face_pytorch_mobile,
+        preprocessing=_BGR, convert=_face_pytorch_mobile, has_shapes=_has_linear7(7, 7), input_source=_FACE_PYTORCH,
+    ),
+    StateDictFormat(
+        citation="Xiaoccer's MobileFaceNet_Pytorch", required_keys=("dw_conv1.conv.weight", "linear7.conv.weight"),
+        networks=("mobilefacenet",), preprocessing=Preprocessing(std=(128.0,) * 3), convert=_face_pytorch_mobile,
+        has_shapes=_has_linear7(7, 6),
+        input_source="MobileFaceNet_Pytorch 26bd8d2: dataloader/LFW_loader.py:12 (scipy.misc.imread: RGB) and 23",
     ),
     StateDictFormat(
         citation="foamliu/MobileFaceNet", required_keys=("dw_conv.depthwise.weight", "gdconv.depthwise.weight"),
         networks=("mobilefacenet-foamliu",), preprocessing=NETWORKS["mobilefacenet-foamliu"].preprocessing,
+        input_source="foamliu/MobileFaceNet a6cc903: lfw_eval.py:79 and 81, data_gen.py:17 and 40",
     ),
     StateDictFormat(
         citation="VGGFace2", required_keys=("conv1_7x7_s2.weight",), networks=_VGGFACE2, convert=_vggface2_caffe,
-        # Oxford's pytorch_feature_extractor.py reads RGB and reverses the means
         preprocessing=replace(VGGFACE2, order="RGB", mean=VGGFACE2.mean[::-1]),
+        input_source="ox-vgg/vgg_face2 921df0a: standard_evaluation/pytorch_feature_extractor.py:12, 20 and 32 (RGB)",
+    ),
+    StateDictFormat(
+        citation="VGGFace2-pytorch", required_keys=("layer1.0.conv3.weight", _IS_SENET), networks=_VGGFACE2,
+        preprocessing=VGGFACE2, convert=_without_classifier, input_source=_VGGFACE2_PYTORCH,
+    ),
+    StateDictFormat(
+        citation="torchvision", required_keys=("layer1.0.conv3.weight", "layer1.0.downsample.0.weight"),
+        networks=("resnet50",), preprocessing=NETWORKS["resnet50"].preprocessing, convert=_without_classifier,
+        has_shapes=_has_classes(1000), input_source="torchvision's ImageNet transforms",
+    ),
+    StateDictFormat(
+        citation="VGGFace2-pytorch", required_keys=("layer1.0.conv3.weight", "fc.weight"), networks=_VGGFACE2,
+        preprocessing=VGGFACE2, convert=_without_classifier, has_shapes=_has_classes(8631),
+        input_source=_VGGFACE2_PYTORCH,
     ),
     StateDictFormat(
         citation="VGGFace2-pytorch", required_keys=("layer1.0.conv3.weight", "layer1.0.downsample.0.weight"),
-        networks=(*_VGGFACE2, "resnet50"), preprocessing=VGGFACE2, convert=_vggface2,
+        networks=(*_VGGFACE2, "resnet50"), preprocessing=VGGFACE2, convert=_without_classifier,
+        input_source=_VGGFACE2_PYTORCH, lookalike="torchvision's resnet50",
     ),
     StateDictFormat(
         citation="dataprep", required_keys=("features.0.0.weight", "project.weight"), networks=("mobilefacenet",),
-        preprocessing=Preprocessing()
+        preprocessing=Preprocessing(), input_source="our own",
     ),
 )  # fmt: skip

@@ -16,14 +16,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import dataprep
 from dataprep.errors import ModelError
 from dataprep.models.model_files import load_model, save_model
 from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.pretrained import load_pretrained
-from dataprep.models.registry import create_meta_model, create_model
-from dataprep.models.state_dicts import find_state_dict_format
+from dataprep.models.registry import NETWORKS, create_meta_model, create_model
+from dataprep.models.state_dicts import STATE_DICT_FORMATS, find_state_dict_format
 
 State = dict[str, Tensor]
+
+
+IMAGENET = NETWORKS["resnet50"].preprocessing
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -147,8 +151,8 @@ def vggface2() -> State:
 
 def test_vggface2s_pickle_of_arrays_is_read(tmp_path: Path, vggface2: State) -> None:
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in vggface2.items()}
-    arrays["fc.weight"] = np.zeros((2048, 5), np.float32).T  # transposed, as conversions leave it
-    arrays["fc.bias"] = np.zeros(5, np.float32)
+    arrays["fc.weight"] = np.zeros((2048, 8631), np.float16).T  # transposed, as conversions leave it
+    arrays["fc.bias"] = np.zeros(8631, np.float32)
     (tmp_path / "resnet50_ft_weight.pkl").write_bytes(pickle.dumps(arrays, protocol=3))
     model = load_pretrained(tmp_path / "resnet50_ft_weight.pkl")
     assert (model.network, model.embedding) == ("vggface2-resnet50", 2048)
@@ -157,8 +161,50 @@ def test_vggface2s_pickle_of_arrays_is_read(tmp_path: Path, vggface2: State) -> 
     )
     state = model.module.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in vggface2.items())
-    # plain ResNet-50 has the same names and shapes: who trains one can say so
-    assert load_pretrained(tmp_path / "resnet50_ft_weight.pkl", network="resnet50").network == "resnet50"
+    with pytest.raises(ModelError, match="holds the network vggface2-resnet50, not resnet50"):
+        load_pretrained(tmp_path / "resnet50_ft_weight.pkl", network="resnet50")
+
+
+def test_a_resnet50_that_may_be_torchvisions_is_not_guessed(tmp_path: Path, vggface2: State) -> None:
+    torch.save(vggface2, tmp_path / "bare.pth")
+    with pytest.raises(ModelError, match="torchvision's resnet50 cannot be told apart") as caught:
+        load_pretrained(tmp_path / "bare.pth")
+    assert "--network vggface2-resnet50 or resnet50" in caught.value.hint
+    assert load_pretrained(tmp_path / "bare.pth", network="vggface2-resnet50").preprocessing.order == "BGR"
+    assert load_pretrained(tmp_path / "bare.pth", network="resnet50").preprocessing == IMAGENET
+    torch.save({**vggface2, "fc.weight": torch.zeros(1000, 2048)}, tmp_path / "imagenet.pth")
+    model = load_pretrained(tmp_path / "imagenet.pth")
+    assert (model.network, model.preprocessing, model.about["source"]) == ("resnet50", IMAGENET, "torchvision")
+
+
+@pytest.mark.parametrize(
+    ("size", "order", "std", "source"),
+    [((112, 112), "BGR", 127.5, "Face_Pytorch"), ((112, 96), "RGB", 128.0, "Xiaoccer's MobileFaceNet_Pytorch")],
+)
+def test_two_mobilefacenets_of_the_same_names_are_told_apart_by_their_last_map(
+    tmp_path: Path, size: tuple[int, int], order: str, std: float, source: str
+) -> None:
+    module = lively(create_model("mobilefacenet", 16, input_size=size))
+    torch.save({"net_state_dict": face_pytorch_mobile(module.state_dict())}, tmp_path / "068.ckpt")
+    model = load_pretrained(tmp_path / "068.ckpt")
+    found = model.preprocessing
+    assert (found.height, found.width, found.order, found.std) == (*size, order, (std,) * 3)
+    assert (found.mean, model.about["source"]) == ((127.5,) * 3, source)
+
+
+def test_the_page_on_checkpoints_has_the_input_and_source_of_every_format() -> None:
+    page = (Path(dataprep.__file__).parent / "docs/checkpoints.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    by_source = {row[4]: row for row in rows}
+    for known in STATE_DICT_FORMATS:
+        if known.citation == "dataprep":
+            continue
+        row, p = by_source[known.input_source], known.preprocessing
+        mean, std = (
+            ",".join(f"{v:g}" if v == round(v, 3) else f"{v}" for v in dict.fromkeys(values))
+            for values in (p.mean, p.std)
+        )
+        assert row[1:3] == [p.order, f"{mean} / {std}"], known.citation
 
 
 def test_a_pickle_of_python_2_is_read_and_arrays_by_columns_keep_their_shape(tmp_path: Path) -> None:
