@@ -37,7 +37,10 @@ _COUNTED = {
 }
 _PUTS = {ord("q"): 1, ord("r"): 4, ord("p"): 0}
 _MAPPINGS = {**dict.fromkeys(b"}sud", 0), ord("G"): 8}
-_PLAIN, _NUMBERS = re.compile(r"[biu][1248]"), re.compile(r"[biu][1248]|f[248]")
+_PLAIN, _NUMBERS = re.compile(r"[biu][1248]|f[48]"), re.compile(r"[biu][1248]|f[248]")
+
+
+_NOTHING: tuple[int, ...] = (0,)
 
 
 class PickledArray:
@@ -46,7 +49,7 @@ class PickledArray:
     `data` is the pickle's own object; several arrays may share it."""
 
     def __init__(self, *arguments: Any) -> None:
-        self._dtype, self._shape = np.dtype("u1"), (0,)
+        self._dtype, self._shape = np.dtype("u1"), _NOTHING
         self._order: Literal["C", "F"] = "C"
         self.data: bytes | bytearray = b""
 
@@ -65,6 +68,10 @@ class PickledArray:
             raise RecordError(f"an array in it claims the shape {str(sides)[:60]} but holds {len(data)} bytes")
         self._dtype, self._shape, self.data = dtype.plain, sides, data
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
     def values(self) -> npt.NDArray[Any]:
         """The elements as a flat array; a transposed array of several columns is not expected here."""
         return np.frombuffer(self.data, self._dtype)
@@ -80,7 +87,7 @@ class _Dtype:
     def __init__(self, name: Any, *arguments: Any) -> None:
         text = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
         if not self.allowed.fullmatch(text):
-            raise RecordError(f"an array in it is of type {text[:20]!r}; images and truth values are whole numbers")
+            raise RecordError(f"an array in it is of type {text[:20]!r}; images and truth values are plain numbers")
         self.plain = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +56,12 @@ class TorchEmbedder:
 
 
 class OnnxEmbedder:
-    """An ONNX file: (n, 3, h, w) in, (n, d) out. `mean` and `std` apply to values 0..255, per channel in `order`. The
-    metadata of a file from `export-model` overrides them."""
+    """An ONNX file: images (n, 3, h, w) or (n, h, w, 3) in, as float32, float16 or uint8; (n, d) out.
+
+    `mean` and `std` apply to values 0..255, per channel in `order`; the metadata of a file from `export-model` overrides
+    them. A uint8 input is given the bytes as they are. A graph that turns out to take single images, whatever it declares,
+    is given single images.
+    """
 
     def __init__(
         self,
@@ -80,14 +84,18 @@ class OnnxEmbedder:
         except Exception as error:
             raise ModelError(f"{path}: not a readable ONNX model ({str(error)[:200]})") from None
         described = self._session.get_inputs()[0]
-        if len(described.shape) != 4:
+        shape = described.shape
+        if len(shape) != 4 or described.type not in _ONNX_TYPES:
             raise ModelError(
-                f"{path} takes an input of shape {described.shape}; images (n, 3, height, width) are needed"
+                f"{path} takes an input of shape {shape}, {described.type}; images (n, 3, height, width) or (n, height, "
+                f"width, 3) of {', '.join(_ONNX_TYPES)} are needed"
             )
-        self._name = described.name
+        self._path, self._name, self._type = path, described.name, _ONNX_TYPES[described.type]
+        self._channels_last = shape[3] == 3 and shape[1] != 3
         # a model exported with a fixed batch size accepts no other
-        self._fixed = described.shape[0] if isinstance(described.shape[0], int) else None
-        self.height, self.width = (side if isinstance(side, int) else 112 for side in described.shape[2:4])
+        self._fixed = shape[0] if isinstance(shape[0], int) else None
+        sides = shape[1:3] if self._channels_last else shape[2:4]
+        self.height, self.width = (side if isinstance(side, int) else 112 for side in sides)
         self.described = _described(self._session.get_modelmeta().custom_metadata_map, path)
         if self.described is not None:
             mean, std, order = self.described.mean, self.described.std, self.described.order
@@ -96,16 +104,37 @@ class OnnxEmbedder:
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Embeddings:
         pixels = images[..., ::-1] if self._turned else images
-        batch = ((pixels.astype(np.float32) - self._mean) / self._std).transpose(0, 3, 1, 2)
-        size = self._fixed or len(batch)
+        batch: npt.NDArray[Any] = pixels
+        if self._type is not np.uint8:
+            batch = ((pixels.astype(np.float32) - self._mean) / self._std).astype(self._type)
+        batch = batch if self._channels_last else batch.transpose(0, 3, 1, 2)
+        try:
+            return self._embed(batch, self._fixed or len(batch))
+        except Exception as error:  # onnxruntime has an exception of its own for each status
+            if self._fixed is None and len(batch) > 1:  # its graph may hold a reshape to one row
+                self._fixed = 1
+                return self(images)
+            words = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{self._path}: the model cannot be run on images of {self.width}x{self.height} ({words})",
+                hint="export it with the input that it declares: dynamic batch, and this size",
+            ) from None
+
+    def _embed(self, batch: npt.NDArray[Any], size: int) -> Embeddings:
+        """Embed a batch in parts of `size`. Raises what onnxruntime raises, and ValueError for rows that do not fit."""
         out = []
         for start in range(0, len(batch), size):
             chunk = batch[start : start + size]
-            padding = np.zeros((size - len(chunk), *chunk.shape[1:]), np.float32)
-            full = np.concatenate([chunk, padding]) if len(padding) else chunk
-            embedded = self._session.run(None, {self._name: full})[0][: len(chunk)]
-            out.append(np.asarray(embedded, np.float32).reshape(len(chunk), -1))
+            padding = np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)
+            full = np.ascontiguousarray(np.concatenate([chunk, padding]) if len(padding) else chunk)
+            embedded = np.asarray(self._session.run(None, {self._name: full})[0], np.float32)
+            if len(embedded) != size and embedded.size % size:
+                raise ValueError(f"it returns {embedded.shape} for {size} images")
+            out.append(embedded.reshape(size, -1)[: len(chunk)])
         return np.concatenate(out)
+
+
+_ONNX_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> Preprocessing | None:

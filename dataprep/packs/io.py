@@ -13,7 +13,7 @@ from dataprep.packs.base import FaceRecord, PackFormat, PackReader, WriteResult,
 from dataprep.packs.image_folder import FolderPack, write_folder
 from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.rec_writer import write_flat, write_insightface
-from dataprep.packs.webdataset import WebDatasetPack, write_webdataset
+from dataprep.packs.webdataset import WebDatasetPack, list_shards, write_webdataset
 from dataprep.storage import file_sha256, is_url, local_copy
 
 PACK_FORMATS = ("rec", "webdataset", "folder")
@@ -34,11 +34,11 @@ def open_pack(path: str | os.PathLike[str]) -> PackReader:
     if not given.exists():
         raise RecordError(f"{given}: no such pack")
     if given.is_file():
-        return RecordPack(given)
+        return WebDatasetPack(given) if list_shards(given) else RecordPack(given)
     said = read_pack_json(given).get("format")
     if said == "rec" or (said is None and any(found.is_file() for found in given.glob("*.rec"))):
         return RecordPack(given)
-    if said == "webdataset" or (said is None and any(found.is_file() for found in given.glob("*.tar"))):
+    if said == "webdataset" or (said is None and bool(list_shards(given))):
         return WebDatasetPack(given)
     return FolderPack(given)
 

@@ -35,7 +35,7 @@ def read_bin(path: str | Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
         found = [_image(image, copies) for image in images]
         truth = _truth(same)
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from None
+        raise error.within(path) from None
     if len(found) != 2 * len(truth):
         raise RecordError(f"{path}: {len(truth)} pairs need {2 * len(truth)} images, it holds {len(found)}")
     return found, truth
@@ -53,13 +53,19 @@ def _open_bin(path: str | Path) -> tuple[list[Any], Any]:
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from None
-    if not isinstance(loaded, (tuple, list)) or len(loaded) != 2 or not isinstance(loaded[0], list):
+        raise error.within(path) from None
+    if not isinstance(loaded, (tuple, list)) or len(loaded) != 2 or not isinstance(loaded[0], list | tuple):
         raise RecordError(f"{path}: not a pair (images, issame), as a verification set's .bin is")
-    return loaded[0], loaded[1]
+    return list(loaded[0]), loaded[1]
 
 
 def _image(element: Any, copies: dict[int, bytes]) -> bytes:
+    if isinstance(element, PickledArray) and sum(side > 1 for side in element.shape) > 1:
+        shape = "x".join(map(str, element.shape))
+        raise RecordError(
+            f"an image in it is an array of {shape} pixels; images are encoded files, such as JPEGs",
+            hint="write them as PNG files into a folder with a list of pairs, and `dataprep bins build` makes the .bin",
+        )
     data = element.data if isinstance(element, PickledArray) else element
     if isinstance(data, bytes):
         return data
@@ -72,7 +78,9 @@ def _image(element: Any, copies: dict[int, bytes]) -> bytes:
 
 def _truth(issame: Any) -> npt.NDArray[np.bool_]:
     values = issame.values().tolist() if isinstance(issame, PickledArray) else issame
-    if not isinstance(values, list | tuple) or not all(isinstance(s, bool | int) and s in (0, 1) for s in values):
+    if not isinstance(values, list | tuple) or not all(
+        isinstance(s, bool | int | float) and s in (0, 1) for s in values
+    ):
         raise RecordError("issame is not a list of truth values")
     return np.array(values, bool)
 

@@ -6,10 +6,14 @@ and the name is in the .json. Source: webdataset's tariterators.base_plus_ext.
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import mmap
+import shutil
 import tarfile
+import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +36,7 @@ from dataprep.tar import TAR_END, image_extension, make_member
 
 _SHARD = 256 << 20
 _BLOCK = 512
+_SHARDS = (".tar", ".tar.gz", ".tgz")
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bin")
 _LONGEST_JSON = 1 << 16
 
@@ -75,17 +80,20 @@ def _members(key: str, face: FaceRecord) -> bytes:
 
 
 class WebDatasetPack:
-    """WebDataset shards of faces, for reading: ours, and others whose samples have an image and a .cls."""
+    """WebDataset shards of faces, for reading: ours, and others whose samples have an image and a label, as a .cls or as
+    `label` or `cls` in a .json. `path` is a folder of shards, which may be gzipped, or one shard."""
 
     layout = "webdataset"
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _, self.height, self.width = read_property(path)
-        self._identities = read_identities(path) or []
-        self._shards = [_Shard(shard) for shard in sorted(path.glob("*.tar"))]
+        beside = path.parent if path.is_file() else path
+        _, self.height, self.width = read_property(beside)
+        self._identities = read_identities(beside) or []
+        self._shards = [_Shard(shard) for shard in list_shards(path)]
         listed = self.metadata().get("files")
         missing = [name for name in listed if not (path / name).is_file()] if isinstance(listed, dict) else []
+        missing = [] if path.is_file() else missing
         if missing:
             raise RecordError(f"{path}: pack.json lists {missing[0]}, which is missing")
         self._samples = [(shard, sample) for shard in self._shards for sample in shard.samples()]
@@ -106,7 +114,14 @@ class WebDatasetPack:
         return FaceRecord(name=name, label=sample.label, identity=identity, image=image)
 
     def metadata(self) -> dict[str, Any]:
-        return read_pack_json(self.path)
+        return read_pack_json(self.path.parent if self.path.is_file() else self.path)
+
+
+def list_shards(path: Path) -> list[Path]:
+    """The shards in a folder, or `path` itself; empty if there are none."""
+    if path.is_file():
+        return [path] if path.name.endswith(_SHARDS) else []
+    return sorted(found for found in path.iterdir() if found.name.endswith(_SHARDS) and found.is_file())
 
 
 class TarMember(NamedTuple):
@@ -133,8 +148,14 @@ class _Shard:
     def _mapped(self) -> mmap.mmap:
         try:
             with open(self.path, "rb") as stream:
-                return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
+                zipped = stream.read(2) == b"\x1f\x8b"
+                if not zipped:
+                    return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            with gzip.open(self.path, "rb") as packed, tempfile.TemporaryFile() as whole:  # the map keeps it
+                shutil.copyfileobj(packed, whole)
+                whole.flush()
+                return mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
             raise RecordError(f"{self.path}: not a readable tar ({error})") from None
 
     def __getstate__(self) -> dict[str, object]:
@@ -153,15 +174,29 @@ class _Shard:
             yield self._sample(stem, {suffix: place for _, suffix, place in members})
 
     def _sample(self, key: str, members: dict[str, TarMember]) -> _Sample:
-        image = next((members[suffix] for suffix in _IMAGES if suffix in members), None)
-        label = members.get("cls")
+        last = {suffix.rpartition(".")[2]: place for suffix, place in members.items()}  # 0001.face.jpg
+        image = next((last[suffix] for suffix in _IMAGES if suffix in last), None)
+        about = last.get("json")
+        about = about if about and about.size <= _LONGEST_JSON else None
+        label = self._label(key, last, about)
         if image is None or label is None:
-            raise RecordError(f"{self.path}: sample {key!r} has {sorted(members)}; an image and a .cls are needed")
-        text = self.read(label) if label.size <= 18 else b""
-        if not text.isdigit():
-            raise RecordError(f"{self.path}: {key}.cls holds {text[:20]!r}, not a label of 0 or more")
-        about = members.get("json")
-        return _Sample(key, int(text), image, about if about and about.size <= _LONGEST_JSON else None)
+            raise RecordError(
+                f"{self.path}: sample {key!r} has {sorted(members)}; an image and a label (.cls, or `label` in the .json) "
+                "are needed",
+                hint="photos without labels, such as img2dataset's, belong into a folder for each person, for "
+                "`dataprep import folder`",
+            )
+        return _Sample(key, label, image, about)
+
+    def _label(self, key: str, members: dict[str, TarMember], about: TarMember | None) -> int | None:
+        if "cls" in members:
+            text = self.read(members["cls"]).strip() if members["cls"].size <= 20 else b""
+            if not text.isdigit():
+                raise RecordError(f"{self.path}: {key}.cls holds {text[:20]!r}, not a label of 0 or more")
+            return int(text)
+        found = _json_object(self.read(about)) if about else {}
+        labels = [found[name] for name in ("label", "cls") if type(found.get(name)) is int and found[name] >= 0]
+        return labels[0] if labels else None
 
     def _members(self) -> Iterator[tuple[str, str, TarMember]]:
         """(key, suffix, place) of the files. tarfile itself would take a damaged header for the end of the archive."""
@@ -202,12 +237,15 @@ def _pax_name(header: bytes) -> str | None:
     return None
 
 
-def _about(text: bytes) -> dict[str, str]:
-    """The usable entries of the .json; in other tools' packs it may hold anything."""
+def _json_object(text: bytes) -> dict[str, Any]:
+    """The .json of a sample; in other tools' packs it may hold anything, and is then empty."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
-        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _about(text: bytes) -> dict[str, str]:
+    found = _json_object(text)
     return {name: found[name] for name in ("name", "identity") if isinstance(found.get(name), str)}

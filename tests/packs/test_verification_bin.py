@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_faces import noise
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,3 +126,23 @@ def test_a_choice_of_pairs_is_drawn_without_listing_all() -> None:
         assert left != right
     all_of_them = make_pairs(PHOTOS)
     assert make_pairs(PHOTOS, at_most=10**9).left == all_of_them.left
+
+
+def test_images_in_a_tuple_and_truth_as_floats_are_read_and_pixels_are_called_pixels(tmp_path: Path) -> None:
+    files = [noise(number) for number in range(4)]
+    for name, content in (
+        ("tuple.bin", (tuple(files), [True, False])),
+        ("floats.bin", (files, np.array([1.0, 0.0], np.float32))),
+        ("doubles.bin", (files, np.array([1.0, 0.0]))),
+    ):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+        images, truth = read_bin(tmp_path / name)
+        assert (images, truth.tolist()) == (files, [True, False])
+    pixels = [np.full((8, 8, 3), value, np.uint8) for value in (60, 10, 200, 32)]  # 60 is `<`
+    (tmp_path / "pixels.bin").write_bytes(pickle.dumps((pixels, [True, False])))
+    with pytest.raises(RecordError, match=r"pixels.bin: an image in it is an array of 8x8x3 pixels") as caught:
+        read_bin(tmp_path / "pixels.bin")
+    assert "dataprep bins build" in caught.value.hint
+    (tmp_path / "half.bin").write_bytes(pickle.dumps((files, np.array([0.5, 0.0]))))
+    with pytest.raises(RecordError, match="not a list of truth values"):
+        read_bin(tmp_path / "half.bin")
