@@ -54,7 +54,7 @@ def test_a_name_may_hold_what_unicode_calls_a_line_end(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "holds no pairs"),
-        ("1000\nAnn\t1\t2\n", "view 2"),
+        ("1000\nAnn\t1\t2\n", "promises 1 folds of 2 x 1000 pairs"),
         ("10\t300\nAnn\t1\t2\n", "promises 10 folds of 2 x 300 pairs, 6000 in all; found 1"),
         ("1\t1\nAnn\t1\tBob\t2\nAnn\t1\t2\n", "line 2: expected `name i j`"),
         ("1\t1\nAnn\t1\t2\nAnn\t1\t2\n", "line 3: expected `name i name j`"),
@@ -77,5 +77,63 @@ def test_bad_lists_are_answered_with_the_line(tmp_path: Path, text: str, said: s
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecordError, match=r"neither a \.bin nor UTF-8 text"):
+    with pytest.raises(RecordError, match="utf-16"):
         read_pairs(tmp_path / "x")
+
+
+PAIRS = [("anna", 1, "anna", 2, 1), ("anna", 1, "bert", 1, 0), ("bert", 1, "bert", 2, 1), ("bert", 3, "anna", 3, 0)]
+
+
+def file(name: str, number: int) -> str:
+    return f"{name}/{name}_{number:04d}.jpg"
+
+
+def plain(form: str) -> str:
+    return "".join(form.format(file(a, i), file(b, j), s) for a, i, b, j, s in PAIRS)
+
+
+def lfw(positive: str, negative: str, pairs: list[tuple[str, int, str, int, int]]) -> str:
+    return "".join((positive if s else negative).format(a, i, b, j) for a, i, b, j, s in pairs)
+
+
+YES = {"1": "Yes", "0": "No"}
+SORTED = sorted(PAIRS, key=lambda pair: -pair[4])
+FORMS = {
+    "rfw.txt": lfw("{0}\t{1}\t{3}\n", "{0}\t{1}\t{2}\t{3}\n", PAIRS),
+    "blanks.txt": lfw("{0} {1} {3}\n", "{0} {1} {2} {3}\n", PAIRS),
+    "view1.txt": "2\n" + lfw("{0}\t{1}\t{3}\n", "{0}\t{1}\t{2}\t{3}\n", SORTED),
+    "kaggle.csv": "name,imagenum1,imagenum2,\n" + lfw("{0},{1},{3},\n", "{0},{1},{2},{3}\n", PAIRS),
+    "cplfw.txt": "".join(f"{n}_{k:04d}.jpg {s}\n" for a, i, b, j, s in PAIRS for n, k in ((a, i), (b, j))),
+    "calfw.txt": "".join(f"{n}_{k:04d}.jpg {3 * s}\n" for a, i, b, j, s in PAIRS for n, k in ((a, i), (b, j))),
+    "yesno.csv": "file_x,file_y,Decision\n" + "".join(
+        f"{file(a, i)},{file(b, j)},{YES[str(s)]}\n" for a, i, b, j, s in PAIRS
+    ),
+    "names.csv": "path1,path2,label\n" + plain("{},{},{}\n"),
+    "float.csv": "left,right,same\n" + plain("{},{},{}.0\n"),
+    "semi.csv": "left;right;same\n" + plain("{};{};{}\n"),
+    "semi.txt": "left;right;same\n" + plain("{};{};{}\n"),
+    "first.txt": plain("{2} {0} {1}\n"),
+    "tabs.txt": plain("{}\t{}\t{}\n"),
+    "crlf.txt": plain("{} {} {}\r\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", FORMS)
+def test_lists_of_others_name_the_same_pairs(tmp_path: Path, name: str, encoding: str) -> None:
+    (tmp_path / name).write_bytes(FORMS[name].encode(encoding))
+    pairs = read_pairs(tmp_path / name)
+    wanted = SORTED if name == "view1.txt" else PAIRS
+    assert pairs.issame.tolist() == [bool(s) for *_, s in wanted]
+
+    def stem(text: str) -> str:
+        return Path(text).stem
+
+    assert [stem(text) for text in pairs.left] == [f"{a}_{i:04d}" for a, i, *_ in wanted]
+    assert [stem(text) for text in pairs.right] == [f"{b}_{j:04d}" for *_, b, j, _ in wanted]
+
+
+def test_names_with_blanks_are_kept_whole(tmp_path: Path) -> None:
+    pairs = read_pairs(written(tmp_path, "George W Bush 1 12\nGeorge W Bush 1 Bob Dole 3\n"))
+    assert pairs.left == ("George W Bush/George W Bush_0001",) * 2
+    assert pairs.right == ("George W Bush/George W Bush_0012", "Bob Dole/Bob Dole_0003")

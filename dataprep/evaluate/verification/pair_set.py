@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -194,7 +195,13 @@ def _folds_of(path: Path) -> int:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    path = folder / name
+    """The file of a name in a list: with or without its suffix and, where lists name files alone, in its person's folder."""
+    found = _find_file(folder / name, name)
+    person = re.fullmatch(r"(.+)_\d{4}(\.\w+)?", name) if found is None and "/" not in name else None
+    return _find_file(folder / person[1] / name, name) if person else found
+
+
+def _find_file(path: Path, name: str) -> Path | None:
     if path.is_file():
         return path
     beside = [path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES]
