@@ -58,6 +58,11 @@ def iterate_lines(
         raise error(f"{path}: {getattr(unreadable, 'strerror', None) or unreadable}") from None
 
 
+def forward_slashes(path: str) -> str:
+    """A path of a list with the slashes of this system: a list written on Windows has backslashes alone."""
+    return path if "/" in path else path.replace("\\", "/")
+
+
 def read_names(path: str | os.PathLike[str]) -> list[str]:
     """The names in a list with one per line, in order. Blank lines and lines that start with `#` are skipped."""
     names = (line.strip() for _, line in iterate_lines(path))

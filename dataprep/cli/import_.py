@@ -90,13 +90,17 @@ def rec(workspace: str, /, update: bool, **options: Any) -> None:
 @import_.command()
 @click.argument("file", type=click.Path())
 @click.option("--root", type=click.Path(), help="Base folder of relative paths; default: the list's folder.")
-@click.option("--dialect", type=click.Choice(["insightface", "mxnet"]), help="Dialect of the list; default: detected.")
+@click.option(
+    "--dialect",
+    type=click.Choice(["insightface", "mxnet", "path-label"]),
+    help="Dialect of the list; default: detected.",
+)
 @click.option("--aligned", is_flag=True, help="The images of an im2rec list are aligned faces: pack them unchanged.")
 @selection_options
 @update_option
 @click.pass_obj
 def lst(workspace: str, /, update: bool, **options: Any) -> None:
-    """The images of a .lst: insightface's, with any boxes and landmarks it has, or im2rec's.
+    """The images of a list: a .lst of insightface, with any boxes and landmarks it has, or of im2rec, or `path label`.
 
     An image's identity is its folder, or its label if any folder contains several labels.
 

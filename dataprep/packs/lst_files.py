@@ -1,7 +1,8 @@
-"""The .lst files beside packs, in the field's two dialects, which look alike but differ.
+"""Lists of images: the .lst files beside packs, in the field's two dialects, which look alike but differ, and `path label`.
 
 insightface: `aligned TAB path TAB label [TAB x1 y1 x2 y2 [TAB five xs, five ys]]`, 3, 7 or 17 columns.
-mxnet's im2rec: `index TAB label [TAB more labels] TAB path`.
+mxnet's im2rec: `index TAB label [TAB more labels] TAB path`, with blanks around the TABs as it takes them.
+path-label: `path label`, parted by blanks, a TAB, a comma or a semicolon (Face_Pytorch, FaceX-Zoo, CelebA, arcface_paddle).
 Sources: insightface (2020) src/common/face_preprocess.py parse_lst_line; mxnet tools/im2rec.py read_list, write_list.
 """
 
@@ -9,19 +10,22 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from dataprep.errors import RecordError
+from dataprep.text import forward_slashes, iterate_lines
 
-Dialect = Literal["insightface", "mxnet"]
+Dialect = Literal["insightface", "mxnet", "path-label"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListEntry:
     """A line of a .lst. `key` is mxnet's index, or the line number. `box` is left, top, right, bottom in pixels.
-    `landmarks` are five (x, y): left eye, right eye, nose, left and right mouth corner."""
+    `landmarks` are five (x, y): left eye, right eye, nose, left and right mouth corner. Labels of path-label lists are any
+    whole numbers."""
 
     key: int
     path: str
@@ -63,46 +67,48 @@ def detect_lst_dialect(path: str | os.PathLike[str], dialect: Dialect | None = N
         )
     if not dialect and len(found) > 1:
         raise RecordError(
-            f"{path}: every line fits both dialects", hint="choose with --dialect insightface or --dialect mxnet"
+            f"{path}: every line fits the dialects {' and '.join(found)}", hint="choose one with --dialect"
         )
     return dialect or found[0]
 
 
 def iterate_lst(path: str | os.PathLike[str], dialect: Dialect) -> Iterator[ListEntry]:
     """Stream the entries of a list in the dialect from `detect_lst_dialect`; coordinates are not checked."""
-    read = _insightface_entry if dialect == "insightface" else _mxnet_entry
+    read = {"insightface": _insightface_entry, "mxnet": _mxnet_entry, "path-label": _path_label_entry}[dialect]
     for number, fields in _rows(path):
         yield read(fields, number)
 
 
 def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
-    """Number and fields of every non-blank line."""
-    try:
-        with open(path, "rb") as stream:
-            for number, line in enumerate(stream, 1):
-                text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
-                if text.strip():
-                    yield number, text.split("\t")
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from None
+    """Number and fields, parted by TABs, of every line that is not blank; without the TAB that some write at its end."""
+    for number, line in iterate_lines(path, error=RecordError):
+        fields = [field.strip() for field in line.split("\t")]
+        while len(fields) > 1 and not fields[-1]:
+            fields.pop()
+        if fields != [""]:
+            yield number, fields
 
 
-_FORMS = {"insightface": "aligned TAB path TAB label ...", "mxnet": "index TAB label ... TAB path"}
+_FORMS = {
+    "insightface": "aligned TAB path TAB label ...",
+    "mxnet": "index TAB label ... TAB path",
+    "path-label": "path label",
+}
+_PATH_LABEL = re.compile(r"(.+?)[\s,;]+(-?\d{1,18})")
 
 
 def _recognise(rows: Iterable[tuple[int, list[str]]], path: str | os.PathLike[str]) -> list[Dialect]:
     """The dialects that every line fits."""
-    possible: list[Dialect] = ["insightface", "mxnet"]
+    possible: list[Dialect] = ["insightface", "mxnet", "path-label"]
     number = 0
     for number, fields in rows:
         fitting = [dialect for dialect in possible if _fits(fields, dialect)]
         if not fitting:
             shown = "\t".join(fields)[:80]
             raise RecordError(
-                f"{path}, line {number}: {shown!r} is neither `{_FORMS['insightface']}` with 3, 7 or 17 columns nor "
-                f"`{_FORMS['mxnet']}`" + (f" (the lines before it are {possible[0]}'s)" if len(possible) == 1 else "")
+                f"{path}, line {number}: {shown!r} is none of `{_FORMS['insightface']}` with 3, 7 or 17 columns, "
+                f"`{_FORMS['mxnet']}` and `{_FORMS['path-label']}`"
+                + (f" (the lines before it are {possible[0]}'s)" if len(possible) == 1 else "")
                 + "; names cannot contain TABs"
             )  # fmt: skip
         possible = fitting
@@ -112,6 +118,10 @@ def _recognise(rows: Iterable[tuple[int, list[str]]], path: str | os.PathLike[st
 
 
 def _fits(fields: list[str], dialect: Dialect) -> bool:
+    if dialect == "path-label":
+        found = _PATH_LABEL.fullmatch("\t".join(fields))
+        # `1 a.jpg 0` is another list with blanks for TABs
+        return len(fields) <= 2 and found is not None and not _is_number(found[1].split()[0])
     if dialect == "mxnet":
         return len(fields) >= 3 and _is_whole(fields[0]) and all(map(_is_number, fields[1:-1])) and fields[-1] != ""
     return (
@@ -128,7 +138,7 @@ def _insightface_entry(fields: list[str], number: int) -> ListEntry:
     points = numbers[4:]
     return ListEntry(
         key=number,
-        path=fields[1],
+        path=forward_slashes(fields[1]),
         labels=(float(int(fields[2])),),
         aligned=fields[0] == "1",
         box=(numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None,
@@ -138,7 +148,15 @@ def _insightface_entry(fields: list[str], number: int) -> ListEntry:
 
 
 def _mxnet_entry(fields: list[str], number: int) -> ListEntry:
-    return ListEntry(key=int(fields[0]), path=fields[-1], labels=tuple(float(field) for field in fields[1:-1]))
+    return ListEntry(
+        key=int(fields[0]), path=forward_slashes(fields[-1]), labels=tuple(float(field) for field in fields[1:-1])
+    )
+
+
+def _path_label_entry(fields: list[str], number: int) -> ListEntry:
+    found = _PATH_LABEL.fullmatch("\t".join(fields))
+    assert found is not None  # the dialect was recognised
+    return ListEntry(key=number, path=forward_slashes(found[1]), labels=(float(int(found[2])),))
 
 
 def _is_whole(text: str) -> bool:

@@ -4,8 +4,8 @@ pairs.txt: a line `folds TAB pairs-of-each-kind`, then for each fold the positiv
 `name1 i name2 j`; photo i of a name is `name/name_%04d`. Source: LFW's README, facenet data/pairs.txt. LFW's view 1 begins
 with `pairs-of-each-kind` alone, RFW's lists and Kaggle's pairs.csv with no such line.
 `left right label`, or the label first: Face_Pytorch's AgeDB-30 and CFP-FP lists (1 and -1), insightface's pairs_label.txt
-(1 and 0). Tables with a header call the columns left, path1, file_x, ... Two lines a pair, `file fold-or-label` (0 for a negative
-pair): CALFW's and CPLFW's lists.
+(1 and 0). Tables with a header call the columns left, path1, file_x, ... Two lines a pair, `file fold-or-label` (0 for a
+negative pair): CALFW's and CPLFW's lists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from dataprep.errors import RecordError
 from dataprep.packs.pair_sampling import PairList, consecutive_folds
-from dataprep.text import iterate_lines
+from dataprep.text import forward_slashes, iterate_lines
 
 _YES = ("1", "+1", "1.0", "true", "yes", "y", "same", "t")
 _NO = ("0", "-1", "0.0", "-1.0", "false", "no", "n", "different", "diff", "f")
@@ -173,8 +173,8 @@ def _labelled(lines: _Lines, rows: Sequence[tuple[str, str, str]]) -> PairList:
 
 def _listed(rows: Sequence[tuple[str, str, bool]]) -> PairList:
     return PairList(
-        left=tuple(row[0] for row in rows),
-        right=tuple(row[1] for row in rows),
+        left=tuple(forward_slashes(row[0]) for row in rows),
+        right=tuple(forward_slashes(row[1]) for row in rows),
         issame=np.array([row[2] for row in rows], bool),
         fold=consecutive_folds(len(rows)),
     )
@@ -197,8 +197,8 @@ def _table(lines: _Lines, delimiter: str) -> PairList:
         fields = [field.strip() for field in _fields(number, line, delimiter)]
         if len(fields) <= max(place["left"], place["right"], place["same"]):
             raise RecordError(f"line {number}: too few columns in {line[:80]!r}")
-        left.append(fields[place["left"]])
-        right.append(fields[place["right"]])
+        left.append(forward_slashes(fields[place["left"]]))
+        right.append(forward_slashes(fields[place["right"]]))
         same.append(_same(fields[place["same"]], number))
         fold.append(fields[place["fold"]] if 0 <= place["fold"] < len(fields) else "")
     given = len([name for name in fold if name])

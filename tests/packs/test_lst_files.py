@@ -51,7 +51,7 @@ def test_the_real_lists_are_recognised(shared: Path) -> None:
         ("1\ta.jpg\t0\n1\t0\ta.jpg\n", None, "line 2: .*the lines before it are"),
         ("1\ta\tb.jpg\t0\n", None, "line 1: .* names cannot contain TABs"),
         ("1\ta.jpg\t0\t1\t2\n", None, "line 1: .*3, 7 or 17 columns"),
-        ("1\t7\t3\n", None, "fits both dialects"),
+        ("1\t7\t3\n", None, "fits the dialects insightface and mxnet"),
         ("", None, "empty"),
         ("1 a.jpg 0\n", None, "line 1"),
         (f"0\ta.jpg\t0\t{BOX.replace('20', 'nan')}\n", None, "line 1: a coordinate is not finite"),
@@ -70,9 +70,11 @@ def test_a_list_that_reads_as_either_is_read_as_it_is_asked_for(tmp_path: Path) 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "x.lst"
-    path.write_bytes(b"1\t\xff\xfe\t0\n")
-    with pytest.raises(RecordError, match="UTF-8"):
+    path.write_bytes(b"1\t\xff\x00\t0\n" + bytes(range(256)))
+    with pytest.raises(RecordError, match="not a text file"):
         read_lst(path)
+    path.write_bytes("1\tRené/1.jpg\t0\n".encode("latin-1"))
+    assert read_lst(path)[1][0].path == "René/1.jpg"
     with pytest.raises(RecordError, match="No such file"):
         read_lst(tmp_path / "none.lst")
 
@@ -94,3 +96,22 @@ def test_any_text_is_a_list_or_an_error(tmp_path_factory: pytest.TempPathFactory
         return
     assert len(entries) == sum(bool(line.strip()) for line in text.split("\n"))
     assert read_lst(path, dialect)[1] == entries
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect"),
+    [
+        ("0 \t 0.0 \t ann\\1.jpg\n1 \t 1.0 \t bob\\1.jpg\t\n", "mxnet"),
+        ("ann/1.jpg 2880\nbob/1.jpg 2937\n", "path-label"),
+        ("ann/1.jpg\t2880\r\nbob/1.jpg\t2937\r\n", "path-label"),
+        ("ann/1.jpg,2880\nbob/1.jpg,2937\n", "path-label"),
+        ("ann/1.jpg; 2880\nbob/1.jpg; 2937\n", "path-label"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_other_hands_are_read(tmp_path: Path, text: str, dialect: str, encoding: str) -> None:
+    (tmp_path / "x.lst").write_bytes(text.encode(encoding))
+    found, entries = read_lst(tmp_path / "x.lst")
+    assert found == dialect
+    assert [entry.path for entry in entries] == ["ann/1.jpg", "bob/1.jpg"]
+    assert [entry.labels for entry in entries] == ([(0.0,), (1.0,)] if dialect == "mxnet" else [(2880.0,), (2937.0,)])

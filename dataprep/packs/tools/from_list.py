@@ -17,8 +17,9 @@ from dataprep.imaging.crops import resize
 from dataprep.packs.base import FaceRecord, PackFormat, read_pack_json, safe_path
 from dataprep.packs.tools.convert import publish_pack
 from dataprep.storage import file_sha256
+from dataprep.text import forward_slashes, iterate_lines
 
-_LABELLED = re.compile(r"(.+?\.[A-Za-z]{3,4})[\s,]+(-?\d{1,18})")
+_LABELLED = re.compile(r"(.+?\.[A-Za-z]{3,4})[\s,;]+(-?\d{1,18})")
 _MARGIN = 256 / 224  # VGGFace2: the short side is resized to this multiple of the target before the centre crop
 _AHEAD = 64
 
@@ -62,24 +63,27 @@ def pack_image_list(
         raise RecordError(
             f"{target} was made from another list, root or size", hint="remove it or choose another place"
         )
-    lines = read_image_list(listed)
+    lines = read_image_list(listed, root)
     faces = _decode_listed_faces(lines, root, names or {}, height, width, progress)
     publish_pack(target, faces, size=(height, width), pack_format=PackFormat(), about=about)
     return target
 
 
-def read_image_list(path: Path) -> list[LabelledImage]:
+def read_image_list(path: Path, root: Path | None = None) -> list[LabelledImage]:
     """The lines `path label`, sorted by label; or lines `path`, labelled by their sorted folders, the identities.
 
-    Raises RecordError for lists that mix both kinds, labels with gaps, and paths that lead out of the root.
+    Labels may be any whole numbers of 0 or more: they are numbered from 0 in their order. Absolute paths may lie under
+    `root`. Raises RecordError for lists that mix both kinds, negative labels, and paths that lead out of the root.
     """
     found: list[tuple[str, int | None]] = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in iterate_lines(path, error=RecordError):
         line = line.strip()
-        if not line:
+        if not line or line.startswith("#"):
             continue
         match = _LABELLED.fullmatch(line)
-        name = match[1] if match else line
+        name = forward_slashes(match[1] if match else line)
+        if root is not None and PurePosixPath(name).is_relative_to(root.absolute()):
+            name = str(PurePosixPath(name).relative_to(root.absolute()))
         if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
             raise RecordError(
                 f"{path}, line {number}: {name[:80]!r} leads out of the root", hint="paths are relative to --root"
@@ -92,33 +96,26 @@ def read_image_list(path: Path) -> list[LabelledImage]:
             f"{path} lists no image: expected a line such as `n000002/0001_01.jpg` or `n000002/0001_01.jpg 0`"
         )
     folders = [PurePosixPath(name).parent.name for name, _ in found]
+    named: dict[int, str] = {}
     if found[0][1] is None:
         if not all(folders):
             name = found[folders.index("")][0]
             raise RecordError(f"{path}: {name} has neither a folder nor a label, so its identity is unknown")
         labels = np.unique(np.array(folders), return_inverse=True)[1].tolist()
     else:
-        labels = [label for _, label in found]
-        _check_labels(path, labels)
+        given = [label for _, label in found if label is not None]
+        if min(given) < 0:
+            raise RecordError(f"{path}: label {min(given)}; labels count up from 0")
+        numbers = {label: number for number, label in enumerate(sorted(set(given)))}
+        labels = [numbers[label] for label in given]
+        named = {numbers[label]: f"{label:06d}" for label in numbers}
     rows = zip(found, labels, folders, strict=True)
     identities: dict[int, str] = {}
     listed = [
-        LabelledImage(path=name, label=label, identity=identities.setdefault(label, folder or f"{label:06d}"))
+        LabelledImage(path=name, label=label, identity=identities.setdefault(label, folder or named[label]))
         for (name, _), label, folder in rows
     ]
     return sorted(listed, key=lambda one: one.label)
-
-
-def _check_labels(path: Path, labels: list[int]) -> None:
-    present = set(labels)
-    if min(present) < 0:
-        raise RecordError(f"{path}: label {min(present)}; labels count up from 0")
-    if max(present) >= len(present):
-        gap = next(label for label in range(len(present) + 1) if label not in present)
-        raise RecordError(
-            f"{path}: no image has label {gap}, although labels go up to {max(present)}",
-            hint="number the people from 0 without gaps, or leave the labels out if each person has a folder",
-        )
 
 
 def _decode_listed_faces(
@@ -166,10 +163,3 @@ def _checked_sha256(path: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not a readable list ({error})") from None

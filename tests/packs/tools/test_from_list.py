@@ -41,7 +41,6 @@ def test_lists_have_labels_or_folders_that_tell_people_apart(tmp_path: Path) -> 
     ("text", "words"),
     [
         ("", "lists no image"),
-        ("a/1.jpg 0\nb/1.jpg 2\n", "no image has label 1"),
         ("a/1.jpg -1\n", "label -1"),
         ("a/1.jpg 0\nb/1.jpg\n", "line 2: some lines have a label"),
         ("a/1.jpg\n../b.jpg\n", "line 2: .* leads out of the root"),
@@ -93,3 +92,14 @@ def test_an_image_that_is_missing_or_none_leaves_no_pack(tmp_path: Path, photos:
         pack_image_list(written(tmp_path, "n000002/d.png"), photos, tmp_path / "pack", height=16, width=16)
     assert "remove it from the list" in caught.value.hint
     assert not (tmp_path / "pack").exists()
+
+
+def test_labels_of_any_number_are_numbered_and_absolute_paths_may_lie_under_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "img"
+    (tmp_path / "x.txt").write_bytes(
+        f"{root}/b.jpg 2937\n# a remark\na.jpg;2880\n{root}/c.jpg\t2937\n".encode("utf-8-sig")
+    )
+    listed = read_image_list(tmp_path / "x.txt", root)
+    assert [(one.path, one.label, one.identity) for one in listed] == [
+        ("a.jpg", 0, "002880"), ("b.jpg", 1, "002937"), ("c.jpg", 1, "002937"),
+    ]  # fmt: skip
