@@ -88,9 +88,24 @@ def detect_encoding(path: Path, *, error: type[DataprepError] = SourceError) -> 
                 head = stream.read(_BLOCK)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
+            if _has_utf8_lines(path):
+                return "utf-8"  # with a damaged line
             _log.warning("%s: not UTF-8; read as Latin-1 (Windows-1252)", path)
             return "cp1252"
     return "utf-8"
+
+
+def _has_utf8_lines(path: Path) -> bool:
+    """Whether any line is UTF-8 beyond ASCII, so that others are damaged, and not of another encoding."""
+    with _open_bytes(path) as stream:
+        while line := stream.readline(_BLOCK):
+            if not line.isascii():
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    continue
+                return True
+    return False
 
 
 def _open_text(path: Path, encoding: str | None, error: type[DataprepError]) -> IO[str]:

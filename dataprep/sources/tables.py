@@ -9,17 +9,21 @@ import csv
 import gzip
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from dataprep.errors import SourceError
+from dataprep.text import detect_encoding, iterate_lines
 
 TABLE_FORMATS = ("csv", "tsv", "txt", "parquet", "json", "jsonl")
 _ALIASES = {"ndjson": "jsonl", "pq": "parquet"}
 _LONGEST_LINE = 1 << 20
 _LARGEST_JSON = 1 << 30
+_COMMENTS = 50  # lines read to find the header
+_DELIMITERS = (",", "\t", ";", "|")
 _AHEAD = 100  # lines of .jsonl read to find the columns
 
 
@@ -44,6 +48,8 @@ class TableFile:
             )
         self.where = "row" if self.format in ("parquet", "json") else "line"
         try:
+            self._encoding = "utf-8" if self.format in ("parquet", "json") else detect_encoding(path)
+            self._delimiter, self._skipped = self._find_header() if self.format in ("csv", "tsv") else (",", 0)
             self.columns = self._columns()
         except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"{path}: not readable ({error})") from None
@@ -75,16 +81,40 @@ class TableFile:
             return list(dict.fromkeys(str(name) for value in objects for name in value))
         _, header, _ = next(self._records(), (0, list[str](), []))
         if isinstance(header, str) or any("\0" in name for name in header):
-            raise SourceError(f"{self.path}: its first line is not UTF-8 text with column names")
-        return [name.strip() for name in header]
+            raise SourceError(f"{self.path}: its first line is not text with column names")
+        names = [name.strip() for name in header]
+        if not names:
+            return []
+        return names[1:] if names[0] == "#" else [names[0].removeprefix("#").strip(), *names[1:]]
+
+    def _find_header(self) -> tuple[str, int]:
+        """The delimiter, and the number of lines before the header: comments, and Excel's `sep=;`.
+
+        A header may begin with a `#`: then the line after it has as many fields as it names columns.
+        """
+        usual = "\t" if self.format == "tsv" else ","
+        lines = [line.rstrip("\r\n") for _, line in itertools.islice(self._lines(), _COMMENTS)]
+        skipped = 0
+        if lines and (given := re.fullmatch(r"\ufeff?sep=(.)", lines[0].strip('"'))):
+            return given[1], 1
+        while skipped + 1 < len(lines) and (lines[skipped].startswith("#") or not lines[skipped].strip()):
+            following, marks = lines[skipped + 1], [mark for mark in (usual, *_DELIMITERS) if mark in lines[skipped]]
+            if marks and not following.startswith("#"):
+                names = len(lines[skipped].split(marks[0])) - lines[skipped].startswith(f"#{marks[0]}")
+                if names > 1 and names == len(following.split(marks[0])):
+                    return marks[0], skipped
+            skipped += 1
+        header = lines[skipped] if skipped < len(lines) else ""
+        return next((mark for mark in (usual, *_DELIMITERS) if mark in header), usual), skipped
 
     def _separated(self, wanted: Sequence[str]) -> Iterator[TableRow]:
         places = [self.columns.index(name) for name in wanted]
-        width = len(self.columns)
+        width, needed = len(self.columns), max(places, default=0) + 1  # spreadsheets leave empty last fields off
 
         def row(number: int, fields: list[str] | str) -> TableRow:
             if isinstance(fields, str):
                 return TableRow(number, error=fields, content=f"line {number}")
+            fields = [*fields, *[""] * (width - len(fields))] if len(fields) >= needed else fields
             if len(fields) < width or any(fields[width:]):
                 trouble = f"{len(fields)} fields; the header has {width}"
                 return TableRow(number, error=trouble, content="\t".join(fields))
@@ -108,14 +138,14 @@ class TableFile:
         lines: list[str] = []
 
         def read() -> Iterator[str]:
-            for _, line in self._lines():
+            for _, line in itertools.islice(self._lines(), self._skipped, None):
                 lines.append(line)
                 yield line
 
         reader = csv.reader(read(), delimiter=self._delimiter)
         while True:
             lines.clear()
-            number = reader.line_num + 1
+            number = reader.line_num + 1 + self._skipped
             try:
                 fields = next(reader)
             except StopIteration:
@@ -137,10 +167,6 @@ class TableFile:
             if isinstance(found, list) and len(found) >= width:
                 break
         return found
-
-    @property
-    def _delimiter(self) -> str:
-        return "\t" if self.format == "tsv" else ","
 
     def _objects(self) -> Iterator[tuple[int, Any, str]]:
         """Yield (number, value, trouble) of every object of a .json or .jsonl."""
@@ -169,11 +195,12 @@ class TableFile:
         return value if isinstance(value, list) else [value]
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Yield (number, text) of each line. Invalid UTF-8 becomes surrogates; lines over 1 MiB are cut."""
+        """Yield (number, text) of each line. Damaged UTF-8 becomes surrogates; lines over 1 MiB are cut."""
+        if self._encoding not in ("utf-8", "utf-8-sig"):
+            yield from ((number, f"{line}\n") for number, line in iterate_lines(self.path, self._encoding))
+            return
         with self._open() as stream:
             line = stream.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf")
-            if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise SourceError(f"{self.path}: the table is in UTF-16; save it as UTF-8")
             for number in itertools.count(1):
                 if not line:
                     return

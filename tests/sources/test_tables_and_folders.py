@@ -9,6 +9,7 @@ from dataprep.errors import SourceError
 from dataprep.names import is_safe
 from dataprep.reasons import Reason
 from dataprep.sources.folder import FolderSource
+from dataprep.sources.tables import TableFile
 from dataprep.sources.urls import UrlTableSource
 from dataprep.types import Box
 
@@ -65,7 +66,6 @@ def test_bad_rows_are_accounted_for(tmp_path: Path) -> None:
     [
         ("t.csv", "link,identity\n", "column 'url' is missing"),
         ("t.csv", "url,identity,left\n", "has only left"),
-        ("t.csv", "\xff\xfeu\0r\0l\0\n\0", "UTF-16"),
         ("t.parquet", "junk", "not a readable Parquet"),
         ("t.xlsx", "", r"the suffixes are \.csv, \.tsv, \.txt"),
     ],
@@ -137,3 +137,42 @@ def test_unsafe_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "A.J._Buckley", "Zoë", "北京", "O'Neil", "a b", "00000001", "0001_01"])
 def test_safe_names(name: str) -> None:
     assert is_safe(name)
+
+
+URL = "http://x/"
+LISTED = [(f"{URL}{n}.jpg", f"p{n % 2}") for n in range(4)]
+TABLES = {
+    "semi.csv": "url;name\n" + "".join(f"{url};{name}\n" for url, name in LISTED),
+    "tab.csv": "url\tname\n" + "".join(f"{url}\t{name}\n" for url, name in LISTED),
+    "bar.csv": "url|name\n" + "".join(f"{url}|{name}\n" for url, name in LISTED),
+    "excel.csv": "sep=;\r\nurl;name\r\n" + "".join(f"{url};{name}\r\n" for url, name in LISTED),
+    "comment.csv": "# made in May\n#\nurl,name\n" + "".join(f"{url},{name}\n" for url, name in LISTED),
+    "short.csv": "url,name,note\n" + "".join(f"{url},{name}\n" for url, name in LISTED),
+    "pubfig.tsv": "# a set, v1.2 - dev_urls.txt\n#\tname\tnumber\turl\trect\n" + "".join(
+        f"{name}\t{n}\t{url}\t1,2,3,4\n" for n, (url, name) in enumerate(LISTED)
+    ),
+    "hash.csv": "#url,name\n" + "".join(f"{url},{name}\n" for url, name in LISTED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_spreadsheets_and_old_sets_are_read(tmp_path: Path, name: str, encoding: str) -> None:
+    (tmp_path / name).write_bytes(TABLES[name].encode(encoding))
+    table = TableFile(tmp_path / name)
+    rows = [tuple(row.values) for row in table.rows(["url", "name"])]
+    assert rows == LISTED
+    numbers = [row.number for row in table.rows(["url"])]
+    first = TABLES[name].splitlines().index(next(line for line in TABLES[name].splitlines() if URL in line)) + 1
+    assert numbers == list(range(first, first + 4))
+
+
+def test_latin_1_is_read_and_told_and_a_damaged_line_of_utf_8_is_one_bad_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "l.csv").write_bytes("url,name\nhttp://x/1,René\n".encode("latin-1"))
+    assert [row.values[1] for row in TableFile(tmp_path / "l.csv").rows(["url", "name"])] == ["René"]
+    assert "read as Latin-1" in caplog.text
+    (tmp_path / "d.csv").write_bytes("url,name\nhttp://x/1,René\n".encode() + b"http://x/2,Ren\xe9\n")
+    rows = list(TableFile(tmp_path / "d.csv").rows(["url", "name"]))
+    assert (rows[0].values[1], rows[1].error) == ("René", "not UTF-8")

@@ -55,7 +55,9 @@ def test_every_form_says_the_same(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_url_per_line_needs_an_identity(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("http://x/a,b.jpg\n\n  http://x/c  \r\n\udcff\n", "utf-8", "surrogateescape")
+    (tmp_path / "t.txt").write_text(
+        "http://x/a,b.jpg\n\n  http://x/c  \r\n\udcff\nhttp://x/é", "utf-8", "surrogateescape"
+    )
     with pytest.raises(SourceError, match=r"column .identity. is missing") as raised:
         UrlTableSource(tmp_path / "t.txt")
     assert "--identity-column COLUMN" in raised.value.hint
@@ -94,6 +96,7 @@ def test_bad_rows_have_their_line_and_stop_nothing(tmp_path: Path) -> None:
         b'url,identity,bbox,md5\nhttp://x/1,A,"[1, 2, 30, 40]",\n\nhttp://x/2,A\nhttp://x/3,A,,,more\n'
         b"http://x/4,A,1 2 3,\nhttp://x/5,A,,123\nhttp://x/6,\xff,,\n,A,,\nhttp://x/7,A,1e999 1 1 1,\n"
         b'http://x/8,A,"'
+        + "é".encode()
         + b"x" * 200_000
         + b'",\nhttp://x/9,A,"2\n3 4 5",d41d8cd98f00b204e9800998ecf8427e,\nhttp://x/10,A,,\n'
     )
