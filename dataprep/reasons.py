@@ -141,7 +141,7 @@ class Reason(Enum):
     )  # fmt: skip
     SIZE_MISMATCH = (
         "size_mismatch", "dropped", False, "the aligned face has another size than the output",
-        "give its size: `dataprep align --size SIDE`",
+        "give its size: `dataprep align --size SIDE --margin 0`",
     )  # fmt: skip
     # quality filters
     LOW_CONFIDENCE = (

@@ -44,6 +44,27 @@ def build(pairs: Path, image_dir: Path | None, out: Path, skip_missing: bool) ->
 
 
 @bins.command()
+@click.argument("faces", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .bin file to write.")
+@click.option("--max-pairs", type=click.IntRange(4), default=6000, show_default=True, help="At most N pairs.")
+@click.option("--folds", type=click.IntRange(2, 10), default=10, show_default=True, help="Folds that share nobody.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
+def make(faces: Path, out: Path, max_pairs: int, folds: int, seed: int) -> None:
+    """Draw pairs from FACES, a pack or a folder with one folder of aligned faces per person: your own lfw.bin.
+
+    \b
+    Example: dataprep bins make faces-112/ --out own.bin && dataprep test --benchmark own.bin
+    """
+    from dataprep.evaluate.verification.bin_tools import make_bin
+
+    found = make_bin(faces, out, pairs=max_pairs, folds=folds, seed=seed)
+    _tell(out, found)
+    if found.folds < folds:
+        click.echo(f"  {found.folds} folds instead of {folds}: there are few people")
+    say_next(f"test --benchmark {out}")
+
+
+@bins.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def unpack(path: Path, out: Path) -> None:

@@ -94,7 +94,10 @@ class AlignParams(StageParams):
             if not self.crops:
                 scale_template(height, width)
         except ValueError as error:
-            raise UsageError(f"size {self.size}: {error}", hint="give another --size") from None
+            raise UsageError(
+                f"size {self.size}: {error}",
+                hint="give another --size; faces that are aligned already may have any, with --margin 0",
+            ) from None
         if self.fit != "auto" and not self.crops:
             raise UsageError(f"fit {self.fit!r} applies to crops only", hint="add --extend or --margin")
         if self.margin is not None and self.margin_rule == "output" and self.margin >= min(width, height):

@@ -84,7 +84,7 @@ def test_a_source_that_is_lost_as_a_whole_is_told_first_with_example_and_remedy(
     said = dataprep("pack", code=1).stderr
     assert "align: all 6 samples are lost as size_mismatch" in said
     assert "for example p0/0: aligned to 160x160; the output size is 112" in said
-    assert "hint: give its size: `dataprep align --size SIDE`" in said
+    assert "hint: give its size: `dataprep align --size SIDE" in said
     table = tmp_path / "private.csv"
     table.write_text("url,name\n" + "".join(f"http://127.0.0.1:8080/{n}.jpg,A\n" for n in range(30)))
     said = dataprep("download", "urls", table, workspace=tmp_path / "private", code=1).stderr

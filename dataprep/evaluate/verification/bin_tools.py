@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from dataprep.errors import ImagingError, RecordError
 from dataprep.evaluate.verification.pair_set import VerificationSet
 from dataprep.imaging.codec import read_header
 from dataprep.imaging.sniff import identify_format
+from dataprep.packs.io import open_pack
 from dataprep.packs.pair_lists import format_pair_list
-from dataprep.packs.pair_sampling import PairList, consecutive_folds
+from dataprep.packs.pair_sampling import PairList, consecutive_folds, level_folds, make_pairs
 from dataprep.packs.verification_bin import bin_image_names, count_bin_elements, read_bin, write_bin
-from dataprep.storage import file_sha256, publish_directory
+from dataprep.storage import Folder, file_sha256, publish_directory
 
 _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif"}
 
@@ -35,6 +37,7 @@ class BinReport:
     one_kind: list[int]
     sha256: str
     refolded: int = 0
+    folds: int = 10
 
 
 def build_bin(verification_set: VerificationSet, out: Path) -> BinReport:
@@ -59,6 +62,36 @@ def build_bin(verification_set: VerificationSet, out: Path) -> BinReport:
                 )
     write_bin(out, [read[i] for i in sides], verification_set.issame[order].tolist())
     return replace(inspect_bin(out), refolded=refolded)
+
+
+def make_bin(faces: Path, out: Path, *, pairs: int, folds: int, seed: int) -> BinReport:
+    """Write a .bin of pairs drawn from a pack or a folder of aligned faces: half positive, in folds that share nobody.
+
+    There are fewer folds where there are few people. A .bin stores no folds, so their number stands in OUT.json beside it,
+    which `dataprep test` reads. Raises RecordError if the people are too few.
+    """
+    pack = open_pack(faces)
+    photos: dict[str, list[str]] = {}
+    for position, label in enumerate(pack.labels().tolist()):
+        if label >= 0:
+            photos.setdefault(str(label), []).append(str(position))
+    drawn = level_folds(make_pairs(photos, folds=folds, seed=seed, at_most=pairs), at_most=pairs, seed=seed)
+    sides = [int(side) for two in zip(drawn.left, drawn.right, strict=True) for side in two]
+    read = {side: pack.face(side).image for side in sorted(set(sides))}
+    for side, image in read.items():
+        if identify_format(image) not in _SUFFIXES:
+            raise RecordError(
+                f"{faces}: {pack.face(side).name} is not an image", hint="`dataprep verify` finds all of them"
+            )
+    write_bin(out, [read[side] for side in sides], drawn.issame.tolist())
+    about: dict[str, Any] = {
+        "made_from": str(faces),
+        "folds": int(drawn.fold.max()) + 1,
+        "seed": seed,
+        "sha256": file_sha256(out),
+    }
+    Folder(out.parent).put_json(f"{out.name}.json", about)
+    return replace(inspect_bin(out), folds=about["folds"], one_kind=[])  # each fold has both kinds
 
 
 def unpack_bin(path: Path, out: Path) -> Path:

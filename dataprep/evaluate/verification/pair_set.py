@@ -18,7 +18,7 @@ from dataprep.packs.base import read_pack_json
 from dataprep.packs.pair_lists import read_pairs
 from dataprep.packs.pair_sampling import consecutive_folds
 from dataprep.packs.verification_bin import bin_image_names, is_bin, read_bin
-from dataprep.storage import file_sha256
+from dataprep.storage import Folder, file_sha256
 
 BENCHMARK_NAMES = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw")
 _SHOWN = 5  # how many missing files a message names
@@ -188,10 +188,15 @@ def _open_bin(path: Path) -> VerificationSet:
 
 
 def _folds_of(path: Path) -> int:
-    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside it says."""
-    manifest = read_pack_json(path.parent)
-    folds = manifest.get("folds")
-    return folds if path.name == "holdout.bin" and isinstance(folds, int) and 2 <= folds <= 10 else 10
+    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside a holdout.bin, or the
+    .json that `bins make` writes, says."""
+    if path.name == "holdout.bin":
+        about = read_pack_json(path.parent)
+    else:
+        about = Folder(path.parent).get_json(f"{path.name}.json") or {}
+        about = about if isinstance(about, dict) and about.get("sha256") == file_sha256(path) else {}
+    folds = about.get("folds")
+    return folds if isinstance(folds, int) and 2 <= folds <= 10 else 10
 
 
 def _find(folder: Path, name: str) -> Path | None:
