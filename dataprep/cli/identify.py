@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dataprep.cli._options import say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.errors import UsageError
 
@@ -109,6 +110,7 @@ def ijb(
             click.echo(f"    {_shares('TPIR at FPIR', gallery.tpir_at_fpir)}")
         click.echo(f"  mean of the galleries: {_shares('TPIR at FPIR', found.mean_tpir_at_fpir)}")
     click.echo(f"  {target}/result.json")
+    say_next(f"compare {target}")
 
 
 def _megaface_features(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,6 +179,7 @@ def megaface(
     for fpr, tar in found.tar_at_fpr.items():
         click.echo(f"  TAR {tar:.2%} at FPR {fpr} ({found.positives} positives, {found.negatives} negatives)")
     click.echo(f"  {target}/result.json")
+    say_next(f"compare {target}")
 
 
 @identify.command()

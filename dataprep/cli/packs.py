@@ -15,6 +15,8 @@ import click
 from dataprep.cli._options import say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.errors import UsageError
+from dataprep.workspace.exclusions import Exclusions
+from dataprep.workspace.workspace import Workspace
 
 _OUT = click.option(
     "--out", type=click.Path(path_type=Path), required=True, callback=lambda _ctx, _param, path: _local(path),
@@ -40,10 +42,14 @@ def _format_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_format_options
 @_OUT
 @click.option("--shuffle", type=click.IntRange(0), help="Shuffle with this seed (flat and webdataset).")
-def unpack(pack: str, container: str, layout: str, max_part_size: int | None, out: Path, shuffle: int | None) -> None:
+@click.pass_obj
+def unpack(
+    workspace: str, /, pack: str, container: str, layout: str, max_part_size: int | None, out: Path, shuffle: int | None
+) -> None:
     """Convert a pack to a folder of images, WebDataset shards or a .rec, without re-encoding the images.
 
-    PACK is a folder with a .rec, .tar shards or images, a .rec file, or the URL of either.
+    PACK is a folder with a .rec, .tar shards or images, a .rec file, or the URL of either. From a pack of the workspace,
+    or into it, people and photos that are excluded are left out.
 
     \b
     Example: dataprep unpack faces_emore --format folder --out emore_images
@@ -56,9 +62,18 @@ def unpack(pack: str, container: str, layout: str, max_part_size: int | None, ou
         raise UsageError(
             f"--shuffle: a {chosen.layout} pack is grouped by identity", hint="use --layout flat or --format webdataset"
         )
-    _written(
-        out, convert_pack(pack, out, pack_format=chosen, shuffle=shuffle, progress=partial(ProgressBar(), "faces"))
+    excluded = _exclusions(workspace, pack, str(out))
+    manifest = convert_pack(
+        pack,
+        out,
+        pack_format=chosen,
+        shuffle=shuffle,
+        is_excluded=excluded.covers if excluded else None,
+        progress=partial(ProgressBar(), "faces"),
     )
+    _written(out, manifest)
+    if manifest.get("excluded"):
+        click.echo(f"  {manifest['excluded']} faces are excluded and were left out")
 
 
 @click.command()
@@ -178,6 +193,16 @@ def info(pack: str, as_json: bool) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {one}" for key, one in value.items())
         click.echo(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    say_next(f"verify {pack}", in_workspace=False)
+
+
+def _exclusions(workspace: str, *places: str) -> Exclusions:
+    """The workspace's exclusions if any of the places lies in it, else none."""
+    root = os.path.join(os.path.realpath(workspace), "")
+    inside = any(os.path.realpath(place).startswith(root) for place in places)
+    return (
+        Workspace(workspace).exclusions() if inside and (Path(workspace) / "dataprep.json").exists() else Exclusions()
+    )
 
 
 def _local(path: Path) -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from dataprep.cli._options import say_next
+
 _CORES = len(os.sched_getaffinity(0))
 
 
@@ -40,6 +42,7 @@ def draw(folder: Path, identities: int, photos: int, width: int, height: int, se
 
     count = draw_folder(folder, identities=identities, photos=photos, seed=seed, width=width, height=height)
     click.echo(f"{count} photos of {identities} people under {folder}")
+    say_next(f"import folder {folder}")
 
 
 @synth.command()
@@ -65,6 +68,7 @@ def publish(folder: Path, identities: int, photos: int, faults: float, seed: int
     truth = write(folder, params, jobs=jobs)
     lost = sum(truth["reasons"].values())
     click.echo(f"{truth['lines']} lines in {folder / 'lists'}, {lost} of them without a usable photo")
+    say_next(f"synth serve {folder}", f"download vggface --lists {folder / 'lists'} --allow-private")
 
 
 @synth.command()

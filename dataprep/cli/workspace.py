@@ -95,6 +95,7 @@ def retry(workspace: str, reasons: str, shards: str) -> None:
     for stage, counts in request_retry(workspace, _split_commas(reasons), _split_commas(shards)).items():
         named = ", ".join(f"{code} {count}" for code, count in counts.items())
         click.echo(f"{stage}: {named} will be retried by the next `dataprep {stage_verb(stage)}`, `pack` or `run`")
+    say_next("pack")
 
 
 def _split_commas(text: str) -> list[str]:
@@ -119,6 +120,7 @@ def gc(workspace: str, dry_run: bool, other_parameters: bool) -> None:
             click.echo(f"{size:>12}  {path}")
     total = sum(size for _, size in found)
     click.echo(f"{len(found)} files, {total / 1e6:.1f} MB {'to remove' if dry_run else 'removed'}")
+    say_next("gc" if dry_run else "status")
 
 
 @click.command()
@@ -152,6 +154,7 @@ def tell_export(result: ImageExport, what: str, target: Path) -> None:
         click.echo(f"  {len(result.missing)} {what} missing", err=True)
         for key, why in itertools.islice(result.missing.items(), _EXAMPLES):
             click.echo(printable(f"      {key}: {why}"), err=True)
+    say_next("pack")
 
 
 @click.command()
@@ -165,3 +168,4 @@ def doctor() -> None:
 
     for line in describe_installation():
         click.echo(line)
+    say_next("import folder PHOTOS")

@@ -53,6 +53,14 @@ def test_an_exclusion_outlasts_later_options_and_reaches_every_way_out(
     assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.jpg")) == [
         "anna/0.jpg", "anna/2.jpg", "carl/1.jpg", "carl/2.jpg",
     ]  # fmt: skip
+    shutil.copytree(tmp_path / "ws/packs/train", tmp_path / "kept")
+    dataprep("exclude", "carl")
+    said = dataprep("unpack", tmp_path / "ws/packs/train", "--format", "folder", "--out", tmp_path / "unpacked").stdout
+    assert "2 images of 1 identities" in said
+    assert "2 faces are excluded and were left out" in said
+    assert [path.name for path in (tmp_path / "unpacked").iterdir() if path.is_dir()] == ["anna"]
+    dataprep("unpack", tmp_path / "kept", "--out", tmp_path / "elsewhere")  # nobody's workspace
+    dataprep("exclude", "--undo", "carl")
     shutil.copytree(faces / "Bert_Smith", tmp_path / "more/bert smith")
     shutil.copytree(faces / "anna", tmp_path / "more/dora")
     said = dataprep("import", "folder", tmp_path / "more", "--aligned")

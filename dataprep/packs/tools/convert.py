@@ -28,25 +28,33 @@ def convert_pack(
     *,
     pack_format: PackFormat,
     shuffle: int | None = None,
+    is_excluded: Callable[[str, str], bool] | None = None,
     progress: CountCallback = lambda done: None,
 ) -> dict[str, Any]:
     """Write the faces of a pack into a new one at `target` without re-encoding; return its pack.json.
 
     Faces keep their order if the target allows any order, and their keys from one flat .rec to another. insightface's
     layout groups them by label, in ascending order. Of several labels, the first is kept. Labels without a face are
-    closed up, which renumbers the labels above them. A face with a negative label (face2rec2's mark for none) is left
-    out and counted in pack.json.
+    closed up, which renumbers the labels above them. A face with a negative label (face2rec2's mark for none), or one that
+    `is_excluded`, given its identity and its name without the suffix, is left out and counted in pack.json.
     """
     pack = open_pack(source)
     labels = pack.labels()
     order = np.arange(len(pack)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(pack))
     order = order[labels[order] >= 0]
+    unlabelled, excluded = len(pack) - len(order), 0
+    if is_excluded is not None:
+        faces_out = [
+            is_excluded(face.identity, os.path.splitext(face.name)[0]) for face in map(pack.face, order.tolist())
+        ]
+        excluded, order = sum(faces_out), order[~np.array(faces_out, bool)]
     if pack_format.layout == "insightface":
         order = order[np.argsort(labels[order], kind="stable")]
     about = {name: value for name, value in pack.metadata().items() if name in _CARRIED}
-    about |= {"converted_from": os.fspath(source), "without_label": len(pack) - len(order)}
+    about |= {"converted_from": os.fspath(source), "without_label": unlabelled}
+    about |= {"excluded": excluded} if excluded else {}
     keep_keys = shuffle is None and pack_format.layout == "flat"
-    faces = reorder_faces(pack, order, close_label_gaps(labels), keep_keys=keep_keys, progress=progress)
+    faces = reorder_faces(pack, order, close_label_gaps(labels[order]), keep_keys=keep_keys, progress=progress)
     return publish_pack(target, faces, size=pack_image_size(pack), pack_format=pack_format, about=about)
 
 
