@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from dataprep.types import Sample
 from dataprep.workspace import plan_table as columns
 from dataprep.workspace.plan_merge import PlannedShard, location_keys, select_new_samples
 from dataprep.workspace.plan_table import SampleTable
+
+_log = logging.getLogger(__name__)
+_ABOUT = b"dataprep"  # key of a shard's Parquet metadata
 
 
 class Shard(NamedTuple):
@@ -127,12 +131,12 @@ class Plan:
         a table (workspace/plan_table.py) is a sample."""
         with lock_directory(self._folder.path, "the plan"):
             self.generations = self._read_all()  # another process may have planned since
-            number = len(self.generations)
+            number = max((generation.number for generation in self.generations), default=-1) + 1
             shards: list[Shard] = []
             for left in self._folder.path.glob(".*.tmp"):  # left by a killed process
                 left.unlink()
             groups = _groups(self.new_samples(samples))
-            self._folder.put_all(_files(groups, number, shards))
+            self._folder.put_all(_files(groups, number, shards, {"source": source, "source_digest": source_digest}))
             if not shards:
                 return None
             generation = Generation(
@@ -189,16 +193,20 @@ class Plan:
             yield PlannedShard(found["key"].to_numpy(), location_keys(found).to_numpy(), identities)
 
     def _table(self, shard: Shard, names: Sequence[str] | None = None) -> Any:
+        amendment = self._amendments.get(shard.id)
+        if amendment is None:
+            return self._read_file(shard.id, names)
+        table = amendment.apply(self._read_file(shard.id, names and list({*names, "key"})))
+        return table if names is None else table.select(names)
+
+    def _read_file(self, shard: str, names: Sequence[str] | None = None) -> Any:
+        """A shard as it was planned. Raises WorkspaceError."""
         import pyarrow.parquet as pq
 
-        path = self._folder / f"{shard.id}.parquet"
-        amendment = self._amendments.get(shard.id)
+        path = self._folder / f"{shard}.parquet"
         try:
             with pq.ParquetFile(path) as file:
-                if amendment is None:
-                    return file.read(names)
-                table = amendment.apply(file.read(names and list({*names, "key"})))
-                return table if names is None else table.select(names)
+                return file.read(names)
         except (OSError, ValueError) as error:
             raise WorkspaceError(
                 f"{path} cannot be read ({error}); restore it, or start again in another workspace"
@@ -207,14 +215,43 @@ class Plan:
     def _read_all(self) -> list[Generation]:
         amended = self._folder.folder("amended")
         self._amendments = {name[:-5]: self._read_amendment(amended, name) for name in amended.names("g*.json")}
-        found = [self._read(name) for name in self._folder.names("g*.json")]
-        return sorted(found, key=lambda generation: generation.number)
+        numbers = [int(name[1:-5]) for name in self._folder.names("g*.json") if name[1:-5].isdecimal()]
+        return [self._read_or_rebuild(number) for number in range(max(numbers, default=-1) + 1)]
 
-    def _read(self, name: str) -> Generation:
+    def _read_or_rebuild(self, number: int) -> Generation:
+        """A generation; where its g*.json is damaged or gone, as its shards tell. A later one shows that it was complete."""
+        try:
+            if (self._folder / f"g{number}.json").exists():
+                return self._read(number)
+        except WorkspaceError as error:
+            _log.warning("%s; read again from its shards", error)
+        files = self._folder.names(f"g{number}-*.parquet")
+        if not files:
+            raise WorkspaceError(
+                f"{self._folder / f'g{number}.json'} is damaged or gone, and so are its shards",
+                hint="restore the folder plan/ from a copy, or import everything into a new workspace",
+            )
+        shards, about = [], dict[str, Any]()
+        for name in files:
+            table = self._read_file(name[:-8])
+            about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
+            shards.append(_describe(name[:-8], table.cast(columns.plan_schema())))
+        self._folder.put_json(
+            f"g{number}.json",
+            {
+                "source": about.get("source", {"kind": "unknown"}),
+                "source_digest": about.get("source_digest", ""),
+                "shards": [shard._asdict() for shard in shards],
+            },
+        )
+        return self._read(number)
+
+    def _read(self, number: int) -> Generation:
+        name = f"g{number}.json"
         found = self._folder.get_json(name)
         try:
             return Generation(
-                number=int(name[1:-5]),
+                number=number,
                 source=found["source"],
                 source_digest=found["source_digest"],
                 shards=tuple(self._amended(Shard(**shard)) for shard in found["shards"]),
@@ -278,20 +315,25 @@ def _by_kind(tables: Iterable[SampleTable]) -> Iterator[tuple[bool, SampleTable]
             yield bool(local[begin]), table.slice(begin, end - begin)
 
 
-def _files(groups: Iterable[SampleTable], generation: int, shards: list[Shard]) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of the shards' files, and append the shards to `shards`."""
-    import pyarrow.compute as pc
+def _files(
+    groups: Iterable[SampleTable], generation: int, shards: list[Shard], about: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the shards' files, and append the shards to `shards`. The files also say what their
+    generation is about, so that it can be rebuilt from them."""
     import pyarrow.parquet as pq
 
+    metadata = {_ABOUT: json.dumps(about, ensure_ascii=True).encode()}
     for position, group in enumerate(groups):
-        unusable = group["error"].null_count < len(group)
-        shard = Shard(
-            id=f"g{generation}-{position:06d}",
-            size=len(group),
-            digest=columns.table_digest(group),
-            remote=unusable or pc.any(pc.not_equal(group["url"], "")).as_py(),
-        )
+        shard = _describe(f"g{generation}-{position:06d}", group)
         shards.append(shard)
         stream = io.BytesIO()
-        pq.write_table(group, stream, compression="zstd")
+        pq.write_table(group.replace_schema_metadata(metadata), stream, compression="zstd")
         yield f"{shard.id}.parquet", stream.getvalue()
+
+
+def _describe(id: str, table: SampleTable) -> Shard:
+    import pyarrow.compute as pc
+
+    unusable = table["error"].null_count < len(table)
+    remote = unusable or pc.any(pc.not_equal(table["url"], "")).as_py()
+    return Shard(id=id, size=len(table), digest=columns.table_digest(table), remote=remote)

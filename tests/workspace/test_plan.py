@@ -104,8 +104,8 @@ def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match=r"g0-000000\.parquet cannot be read"):
         plan.samples(plan.shards[0])
     (tmp_path / "g0.json").write_text("{")
-    with pytest.raises(WorkspaceError, match=r"g0\.json is damaged"):
-        Plan(Folder(tmp_path))
+    with pytest.raises(WorkspaceError, match=r"g0-000000\.parquet cannot be read"):
+        Plan(Folder(tmp_path))  # and it cannot be read again from its shards
 
 
 def keys(plan: Plan) -> list[str]:
@@ -151,3 +151,33 @@ def test_landmarks_are_kept_and_a_plan_from_before_them_is_read(tmp_path: Path) 
     old = [s for shard in plan.shards for s in plan.samples(shard)]
     assert [s.landmarks for s in old] == [None] * 4
     assert old[1:] == samples(3)
+
+
+def test_a_generation_whose_file_is_damaged_or_gone_is_read_again_from_its_shards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plan() -> Plan:
+        return Plan(Folder(tmp_path))
+
+    def samples(start: int) -> list[Sample]:
+        return [Sample(key=f"a/{n}", identity="a", path=f"/p/{n}.jpg") for n in range(start, start + 120)]
+
+    plan().add({"kind": "folder", "root": "/p"}, "d0", samples(0))
+    plan().add({"kind": "folder", "root": "/q"}, "d1", samples(120))
+    before = plan().generations
+    for damage in (b"{", b"\xff", b'{"source": 1}', None):
+        path = tmp_path / "g0.json"
+        path.write_bytes(damage) if damage is not None else path.unlink()
+        assert plan().generations == before
+        assert plan().generations == before  # and it is written again
+        assert plan().contains_source({"kind": "folder", "root": "/p"}, "d0")
+    assert "read again from its shards" in caplog.text
+    (tmp_path / "g0.json").unlink()
+    added = plan().add({"kind": "folder", "root": "/r"}, "d2", samples(240))
+    assert added is not None
+    assert added.number == 2
+    assert plan().count == 360
+    for shard in tmp_path.glob("g0*"):
+        shard.unlink()
+    with pytest.raises(WorkspaceError, match="is damaged or gone, and so are its shards"):
+        plan()
