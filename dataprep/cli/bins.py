@@ -76,6 +76,7 @@ def unpack(path: Path, out: Path) -> None:
     from dataprep.evaluate.verification.bin_tools import unpack_bin
 
     click.echo(f"{unpack_bin(path, out)} lists the pairs")
+    say_next(f"test --benchmark {path}")
 
 
 @bins.command()
@@ -89,6 +90,7 @@ def show(path: Path) -> None:
     from dataprep.evaluate.verification.bin_tools import inspect_bin
 
     _tell(path, inspect_bin(path))
+    say_next(f"test --benchmark {path}")
 
 
 def _tell(path: Path, found: BinReport) -> None:

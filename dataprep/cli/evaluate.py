@@ -186,6 +186,7 @@ def compare(runs: tuple[Path, ...], markdown: bool) -> None:
 
     table = tabulate_results(find_results(runs))
     click.echo(format_markdown(table) if markdown else format_text(table))
+    say_next("export-model MODEL --format onnx")
 
 
 def _tell(path: Path, result: TestResult) -> None:

@@ -79,8 +79,9 @@ def show(workspace: str, sample: str, as_json: bool) -> None:
     """
     from dataprep.review.samples import find_samples
 
+    person = ""
     for record in find_samples(workspace, like=sample):
-        facts = record.flat()
+        facts, person = record.flat(), record.sample.identity
         if as_json:
             click.echo(json.dumps(facts, ensure_ascii=True))
             continue
@@ -89,6 +90,7 @@ def show(workspace: str, sample: str, as_json: bool) -> None:
                 text = " ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
                 click.echo(f"{name + ':':<26}{printable(text)}")
         click.echo()
+    say_next(f"look --whole-photos --person {shlex.quote(person)}")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from dataprep.cli._options import say_next
 from dataprep.cli.evaluate import input_description, model_options
 from dataprep.errors import RecordError, UsageError
 from dataprep.names import printable
@@ -56,3 +57,4 @@ def similarity(
     units = embed_pairs(embedder, images, batch=batch_size)
     for (one, left), (two, right) in itertools.combinations(zip(photos, units, strict=True), 2):
         click.echo(f"{np.dot(left, right):.4f}\t{printable(str(one))}\t{printable(str(two))}")
+    say_next(f"test --model {found} --benchmark PAIRS")

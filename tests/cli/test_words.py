@@ -18,6 +18,7 @@ from PIL import Image
 
 from dataprep.cli.main import cli
 from dataprep.content import explain_error, identify_content
+from dataprep.packs.verification_bin import write_bin
 from dataprep.pipeline.progress import BarDisplay, StageProgress
 from dataprep.reasons import Reason
 
@@ -284,3 +285,13 @@ def test_progress_on_80_columns_shows_all_reasons(
         assert reason in shown
     assert "ETA done" not in shown
     assert "waiting" in shown
+
+
+def test_an_accuracy_of_chance_at_threshold_0_is_called_what_it_is(dataprep: Run, tmp_path: Path) -> None:
+    images = [noise(number, 32) for number in range(80)]
+    write_bin(tmp_path / "set.bin", images, [True, False] * 20)
+    np.save(tmp_path / "same.npy", np.ones((80, 8), np.float32))
+    said = dataprep("test", "--features", tmp_path / "same.npy", "--benchmark", tmp_path / "set.bin")
+    assert "accuracy 50.00%" in said.stdout
+    assert "the model tells no two faces apart" in said.stderr
+    assert "--mean, --std, --order" in said.stderr
