@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -10,13 +10,16 @@ import click
 from dataprep.cli._options import is_quiet, say, say_next
 from dataprep.errors import RecordError
 from dataprep.names import printable
-from dataprep.pipeline.photo_changes import find_photo_changes, take_over
+from dataprep.pipeline.photo_changes import find_moved, find_photo_changes, take_over
 from dataprep.pipeline.pipeline import Pipeline
 from dataprep.pipeline.progress import make_display
 from dataprep.pipeline.runner import RunReport, build_report, plan_work, run_pipeline
 from dataprep.reasons import Reason
 from dataprep.review.samples import find_samples
 from dataprep.text import counted
+from dataprep.types import Sample
+from dataprep.workspace.plan import Plan
+from dataprep.workspace.plan_table import SampleTable
 from dataprep.workspace.workspace import Workspace
 
 
@@ -37,7 +40,9 @@ def run_stages(
     """
     opened = Workspace(workspace)
     pipeline = Pipeline(opened, opened.recipe() | dict(changes), until=until)
-    _follow_photos(pipeline, update=update and not dry_run)
+    happened, hint = follow_photos(pipeline, opened.plan(), update=update and not dry_run)
+    for line in filter(None, (happened, hint and f"hint: {hint}")):
+        click.echo(line, err=True)
     work = plan_work(pipeline)
     if dry_run:
         _show_plan(work)
@@ -98,21 +103,20 @@ def _tell_wholesale_losses(pipeline: Pipeline, report: RunReport) -> bool:
     return found
 
 
-def _follow_photos(pipeline: Pipeline, *, update: bool) -> None:
-    """Say which photos on this disk are gone or have changed, and take it over with `update`."""
-    plan = pipeline.workspace.plan()
+def follow_photos(
+    pipeline: Pipeline, plan: Plan, *, update: bool, listed: Iterable[Sample | SampleTable] = ()
+) -> tuple[str, str]:
+    """What happened to the photos on this disk, and a hint; both are empty if nothing has. With `update` the plan follows
+    them, moved ones to where a source has `listed` them."""
     changes = find_photo_changes(pipeline, plan)
     if not changes:
-        return
-    if update:
-        taken = take_over(pipeline, plan, changes, {})
-        click.echo(f"since the workspace read them, {taken.describe()}; the plan follows", err=True)
-    else:
-        click.echo(f"since the workspace read them, {changes.describe()}; it keeps what it had", err=True)
-    if changes.absent:
-        click.echo("hint: mount the disk, or import the folder from its new place", err=True)
-    elif not update:
-        click.echo("hint: --update takes this over", err=True)
+        return "", ""
+    taken = take_over(pipeline, plan, changes, find_moved(changes, listed)) if update else changes
+    followed = update and bool(taken.gone or taken.changed or taken.moved)
+    text = f"since the workspace read them, {taken.describe()}; {'the plan follows' if followed else 'it keeps what it had'}"
+    if taken.absent:
+        return text, "mount the disk, or import the folder from its new place"
+    return text, "" if update else "--update takes this over"
 
 
 def count_transient_failures(report: RunReport) -> dict[str, int]:

@@ -57,7 +57,12 @@ def _plan(opened: Workspace, source: Source, update: bool) -> None:
     if excluded:
         digest = hashlib.sha256(f"{digest} {excluded.digest()}".encode()).hexdigest()
     if plan.generations:
-        _follow_files(opened, plan, source, update)
+        from dataprep.cli._pipeline import follow_photos
+        from dataprep.pipeline.pipeline import Pipeline
+
+        pipeline = Pipeline(opened, opened.recipe())
+        for line in filter(None, follow_photos(pipeline, plan, update=update, listed=iterate_samples(source))):
+            click.echo(line)
     if plan.contains_source(described, digest):
         click.echo(f"{described['kind']}: already planned, {_counted(plan)} in total")
         return
@@ -77,21 +82,6 @@ def _plan(opened: Workspace, source: Source, update: bool) -> None:
         )
     if source.summary:
         click.echo(source.summary)
-
-
-def _follow_files(opened: Workspace, plan: Plan, source: Source, update: bool) -> None:
-    from dataprep.pipeline.photo_changes import find_moved, find_photo_changes, take_over
-    from dataprep.pipeline.pipeline import Pipeline
-
-    pipeline = Pipeline(opened, opened.recipe())
-    changes = find_photo_changes(pipeline, plan)
-    if not changes:
-        return
-    if update:
-        taken = take_over(pipeline, plan, changes, find_moved(changes, iterate_samples(source)))
-        click.echo(f"since the last import {taken.describe()}; the next run takes this over")
-    else:
-        click.echo(f"since the last import {changes.describe()}; the workspace keeps what it had")
 
 
 def _counted(plan: Plan) -> str:

@@ -89,17 +89,22 @@ def find_samples(
     state = PipelineState(pipeline, opened.plan())
     whom = _person(state, person) if person else frozenset[str]()
     merged = _merged_rows(pipeline, reasons=wanted, people=whom, lost=lost)
-    late = any(row["reason"] for rows in merged.values() for row in rows.values())
+    late = {key for rows in merged.values() for key, row in rows.items() if row["reason"]}
     found = False
     for shard in state.plan.shards:
+        nodes = {node.name: (node.store, state.marker(node, shard.id)) for node in pipeline.nodes}
+        here = {code for _, marker in nodes.values() if marker for code in _lost(marker)}
+        untouched = (wanted or lost) and not (here if lost else here & wanted)
+        if untouched and not late:
+            continue
         samples = [
             sample
             for sample in state.plan.samples(shard)
-            if (not whom or sample.identity in whom) and (not like or _is_like(sample, like))
+            if (not whom or sample.identity in whom)
+            and (not like or _is_like(sample, like))
+            and (not untouched or sample.key in late)
         ]
-        nodes = {node.name: (node.store, state.marker(node, shard.id)) for node in pipeline.nodes}
-        here = {code for _, marker in nodes.values() if marker for code in _lost(marker)}
-        if not samples or ((wanted or lost) and not late and not (here if lost else here & wanted)):
+        if not samples:
             continue
         ledgers = {
             name: {row["key"]: row for row in store.rows(marker)} for name, (store, marker) in nodes.items() if marker

@@ -33,15 +33,12 @@ class Exclusions:
     photos: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _person_forms: frozenset[str] = field(init=False, repr=False, compare=False)
     _photo_forms: frozenset[str] = field(init=False, repr=False, compare=False)
+    keys: frozenset[str] = field(init=False, repr=False, compare=False)  # of the excluded photos that were in the plan
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_person_forms", frozenset(map(loose_name, self.people)))
         object.__setattr__(self, "_photo_forms", frozenset(map(_loose_key, self.photos)) | frozenset(self.photos))
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys of the excluded photos that were in the plan."""
-        return frozenset(key for keys in self.photos.values() for key in keys)
+        object.__setattr__(self, "keys", frozenset(key for keys in self.photos.values() for key in keys))
 
     def __bool__(self) -> bool:
         return bool(self.people or self.photos)
