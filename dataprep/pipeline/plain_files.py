@@ -13,7 +13,7 @@ from typing import Any
 
 from dataprep.errors import DataprepError, Interrupted, SourceError, UsageError
 from dataprep.params import fingerprint
-from dataprep.pipeline.worker import batch_items, prepare_worker
+from dataprep.pipeline.worker import apply_stages, batch_items, prepare_worker
 from dataprep.stages.align import AlignParams, AlignStage
 from dataprep.stages.base import Item, MapStage, Photo, read_local_photo
 from dataprep.stages.crop import CropParams, CropStage
@@ -23,7 +23,6 @@ from dataprep.storage import Folder, lock_directory
 from dataprep.types import Row, Sample
 
 _CHUNK = 32  # photos that a worker gets at a time
-_BATCH, _BATCH_PIXELS = 16, 50_000_000  # photos, or pixels, in memory at once
 _TABLE, _ABOUT = "faces.csv", "faces.json"
 _COLUMNS = ("photo", "face", "verdict", "reason", "detail", "box", "landmarks", "score", "mtime_ns")
 
@@ -215,17 +214,10 @@ def _rows(samples: Sequence[Sample], settings: FaceSettings) -> list[tuple[Sampl
         )
         for sample in samples
     )
-    for _, batch in batch_items(enumerate(items), size=_BATCH, pixels=_BATCH_PIXELS):
-        live = batch
-        for stage in stages:
-            rows = stage.apply_many(live) if live else []
-            for item, row in zip(live, rows, strict=True):
-                found[item.sample.key].append((stage.name, row))
-            live = [
-                Item(sample=item.sample, rows={**item.rows, stage.name: row}, photo=item.photo)
-                for item, row in zip(live, rows, strict=True)
-                if row.reason is None
-            ]
+    for _, batch in batch_items(enumerate(items)):
+        for stage, rows in zip(stages, apply_stages(stages, batch), strict=True):
+            for row in rows:
+                found[row.key].append((stage.name, row))
     return [(sample, found[sample.key]) for sample in samples]
 
 

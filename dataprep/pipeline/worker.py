@@ -9,7 +9,7 @@ import signal
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from dataprep.workspace.ledger import row_from_ledger
 from dataprep.workspace.payload import PayloadReader
 from dataprep.workspace.workspace import Workspace
 
-_BATCH = 16  # photos held in memory and passed to the detector at once,
-_BATCH_PIXELS = 50_000_000  # unless they have more pixels than this
+BATCH = 16  # photos held in memory and passed to the detector at once,
+BATCH_PIXELS = 50_000_000  # unless they have more pixels than this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def _process(task: Task) -> None:
     board = ProgressBoard(Path(task.board_path), task.slots)
     finished: list[list[Row]] = [[] for _ in nodes]
     with _Inputs(pipeline, task, nodes[0]) as inputs:
-        for batch in inputs.batches(1 if task.one_by_one else _BATCH):
+        for batch in inputs.batches(1 if task.one_by_one else BATCH):
             board.set(task.slot, inputs.position)
             live = [item for item in batch if item.sample.key not in task.skip]
             finished[0] += [
@@ -94,16 +94,8 @@ def _process(task: Task) -> None:
                 for item in batch
                 if item.sample.key in task.skip
             ]
-            for stage, rows in zip(stages, finished, strict=True):
-                if not live:
-                    break
-                made = stage.apply_many(live)
+            for rows, made in zip(finished, apply_stages(stages, live), strict=True):
                 rows += made
-                live = [
-                    Item(sample=item.sample, rows={**item.rows, stage.name: row}, photo=item.photo)
-                    for item, row in zip(live, made, strict=True)
-                    if row.reason is None
-                ]
         order = {sample.key: position for position, sample in enumerate(inputs.samples)}
     upstream = task.upstream
     for node, rows in zip(nodes, finished, strict=True):
@@ -113,7 +105,23 @@ def _process(task: Task) -> None:
     board.set(task.slot, len(order))
 
 
-def batch_items(items: Iterable[tuple[int, Item]], *, size: int, pixels: int) -> Iterator[tuple[int, list[Item]]]:
+def apply_stages(stages: Sequence[MapStage[Any]], items: Sequence[Item]) -> list[list[Row]]:
+    """The rows of each stage: what a stage rejects does not reach the next."""
+    found: list[list[Row]] = []
+    for stage in stages:
+        rows = stage.apply_many(items) if items else []
+        found.append(rows)
+        items = [
+            Item(sample=item.sample, rows={**item.rows, stage.name: row}, photo=item.photo)
+            for item, row in zip(items, rows, strict=True)
+            if row.reason is None
+        ]
+    return found
+
+
+def batch_items(
+    items: Iterable[tuple[int, Item]], *, size: int = BATCH, pixels: int = BATCH_PIXELS
+) -> Iterator[tuple[int, list[Item]]]:
     """Yield batches of up to `size` items and `pixels` pixels in all, each with the position of its first item."""
     first, batch, left = 0, list[Item](), pixels
     for position, item in items:
@@ -169,7 +177,7 @@ class _Inputs:
             self._payloads.close()
 
     def batches(self, size: int) -> Iterator[list[Item]]:
-        for position, batch in batch_items(self._items(), size=size, pixels=_BATCH_PIXELS):
+        for position, batch in batch_items(self._items(), size=size):
             self.position = position
             yield batch
 
