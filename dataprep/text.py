@@ -8,11 +8,12 @@ otherwise Windows' Latin-1 (code page 1252), which a log message reports. Line e
 from __future__ import annotations
 
 import codecs
+import difflib
 import gzip
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -34,6 +35,12 @@ _MARKS = (
 def counted(count: int, noun: str) -> str:
     """A count in words: `1 photo`, `2 photos`, `3 people`."""
     return f"{count} {noun}" if count == 1 else f"{count} {_PLURALS.get(noun, noun + 's')}"
+
+
+def similar_to(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name: `similar: align, pack`, the nearest first; empty if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"similar: {', '.join(near)}" if near else ""
 
 
 def iterate_lines(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import os
@@ -15,6 +14,7 @@ from dataprep import __version__
 from dataprep.cli._options import DEFAULT_WORKSPACE, QUIET
 from dataprep.content import explain_error
 from dataprep.errors import DataprepError, UsageError
+from dataprep.text import similar_to
 
 # verb -> (module under dataprep.cli, attribute, one line of help)
 _VERBS: dict[str, tuple[str, str, str]] = {
@@ -71,8 +71,7 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in _VERBS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, _VERBS, n=3, cutoff=0.5)
-            hint = f"similar: {', '.join(near)}" if near else "`dataprep help` lists the verbs"
+            hint = similar_to(name, _VERBS) or "`dataprep help` lists the verbs"
             raise UsageError(f"{name!r} is not a verb of dataprep", hint=hint)
         return super().resolve_command(ctx, args)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataprep.errors import UsageError, WorkspaceError
 from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.reasons import Reason
 from dataprep.stages.base import MERGE_UNIT
+from dataprep.text import similar_to
 from dataprep.types import Sample
 from dataprep.workspace.exclusions import loose_name
 from dataprep.workspace.ledger import COMMON_COLUMNS, PAYLOAD_COLUMNS, read_table
@@ -152,17 +152,14 @@ def _known_reason(code: str) -> str:
     try:
         return Reason.from_code(code).code
     except ValueError as error:
-        near = difflib.get_close_matches(code, [reason.code for reason in Reason], n=3, cutoff=0.5)
-        hint = f"similar: {', '.join(near)}" if near else ""
-        raise UsageError(str(error), hint=hint) from None
+        raise UsageError(str(error), hint=similar_to(code, (reason.code for reason in Reason))) from None
 
 
 def _person(state: PipelineState, person: str) -> frozenset[str]:
     names = state.plan.photos_per_identity()
     found = frozenset(name for name in names if loose_name(name) == loose_name(person))
     if not found:
-        near = difflib.get_close_matches(person, names, n=3, cutoff=0.5)
-        raise WorkspaceError(f"nobody is called {person!r}", hint=f"similar: {', '.join(near)}" if near else "")
+        raise WorkspaceError(f"nobody is called {person!r}", hint=similar_to(person, names))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from dataprep.errors import UsageError
 from dataprep.sources.base import Source
 from dataprep.sources.selection import IdentityFilter, SelectedSource
+from dataprep.text import similar_to
 
 
 def open_source(kind: str, options: Mapping[str, Any], workspace: str) -> Source:
@@ -41,10 +41,9 @@ def _check_options(kind: str, given: Mapping[str, Any]) -> None:
     known = (*needed, *others, *(() if kind == "synth" else _SELECTION))
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             raise UsageError(
                 f"source {kind} has no option {name!r}; its options are: {', '.join(known)}",
-                hint=f"similar: {', '.join(near)}" if near else "",
+                hint=similar_to(name, known),
             )
     missing = [name for name in needed if name not in given]
     if missing:
