@@ -207,7 +207,10 @@ def _tell(path: Path, result: TestResult) -> None:
         click.echo(
             "  warning: the model tells no two faces apart: its embeddings are all equal, or untrained", err=True
         )
-        click.echo("  hint: an ONNX model's input may be described wrongly: --mean, --std, --order", err=True)
+        click.echo(
+            "  hint: train longer (--epochs); an ONNX model's input may be described wrongly: --mean, --std, --order",
+            err=True,
+        )
     if found.validation is not None:
         click.echo(
             f"  VAL {found.validation:.2%} at FAR {found.validation_far:.2e} (target 1e-3)   [{spans['validation']}]"
