@@ -11,9 +11,8 @@ Verdict = Literal["ok", "dropped", "failed"]
 class Reason(Enum):
     """Why a sample was dropped (its data is unusable) or failed (an error occurred while processing it).
 
-    Members are (code, verdict, transient, meaning, remedy): `transient` marks failures that a retry may resolve; `remedy`,
-    in terms of the command line, is empty where there is none.
-    """
+    Members are (code, verdict, transient, meaning, remedy): `transient` marks failures that a retry may resolve;
+    `remedy`, in terms of the command line, is empty where there is none."""
 
     # the URL itself
     BAD_URL = (
@@ -126,6 +125,11 @@ class Reason(Enum):
     BOX_OUTSIDE = (
         "box_outside", "dropped", False, "the published box lies outside the photo",
         "check the box's order and the photo's size in the list",
+    )  # fmt: skip
+    BOX_MISFIT = (
+        "box_misfit", "dropped", False,
+        "the published box makes no sense for the photo that came: it was measured on a photo of another size or shape",
+        "name the list's columns with the size of the published photo: --size-columns WIDTH,HEIGHT",
     )  # fmt: skip
     NO_FACE = (
         "no_face", "dropped", False, "no face was found, or none that overlaps the published box",

@@ -10,7 +10,11 @@ TAR_END = b"\0" * (2 * _BLOCK)
 _EMPTY = tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 _SUM = sum(_EMPTY[:124]) + sum(_EMPTY[135:148]) + sum(b" " * 8) + sum(_EMPTY[156:])
 
-_EXTENSIONS = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"GIF": "gif", b"BM": "bmp"}
+_EXTENSIONS = {
+    b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"GIF": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif",
+    b"\0\0\0\x0cjP": "jp2", b"\xff\x4f\xff\x51": "j2k",
+}  # fmt: skip
+_BRANDS = {b"avi": "avif", b"hei": "heic", b"hev": "heic", b"mif": "heic", b"msf": "heic"}
 
 
 def make_member(name: str, data: bytes) -> tuple[bytes, int]:
@@ -33,7 +37,9 @@ def _header(name: str, size: int) -> bytes:
 
 
 def image_extension(image: bytes) -> str:
-    """jpg, png, webp, gif or bmp, by the first bytes; otherwise bin."""
+    """jpg, png, webp, gif, bmp, tif, jp2, j2k, avif or heic, by the first bytes; otherwise bin."""
+    if image[4:8] == b"ftyp":
+        return _BRANDS.get(image[8:11], "bin")
     return next((name for start, name in _EXTENSIONS.items() if image.startswith(start)), "bin")
 
 

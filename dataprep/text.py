@@ -117,6 +117,7 @@ def _has_utf8_lines(path: Path) -> bool:
 
 def _open_text(path: Path, encoding: str | None, error: type[DataprepError]) -> IO[str]:
     chosen = encoding or detect_encoding(path, error=error)
+    codecs.lookup(chosen)
     # Windows-1252 leaves five bytes undefined
     return io.TextIOWrapper(_open_bytes(path), chosen, "replace" if chosen == "cp1252" else "strict", newline=None)
 

@@ -45,9 +45,9 @@ class Sample:
     record at byte `offset` of a .rec. An `aligned` sample is an aligned face, not a photo in which to detect faces.
     `box` is the published face box in the frame `box_frame`: `stored` is the pixel grid of the file, `upright` the grid
     after the EXIF rotation. `landmarks` are the published landmarks in that frame: five (x, y) in insightface's order
-    (imaging/geometry.py); integer coordinates are pixel centres. `hash` is the published hash of the photo's bytes, as
-    `algorithm:hex`. `trouble` is set if the source's line itself is unusable.
-    """
+    (imaging/geometry.py); integer coordinates are pixel centres. `box_size` is the (width, height) of the photo that
+    the box was measured on, if the source says it; (1, 1) for a box in shares of the photo. `hash` is the published
+    hash of the photo's bytes, as `algorithm:hex`. `error` is set if the source's line itself is unusable."""
 
     key: str
     identity: str
@@ -57,6 +57,7 @@ class Sample:
     aligned: bool = False
     box: Box | None = None
     box_frame: BoxFrame = "stored"
+    box_size: tuple[int, int] | None = None
     landmarks: Landmarks | None = None
     hash: str = ""
     error: Reason | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 from typing import Any
 
@@ -11,8 +12,9 @@ from dataprep.cli._options import RUN_OPTIONS, given_params, params_options, run
 from dataprep.cli._pipeline import run_stages
 from dataprep.cli._sources import add_source, selection_options
 from dataprep.download.settings import DownloadParams
-from dataprep.sources.base import iterate_samples
+from dataprep.sources.base import Source, iterate_samples
 from dataprep.storage import Folder
+from dataprep.text import counted
 from dataprep.workspace.plan import Plan
 
 
@@ -74,6 +76,11 @@ def facescrub(workspace: str, /, **values: Any) -> None:
 @download.command()
 @click.argument("table")
 @click.option("--format", help="csv, tsv, txt, parquet, json or jsonl; default: by the suffix of TABLE.")
+@click.option(
+    "--columns", metavar="A,B,...", help="Names of all columns, in order, for a TABLE without a line of names."
+)
+@click.option("--delimiter", help="Character between the fields; default: found out.")
+@click.option("--encoding", help="Encoding, such as cp1251; default: found out.")
 @click.option("--url-column", help="Column of URLs; default: url, image_url or img_url.")
 @click.option("--identity-column", help="Column of identities; default: identity, person or name.")
 @click.option("--identity", help="The identity of all photos, instead of a column.")
@@ -87,6 +94,11 @@ def facescrub(workspace: str, /, **values: Any) -> None:
     type=click.Choice(["ltrb", "ltwh"]),
     help="Box numbers: edges (ltrb, default), or width and height (ltwh).",
 )
+@click.option(
+    "--size-columns", multiple=True, metavar="WIDTH,HEIGHT",
+    help="Size of the photo that the box was measured on: two columns, or one with both numbers; default: guessed, as "
+    "`height width` or original_width, original_height.",
+)  # fmt: skip
 @click.option(
     "--hash-column", help="Column of published photo hashes, in hexadecimal; photos with another hash are dropped."
 )
@@ -107,6 +119,23 @@ def urls(workspace: str, /, **values: Any) -> None:
     _download(workspace, "urls", values)
 
 
+def _preview(kind: str, source: Source, plan: Plan) -> None:
+    """Say what a source would add to the plan, and what of it cannot be used, with a line of each reason."""
+    count, unusable, examples = 0, Counter[str](), dict[str, str]()
+    for table in plan.new_samples(iterate_samples(source)):
+        count += len(table)
+        lost = table.filter(table["error"].is_valid()).select(["error", "detail"])
+        unusable.update(lost["error"].to_pylist())
+        for row in lost.to_pylist():
+            examples.setdefault(row["error"], row["detail"])
+    click.echo(
+        f"{kind}: {count - unusable.total()} samples would be planned and downloaded; {plan.known_count} are already "
+        "planned"
+    )
+    for reason, number in unusable.most_common():
+        click.echo(f"{counted(number, 'line')} cannot be used, {reason}; for example {examples[reason]}")
+
+
 def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     from dataprep.sources.catalog import open_source
 
@@ -116,8 +145,7 @@ def _download(workspace: str, kind: str, values: dict[str, Any]) -> None:
     source = open_source(kind, options, workspace)
     if run["dry_run"]:
         plan = Plan(Folder(workspace).folder("plan"))
-        count = sum(map(len, plan.new_samples(iterate_samples(source))))
-        click.echo(f"{kind}: {count} samples would be planned and downloaded; {plan.known_count} are already planned")
+        _preview(kind, source, plan)
         if not plan.generations:
             return
     else:

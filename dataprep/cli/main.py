@@ -88,6 +88,7 @@ def _use_workspace(ctx: click.Context, _: click.Parameter, folder: str | None) -
 def _be_quiet(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
     if quiet:
         ctx.meta[QUIET] = True
+        logging.getLogger("dataprep").setLevel(logging.WARNING)
 
 
 def _common_options() -> list[click.Parameter]:
@@ -133,10 +134,11 @@ cli.params.extend(_common_options())
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. An error is printed to stderr, with its hint on a second line, and sets the exit code."""
-    # Threads of torch that wait for each other by spinning make a busy machine three times as slow; libgomp reads this when
-    # torch is imported
+    # Threads of torch that wait for each other by spinning make a busy machine three times as slow; libgomp reads this
+    # when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="dataprep: %(message)s", level=logging.WARNING)
+    logging.getLogger("dataprep").setLevel(logging.INFO)
     try:
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
     except DataprepError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataprep.errors import RecordError
-from dataprep.imaging.sniff import IMAGE_SUFFIXES
+from dataprep.imaging.image_files import list_images
 from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.verification_bin import bin_image_names, is_bin, read_bin
 from dataprep.storage import file_sha256
@@ -40,9 +40,9 @@ def open_image_source(path: Path, *, root: Path | None = None) -> ImageSource:
 
 
 def _folder(path: Path) -> ImageSource:
-    files = sorted(file for file in path.rglob("*") if file.suffix in IMAGE_SUFFIXES and file.is_file())
+    files = list_images(path)
     if not files:
-        raise RecordError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no .rec")
+        raise RecordError(f"{path} holds no images and no .rec")
     return _files(path, files, [file.relative_to(path).as_posix() for file in files])
 
 

@@ -6,6 +6,7 @@ never modified.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import warnings
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import ImagingError
+from dataprep.imaging.sniff import identify_format, reject_reason
 from dataprep.reasons import Reason
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ Pixels = npt.NDArray[np.uint8]
 
 CODECS = ("pillow", "opencv")
 _READABLE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+# formats that not every Pillow reads, by the names of `identify_format`: Pillow's name, and what brings it
+_OPTIONAL = {
+    "tiff": ("TIFF", "a Pillow with libtiff"),
+    "jpeg 2000": ("JPEG2000", "a Pillow with OpenJPEG"),
+    "avif": ("AVIF", "Pillow 11.3 or later"),
+    "heic": ("HEIF", "pip install 'face-dataprep[heic]'"),
+}
+_PORTABLE = ("jpeg", "png", "webp", "bmp")  # decoded by OpenCV and mxnet everywhere
+_REDUCED, _RAW_TAG, _SUBFILE_TAG, _PHOTOMETRIC_TAG = 1, 50706, 254, 262
+_SENSOR = (32803, 34892)  # a sensor's mosaic, and linear raw: TIFF/EP, DNG
 _ORIENTATION_TAG = 0x0112
 _BLOCK = 2_000_000  # pixels, 8 MB; Pillow's memory blocks have 16 MB
 
@@ -113,6 +125,12 @@ def encode_png(pixels: Pixels) -> bytes:
     return stream.getvalue()
 
 
+def make_portable(data: bytes) -> bytes:
+    """The bytes of an image as they are if every reader of packs decodes its format (JPEG, PNG, WebP, BMP), else as
+    PNG, upright and without loss. Raises ImagingError."""
+    return data if identify_format(data) in _PORTABLE else encode_png(decode_image(data)[0])
+
+
 def codec_versions(codec: str) -> dict[str, str]:
     """Versions of the libraries that can affect decoded pixels or encoded bytes."""
     if codec == "opencv":
@@ -139,11 +157,14 @@ class _Opened:
         warnings.simplefilter("ignore")
         Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked instead
         try:
-            self._image = Image.open(io.BytesIO(self._data), formats=_READABLE)
+            self._image = Image.open(io.BytesIO(self._data), formats=_pillow_formats(self._data))
+            if self._image.format == "TIFF":
+                _refuse_raw(self._image)
+        except ImagingError:
+            self._warnings.__exit__(None, None, None)
+            raise
         except UnidentifiedImageError:
             self._warnings.__exit__(None, None, None)
-            from dataprep.imaging.sniff import reject_reason
-
             raise ImagingError(*(reject_reason(self._data) or (Reason.CORRUPT, "unreadable header"))) from None
         except Exception as error:
             self._warnings.__exit__(None, None, None)
@@ -164,12 +185,51 @@ class _Opened:
         raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None
 
 
+def _pillow_formats(data: bytes) -> tuple[str, ...]:
+    """The formats for `Image.open`. Raises ImagingError if this installation does not read that of the data."""
+    kind = identify_format(data)
+    if kind not in _OPTIONAL:
+        return _READABLE
+    name, source = _OPTIONAL[kind]
+    if not _can_read(name):
+        raise ImagingError(Reason.WRONG_TYPE, f"{kind}, which needs {source}")
+    return (name,)
+
+
+@functools.cache
+def _can_read(format: str) -> bool:
+    from PIL import Image, features
+
+    if format == "HEIF":
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return False
+        register_heif_opener()
+        return True
+    Image.init()
+    feature = {"TIFF": "libtiff", "JPEG2000": "jpg_2000", "AVIF": "avif"}[format]
+    return (
+        format in Image.OPEN
+        and (feature in features.features or feature in features.codecs or feature in features.modules)
+        and bool(features.check(feature))
+    )
+
+
+def _refuse_raw(image: Any) -> None:
+    """Raise ImagingError for a camera's raw file, which is a TIFF with a thumbnail in place of the photo."""
+    tags = image.tag_v2
+    if tags.get(_SUBFILE_TAG, 0) & _REDUCED or _RAW_TAG in tags or tags.get(_PHOTOMETRIC_TAG) in _SENSOR:
+        image.close()
+        raise ImagingError(Reason.WRONG_TYPE, "a camera's raw file; develop it first")
+
+
 def _header(image: PILImage.Image, max_pixels: int) -> ImageHeader:
     width, height = image.size
     if width * height > max_pixels:
         raise ImagingError(Reason.BOMB, f"{width}x{height}")
     name = "jpeg" if image.format == "MPO" else str(image.format).lower()
-    if name != "jpeg" and getattr(image, "is_animated", False):
+    if name not in ("jpeg", "tiff") and getattr(image, "is_animated", False):
         raise ImagingError(Reason.ANIMATED, f"{name} of {getattr(image, 'n_frames', 2)} frames")
     orientation = _orientation(image)
     if orientation >= 5:
@@ -188,15 +248,23 @@ def _orientation(image: PILImage.Image) -> int:
 def _decode_pillow(image: PILImage.Image) -> Pixels:
     from PIL import Image
 
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        gray = np.clip(wide >> 8 if wide.max(initial=0) > 255 else wide, 0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.repeat(_gray(np.asarray(image), image.mode)[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return _packed(Image.alpha_composite(white, rgba).convert("RGB"))
     return _packed(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _gray(values: npt.NDArray[Any], mode: str) -> Pixels:
+    """Gray of 16 bits, of 32 bits, or real (TIFF: 0 to 1, or 0 to 255), as 8 bits."""
+    if mode == "F":
+        values = values * 255.0 if values.max(initial=0) <= 1 else values
+        return np.clip(np.nan_to_num(values), 0, 255).round().astype(np.uint8)
+    # Pillow before 10.3 gives 16-bit PNG as 32 bits; files of 32 bits that hold bytes exist
+    wide = values.astype(np.int64)
+    return np.clip(wide >> 8 if mode != "I" or wide.max(initial=0) > 255 else wide, 0, 255).astype(np.uint8)
 
 
 def _packed(image: PILImage.Image) -> Pixels:

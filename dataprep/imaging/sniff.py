@@ -13,8 +13,7 @@ from dataprep.reasons import Reason
 _HTML = re.compile(
     rb"<\s*(!doctype\s+html|html|head|body|script|meta|title|div|p|br|a|h1|center|iframe)\b", re.IGNORECASE
 )
-IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".webp", ".bmp")  # tried for names without one
-_PHOTOS = frozenset({"jpeg", "png", "webp", "bmp", "gif"})
+_PHOTOS = frozenset({"jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "heic", "jpeg 2000"})
 # signatures of content that is definitely not a photo
 _SIGNATURES = (
     (b"%PDF", "pdf"),
@@ -71,6 +70,11 @@ def identify_format(data: bytes) -> str:
     if not data.strip(b"\0 \t\r\n"):
         return "empty"
     return _kind_of_text(data[:2048])
+
+
+def is_photo_format(format: str) -> bool:
+    """Whether photos come in the format that `identify_format` names."""
+    return format in _PHOTOS
 
 
 def reject_reason(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, str] | None:

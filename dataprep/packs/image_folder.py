@@ -7,7 +7,6 @@ with one label per sub-folder.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.errors import RecordError
+from dataprep.errors import ImagingError, RecordError
+from dataprep.imaging.codec import make_portable
+from dataprep.imaging.image_files import has_image_suffix, list_images
 from dataprep.names import is_safe
 from dataprep.packs.base import (
     FaceRecord,
@@ -28,8 +29,6 @@ from dataprep.packs.base import (
 )
 from dataprep.storage import file_sha256
 from dataprep.tar import image_extension
-
-_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def write_folder(
@@ -53,7 +52,7 @@ def write_folder(
 
 def _file_name(face: FaceRecord) -> str:
     name = safe_path(face.name) or "face"
-    return name if Path(name).suffix.lower() in _IMAGES else f"{name}.{image_extension(face.image)}"
+    return name if has_image_suffix(name) else f"{name}.{image_extension(face.image)}"
 
 
 class _Names:
@@ -101,7 +100,10 @@ class FolderPack:
         if sha256 and hashlib.sha256(image).hexdigest() != sha256:
             raise RecordError(f"{self.path / name}: its sha256 differs from the one in faces.tsv")
         identity = self._identities[label] if label < len(self._identities) else name.partition("/")[0]
-        return FaceRecord(name=name, label=label, identity=identity, image=image)
+        try:
+            return FaceRecord(name=name, label=label, identity=identity, image=make_portable(image))
+        except ImagingError as error:
+            raise RecordError(f"{self.path / name}: {error.detail}") from None
 
     def metadata(self) -> dict[str, Any]:
         return read_pack_json(self.path)
@@ -127,17 +129,12 @@ def _read_faces_tsv(path: Path) -> list[tuple[str, int, str]]:
 
 
 def _scan_folder(root: Path) -> list[tuple[str, int, str]]:
-    people = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    faces = []
-    label = 0
-    for person in people:
-        names = sorted(
-            str(path.relative_to(root))
-            for path in (root / person).rglob("*")
-            if path.suffix.lower() in _IMAGES and path.is_file()
-        )
-        faces += [(name, label, "") for name in names]
-        label += bool(names)
+    people: dict[str, list[str]] = {}
+    for path in list_images(root):
+        name = path.relative_to(root)
+        if len(name.parts) > 1:
+            people.setdefault(name.parts[0], []).append(str(name))
+    faces = [(name, label, "") for label, person in enumerate(sorted(people)) for name in sorted(people[person])]
     if not faces:
         raise RecordError(f"{root}: not a pack or a folder of faces; expected a .rec, .tar files, or IDENTITY/FACE.jpg")
     return faces

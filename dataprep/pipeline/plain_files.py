@@ -1,4 +1,5 @@
-"""Aligns the faces of photos that belong to no workspace and need no people: files and folders in, a folder of faces out."""
+"""Aligns the faces of photos that belong to no workspace and need no people: files and folders in, a folder of faces
+out."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import DataprepError, Interrupted, SourceError, UsageError
+from dataprep.imaging.image_files import LITTER_FOLDERS, is_litter
 from dataprep.params import fingerprint
 from dataprep.pipeline.worker import apply_stages, batch_items, prepare_worker
 from dataprep.stages.align import AlignParams, AlignStage
@@ -67,7 +69,8 @@ def align_photos(
 
 
 def align_one(photo: Path, settings: FaceSettings) -> Row:
-    """The row of the align stage for one photo, with the encoded face as its payload; or of the stage that rejected it."""
+    """The row of the align stage for one photo, with the encoded face as its payload; or of the stage that rejected
+    it."""
     sample = Sample(key=f"photos/{photo.name}", identity="photos", path=str(photo.absolute()))
     ((_, row),) = _rows([sample], settings)
     return row[-1][1]
@@ -79,9 +82,13 @@ def _list_files(photos: Sequence[Path], out: Path) -> dict[Path, Path]:
     for given in photos:
         if given.is_dir():
             for folder, folders, names in os.walk(given):
-                folders[:] = sorted(name for name in folders if name[0] != "." and Path(folder, name) != out)
+                folders[:] = sorted(
+                    name
+                    for name in folders
+                    if name[0] != "." and name.lower() not in LITTER_FOLDERS and Path(folder, name) != out
+                )
                 for name in sorted(names):
-                    if name[0] != ".":
+                    if not is_litter(name):
                         files.setdefault(Path(folder, name), Path(folder, name).relative_to(given))
         elif given.is_file():
             files.setdefault(given, Path(given.name))
@@ -93,7 +100,8 @@ def _list_files(photos: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 
 def _face_names(files: dict[Path, Path], suffix: str, taken: set[str]) -> dict[Path, str]:
-    """The names of the faces: the photo's path with the suffix of faces, or all of its name where two would be equal."""
+    """The names of the faces: the photo's path with the suffix of faces, or all of its name where two would be
+    equal."""
     times = Counter(str(below.with_suffix("")).casefold() for below in files.values())
     names: dict[Path, str] = {}
     for file, below in files.items():

@@ -65,16 +65,25 @@ def _facescrub(*, lists: Any = (), **options: Any) -> Source:
     return FaceScrubSource(_several(lists), **options)
 
 
-def _urls(*, table: str, format: str | None = None, identity: str = "", box_column: Any = (), **options: Any) -> Source:
+def _urls(*, table: str, identity: str = "", box_column: Any = (), size_columns: Any = (), **options: Any) -> Source:
+    from dataprep.sources.tables import TableLayout
     from dataprep.sources.urls import ColumnMapping, UrlTableSource
 
+    delimiter = options.pop("delimiter", "")
+    if len(delimiter := _DELIMITERS.get(delimiter.lower(), delimiter)) > 1:
+        raise UsageError(f"the delimiter {delimiter!r} is not one character", hint="give one, or tab, with --delimiter")
+    layout = TableLayout(
+        delimiter=delimiter,
+        columns=_split_names(options.pop("columns", ())),
+        **{name: options.pop(name) for name in ("format", "encoding") if name in options},
+    )
     named = {name.removesuffix("_column"): value for name, value in options.items()}
-    box = tuple(name.strip() for given in _several(box_column) for name in given.split(","))
+    box, size = _split_names(box_column), _split_names(size_columns)
     if identity and "identity" in named:
         raise UsageError(
             "identity and identity_column exclude each other", hint="give --identity or --identity-column, not both"
         )
-    return UrlTableSource(table, ColumnMapping(**named, box=box, constant=identity), format=format)
+    return UrlTableSource(table, ColumnMapping(**named, box=box, size=size, constant=identity), layout=layout)
 
 
 def _folder(*, root: str, **options: Any) -> Source:
@@ -129,11 +138,17 @@ def _synth(workspace: str, *, root: str | None = None, **options: Any) -> Source
     return SyntheticSource(place)
 
 
+def _split_names(given: Any) -> tuple[str, ...]:
+    """Names from one or several values, each with commas between them."""
+    return tuple(name.strip() for value in _several(given) for name in str(value).split(","))
+
+
 def _several(given: Any) -> list[Any]:
     """Return a list of one or several values."""
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "blank": " ", "space": " "}
 _SELECTION = ("limit", "per_identity", "identities")
 # kind -> the options that it needs, and its others
 _OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -142,8 +157,8 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "urls": (
         ("table",),
         (
-            "format", "url_column", "identity_column", "identity", "key_column", "box_column", "box_format",
-            "hash_column", "hash_algorithm",
+            "format", "columns", "delimiter", "encoding", "url_column", "identity_column", "identity", "key_column",
+            "box_column", "box_format", "size_columns", "hash_column", "hash_algorithm",
         ),
     ),
     "folder": (("root",), ("aligned", "follow_links")),

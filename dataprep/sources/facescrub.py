@@ -7,16 +7,19 @@ with several faces has a line for each; bbox is `x1,y1,x2,y2` in pixels of the p
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.sources.base import bad_line_sample, named_sample
-from dataprep.sources.tables import TableFile, TableRow, format_value
+from dataprep.sources.tables import TableFile, TableLayout, TableRow, format_value
 from dataprep.sources.urls import parse_box, parse_hash
 from dataprep.storage import file_sha256, local_copy
 from dataprep.types import Sample
+
+_log = logging.getLogger(__name__)
 
 _COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 
@@ -34,8 +37,11 @@ class FaceScrubSource:
                 "(http://vintage.winklerbros.net/facescrub.html)",
                 hint="pass facescrub_actors.txt and facescrub_actresses.txt, or their folder, with --lists",
             )
-        self._tables = [TableFile(path, "tsv") for given in lists for path in _files(local_copy(given), str(given))]
+        files = [path for given in lists for path in _files(local_copy(given), str(given))]
+        self._tables = [TableFile(path, TableLayout(format="tsv"), usual=_COLUMNS) for path in files]
         for table in self._tables:
+            if table.decided:
+                _log.info("%s: %s", table.path, table.decided)
             missing = [name for name in _COLUMNS if name not in table.columns]
             if missing:
                 raise SourceError(

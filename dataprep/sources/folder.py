@@ -11,25 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
+from dataprep.imaging.image_files import LITTER_FOLDERS, is_litter
 from dataprep.names import casefold_name, plain_name
 from dataprep.sources.base import is_identity_name, named_sample, unsafe_sample
 from dataprep.text import counted
 from dataprep.types import Sample
 
-# what operating systems, archivers and photo programs leave among photos; every other file is a sample for `validate`
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
-_LITTER_FOLDERS = frozenset(
-    {"@eadir", "__macosx", "$recycle.bin", "lost+found", "#recycle", "system volume information"}
-)
 _FEW = 3  # people: a folder that is one level too high looks like this
 
 
 class FolderSource:
-    """The files below ROOT/identity/, in sorted order.
+    """The files below ROOT/identity/, in sorted order. Every file is a sample, but those that systems leave: `validate`
+    says which are photos.
 
-    `aligned` means that they are aligned faces ready to be packed, not photos for detection. Links that lead out of ROOT are
-    left out, and counted in `summary`, unless `follow_links`.
-    """
+    `aligned` means that they are aligned faces ready to be packed, not photos for detection. Links that lead out of
+    ROOT are left out, and counted in `summary`, unless `follow_links`."""
 
     def __init__(self, root: Path, *, aligned: bool = False, follow_links: bool = False) -> None:
         self._root, self._aligned, self._follow_links = root.absolute(), aligned, follow_links
@@ -107,7 +103,7 @@ class _Walk:
             raise SourceError(f"{self._root}: {error.strerror}") from None
         people = []
         for entry in entries:
-            if _is_litter(entry.name):
+            if is_litter(entry.name):
                 continue
             if entry.is_dir():
                 people.append(entry.name)
@@ -142,7 +138,7 @@ class _Walk:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             raise SourceError(f"{folder}: {error.strerror}") from None
-        files = [entry.name for entry in entries if not entry.is_dir() and not _is_litter(entry.name)]
+        files = [entry.name for entry in entries if not entry.is_dir() and not is_litter(entry.name)]
         for name in self._wanted(folder, files):
             yield Path(folder, name)
         for name in self._wanted(folder, [entry.name for entry in entries if entry.is_dir()]):
@@ -152,7 +148,7 @@ class _Walk:
         """The entries that are no litter and do not lead out of the root."""
         for name in names:
             path = os.path.join(folder, name)
-            if name.lower() in _LITTER_FOLDERS:
+            if name.lower() in LITTER_FOLDERS:
                 self.litter += 1
             elif name[0] == ".":
                 continue
@@ -194,10 +190,6 @@ class _Shape:
                 f"warning: only {counted(len(self.people), 'person')} ({named}); every folder in {root} is one person"
             )
         return ""
-
-
-def _is_litter(name: str) -> bool:
-    return name[0] == "." or name.lower() in _LITTER
 
 
 def rename_identities(samples: Iterable[Sample], names: Mapping[str, str]) -> Iterator[Sample]:

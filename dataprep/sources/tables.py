@@ -1,10 +1,12 @@
 """Reads tables row by row: .csv, .tsv, .txt (a URL per line), .json and .jsonl, plain or .gz, and .parquet.
 
-A row that cannot be read becomes a `TableRow` with a `trouble`. SourceError is raised only if the whole table is unreadable.
+Delimiter, encoding, and whether there is a line of column names are found out, unless a `TableLayout` says them. A row
+that cannot be read becomes a `TableRow` with an `error`. SourceError is raised only if the whole table is unreadable.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import itertools
@@ -12,6 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -25,6 +28,18 @@ _LARGEST_JSON = 1 << 30
 _COMMENTS = 50  # lines read to find the header
 _DELIMITERS = (",", "\t", ";", "|")
 _AHEAD = 100  # lines of .jsonl read to find the columns
+_URL = re.compile(r"\s*(https?|ftp)://\S", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableLayout:
+    """How a table is to be read; empty fields are found out. `columns` name the columns of a table without a line of
+    names."""
+
+    format: str = ""
+    columns: tuple[str, ...] = ()
+    delimiter: str = ""
+    encoding: str = ""
 
 
 class TableRow(NamedTuple):
@@ -37,22 +52,55 @@ class TableRow(NamedTuple):
 
 
 class TableFile:
-    """One file. `columns` are its column names; `where` is "line" or "row", depending on the format."""
+    """One file. `columns` are its column names; `where` is "line" or "row", depending on the format.
 
-    def __init__(self, path: Path, format: str | None = None) -> None:
-        self.path, self.format = path, format or detect_table_format(path)
+    A .csv or .tsv whose first line holds a URL has no line of names: its columns are `usual`, or else `url`, `identity`
+    if there are two, and `column1`, `column2`, ... otherwise. `decided` says what was found out beyond the usual."""
+
+    def __init__(self, path: Path, layout: TableLayout | None = None, *, usual: Sequence[str] = ()) -> None:
+        self._layout = layout or TableLayout()
+        self.path, self.format = path, self._layout.format or detect_table_format(path)
+        self._usual, self._has_header = tuple(usual), True
         if self.format not in TABLE_FORMATS:
             raise SourceError(
                 f"the table format {self.format!r} is not supported; the formats are {', '.join(TABLE_FORMATS)}",
                 hint="give another --format",
             )
+        try:
+            codecs.lookup(self._layout.encoding or "utf-8")
+        except LookupError:
+            raise SourceError(
+                f"the encoding {self._layout.encoding!r} is not known", hint="give another --encoding, such as utf-8"
+            ) from None
         self.where = "row" if self.format in ("parquet", "json") else "line"
         try:
-            self._encoding = "utf-8" if self.format in ("parquet", "json") else detect_encoding(path)
-            self._delimiter, self._skipped = self._find_header() if self.format in ("csv", "tsv") else (",", 0)
+            self._encoding = self._layout.encoding or ("utf-8" if self.where == "row" else detect_encoding(path))
+            if self.format == "txt" and not self._layout.format and any("\t" in line for line in self._head(2)):
+                self.format = "tsv"  # no URL holds a TAB
+            self._delimiter, self._skipped = self._find_header() if self._is_separated else (",", 0)
             self.columns = self._columns()
         except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"{path}: not readable ({error})") from None
+
+    @property
+    def decided(self) -> str:
+        """What was found out that is not as usual, such as `separated by ';'`; empty if nothing."""
+        given, told = self._layout, []
+        if self._is_separated and not given.delimiter and self._delimiter != ("\t" if self.format == "tsv" else ","):
+            told.append("separated by " + {"\t": "TABs"}.get(self._delimiter, repr(self._delimiter)))
+        if self._is_separated and not given.columns and not self._has_header:
+            told.append(f"no column names; its columns are taken as {', '.join(self.columns)}")
+        if not given.encoding and self._encoding not in (
+            "utf-8",
+            "utf-8-sig",
+            "cp1252",
+        ):  # reported where it is detected
+            told.append(f"read as {self._encoding}")
+        return "; ".join(told)
+
+    @property
+    def _is_separated(self) -> bool:
+        return self.format in ("csv", "tsv")
 
     def rows(self, wanted: Sequence[str]) -> Iterator[TableRow]:
         """Yield rows with the values of the columns `wanted`, numbered by line as in an editor, or from 1."""
@@ -83,29 +131,48 @@ class TableFile:
         if isinstance(header, str) or any("\0" in name for name in header):
             raise SourceError(f"{self.path}: its first line is not text with column names")
         names = [name.strip() for name in header]
-        if not names:
-            return []
-        return names[1:] if names[0] == "#" else [names[0].removeprefix("#").strip(), *names[1:]]
+        if names:
+            names = names[1:] if names[0] == "#" else [names[0].removeprefix("#").strip(), *names[1:]]
+        self._has_header = not any(map(_URL.match, names))
+        return names if self._has_header and not self._layout.columns else self._name_columns(names)
+
+    def _name_columns(self, first: list[str]) -> list[str]:
+        """The columns of a table whose `first` line is a row, or has names that are not wanted."""
+        given = self._layout.columns or self._usual
+        if given and len(given) != len(first) and (self._layout.columns or len(given) > len(first)):
+            raise SourceError(
+                f"{self.path}: its first line has {len(first)} fields, not {len(given)} ({', '.join(given)})",
+                hint="name every column, in order, with --columns",
+            )
+        if given:
+            return [*given, *(f"column{number + 1}" for number in range(len(given), len(first)))]
+        links = [number for number, value in enumerate(first) if _URL.match(value)]
+        others = "identity" if len(first) == 2 else ""
+        return ["url" if n == links[0] else others or f"column{n + 1}" for n in range(len(first))]
 
     def _find_header(self) -> tuple[str, int]:
         """The delimiter, and the number of lines before the header: comments, and Excel's `sep=;`.
 
         A header may begin with a `#`: then the line after it has as many fields as it names columns.
         """
-        usual = "\t" if self.format == "tsv" else ","
-        lines = [line.rstrip("\r\n") for _, line in itertools.islice(self._lines(), _COMMENTS)]
+        usual = self._layout.delimiter or ("\t" if self.format == "tsv" else ",")
+        marks = (usual,) if self._layout.delimiter else (usual, *_DELIMITERS)
+        lines = self._head(_COMMENTS)
         skipped = 0
         if lines and (given := re.fullmatch(r"\ufeff?sep=(.)", lines[0].strip('"'))):
             return given[1], 1
         while skipped + 1 < len(lines) and (lines[skipped].startswith("#") or not lines[skipped].strip()):
-            following, marks = lines[skipped + 1], [mark for mark in (usual, *_DELIMITERS) if mark in lines[skipped]]
-            if marks and not following.startswith("#"):
-                names = len(lines[skipped].split(marks[0])) - lines[skipped].startswith(f"#{marks[0]}")
-                if names > 1 and names == len(following.split(marks[0])):
-                    return marks[0], skipped
+            following, mark = lines[skipped + 1], next((mark for mark in marks if mark in lines[skipped]), "")
+            if mark and not following.startswith("#"):
+                names = len(lines[skipped].split(mark)) - lines[skipped].startswith(f"#{mark}")
+                if names > 1 and names == len(following.split(mark)):
+                    return mark, skipped
             skipped += 1
         header = lines[skipped] if skipped < len(lines) else ""
-        return next((mark for mark in (usual, *_DELIMITERS) if mark in header), usual), skipped
+        if _URL.search(header):
+            rows = [line for line in lines[skipped : skipped + 20] if line.strip()]
+            return next((mark for mark in marks if all(_has_url_field(row, mark) for row in rows)), usual), skipped
+        return next((mark for mark in marks if mark in header), usual), skipped
 
     def _separated(self, wanted: Sequence[str]) -> Iterator[TableRow]:
         places = [self.columns.index(name) for name in wanted]
@@ -120,7 +187,7 @@ class TableFile:
                 return TableRow(number, error=trouble, content="\t".join(fields))
             return _checked(TableRow(number, [fields[place] for place in places]))
 
-        for number, fields, lines in itertools.islice(self._records(), 1, None):
+        for number, fields, lines in itertools.islice(self._records(), int(self._has_header), None):
             whole = row(number, fields)
             if len(lines) == 1 and not whole.error:
                 yield whole
@@ -209,6 +276,9 @@ class TableFile:
                     line = stream.readline(_LONGEST_LINE)
                 line = stream.readline(_LONGEST_LINE)
 
+    def _head(self, count: int) -> list[str]:
+        return [line.rstrip("\r\n") for _, line in itertools.islice(self._lines(), count)]
+
     def _open(self) -> IO[bytes]:
         with open(self.path, "rb") as stream:
             zipped = stream.read(2) == b"\x1f\x8b"
@@ -249,6 +319,12 @@ def detect_table_format(path: Path) -> str:
             hint="name the format with --format",
         )
     return format
+
+
+def _has_url_field(line: str, mark: str) -> bool:
+    """Whether the line has a field that is a URL, and others; a URL itself may hold commas and semicolons."""
+    fields = [field.strip(' "') for field in line.split(mark)]
+    return len(fields) > 1 and any(map(_URL.match, fields))
 
 
 def _turned(columns: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dataprep.errors import UsageError
 from dataprep.imaging import quality
-from dataprep.imaging.codec import CODECS, Pixels, codec_versions, encode_jpeg, encode_png
+from dataprep.imaging.codec import CODECS, Pixels, codec_versions, encode_jpeg, encode_png, make_portable
 from dataprep.imaging.crops import FIT_MODES, Crop, extended_crop, fit_crop, fit_enlargement, margin_crop, output_margin
 from dataprep.imaging.geometry import (
     BORDER_MODES,
@@ -169,7 +169,7 @@ class AlignStage(MapStage[AlignParams]):
             )
         values = {"scale": 1.0, "sharpness": quality.measure_sharpness(pixels)}
         return self._judged(item, values) or item.ok(
-            payload=item.photo.data, width=width, height=height, **_complete(values)
+            payload=make_portable(item.photo.data), width=width, height=height, **_complete(values)
         )
 
     def _aligned(self, item: Item, points: Points, seen: Mapping[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""crop: rotate the published box with its photo and clamp it to the photo. Writes a ledger, not pixels."""
+"""crop: bring the published box onto the photo that came, upright, and clamp it. Writes a ledger, not pixels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataprep.stages.base import Item, MapStage
 from dataprep.types import Box, Row
 
 _FARTHEST = 1e6  # pixels; no photo is larger, and float32 is imprecise beyond
+_ROUNDING = 1.5  # pixels by which a resized photo's sides may differ from their ratio, beside one part in a hundred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class CropParams(StageParams):
 
 class CropStage(MapStage[CropParams]):
     name = "crop"
-    version = 2
+    version = 3
     needs = "validate"
     columns = {
         "box": "list<double>",
@@ -39,8 +40,8 @@ class CropStage(MapStage[CropParams]):
     def apply(self, item: Item) -> Row:
         if item.sample.aligned:  # a box in the list refers to the photo that the face was cut from
             return item.ok(box=None, inside_fraction=None)
-        published, box = item.sample.box, upright_box(item)
-        if published is None or box is None:
+        published = item.sample.box
+        if published is None:
             return item.ok(box=None, inside_fraction=None)
         if not all(map(math.isfinite, published)):
             return item.rejected(Reason.BAD_BOX, f"a coordinate is not finite: {' '.join(map(str, published))}")
@@ -50,10 +51,23 @@ class CropStage(MapStage[CropParams]):
             return item.rejected(
                 Reason.BAD_BOX, f"right {published.right:g} or bottom {published.bottom:g} is not beyond left or top"
             )
+        box = upright_box(item)
         width, height = item.value("validate", "width"), item.value("validate", "height")
+        if box is None:
+            return item.rejected(
+                Reason.BOX_MISFIT,
+                f"the box was measured on a photo of {'x'.join(map(str, item.sample.box_size or ()))}; the photo of "
+                f"{width}x{height} has another shape",
+            )
         inside = clamp_box(box, width, height)
         if inside is None:
             return item.rejected(Reason.BOX_OUTSIDE, f"the box is outside the photo of {width}x{height}")
+        if box.centre[0] > width or box.centre[1] > height:  # whoever drew a box around a face saw at least half of it
+            return item.rejected(
+                Reason.BOX_MISFIT,
+                f"the box reaches to {box.right:.0f},{box.bottom:.0f}, more than half of it beyond the photo of "
+                f"{width}x{height}",
+            )
         share = inside.area / box.area
         if share < self.params.min_inside:
             return item.rejected(Reason.BOX_OUTSIDE, f"{share:.0%} of the box is inside the photo of {width}x{height}")
@@ -63,11 +77,27 @@ class CropStage(MapStage[CropParams]):
 
 
 def upright_box(item: Item) -> Box | None:
-    """Return the box, not clamped: it may extend beyond the photo."""
-    box = item.sample.box
-    if box is None or item.sample.box_frame == "upright":
-        return box
-    return turn_box(box, *_turn(item))
+    """Return the box, not clamped: it may extend beyond the photo. None if there is none, or if the photo it was
+    measured on had another shape, so that it was cut and not resized."""
+    box, frame = item.sample.box, item.sample.box_frame
+    orientation, width, height = _turn(item)
+    if box is not None and item.sample.box_size:
+        upright = item.value("validate", "width"), item.value("validate", "height")
+        scaled = _rescaled(box, item.sample.box_size, (width, height) if frame == "stored" else upright)
+        if scaled is None and frame == "stored":  # measured on a copy that was turned upright
+            scaled, frame = _rescaled(box, item.sample.box_size, upright), "upright"
+        box = scaled
+    return box if box is None or frame == "upright" else turn_box(box, orientation, width, height)
+
+
+def _rescaled(box: Box, measured: tuple[int, int], size: tuple[int, int]) -> Box | None:
+    """The box on the photo of `size`, the (width, height) of a resized copy; None if the shapes differ."""
+    across, down = size[0] / measured[0], size[1] / measured[1]
+    if measured != (1, 1) and abs(size[0] - measured[0] * down) > max(
+        _ROUNDING * max(1, measured[0] / measured[1]), 0.01 * size[0]
+    ):
+        return None
+    return Box(box.left * across, box.top * down, box.right * across, box.bottom * down)
 
 
 def upright_landmarks(item: Item) -> Points | None:

@@ -26,7 +26,8 @@ def plan_schema() -> Any:
             ("aligned", pa.bool_()),
             ("box", pa.list_(pa.float64())),
             ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5
-            ("hash", pa.string()),  # older plans lack this column and the previous one
+            ("hash", pa.string()),  # older plans lack this column and those around it
+            ("box_size", pa.list_(pa.int32())),
         ]
     )
 
@@ -39,6 +40,7 @@ def samples_to_table(samples: Sequence[Sample]) -> SampleTable:
         **{name: list(map(attrgetter(name), samples)) for name in plain},
         "error": [s.error.code if s.error else None for s in samples],
         "box": [s.box and list(s.box) for s in samples],
+        "box_size": [s.box_size and list(s.box_size) for s in samples],
         "landmarks": [s.landmarks and [value for point in s.landmarks for value in point] for s in samples],
     }
     return pa.Table.from_pydict(columns, schema=plan_schema())
@@ -111,9 +113,11 @@ def table_digest(table: SampleTable) -> str:
 
 def _sample(columns: dict[str, Any]) -> Sample:
     box, trouble, numbers = columns.pop("box"), columns.pop("error"), columns.pop("landmarks", None)
+    size = columns.pop("box_size", None)
     return Sample(
         **columns,
         box=Box(*box) if box else None,
+        box_size=(size[0], size[1]) if size else None,
         landmarks=tuple(zip(numbers[::2], numbers[1::2], strict=True)) if numbers else None,
         error=Reason.from_code(trouble) if trouble else None,
     )

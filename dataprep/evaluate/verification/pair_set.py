@@ -13,7 +13,7 @@ import numpy as np
 from dataprep.embeddings.files import Features, Float32Array
 from dataprep.errors import RecordError
 from dataprep.evaluate.verification.kfold import BoolArray, IntArray
-from dataprep.imaging.sniff import IMAGE_SUFFIXES
+from dataprep.imaging.image_files import SUFFIX_SPELLINGS, has_image_suffix
 from dataprep.packs.base import read_pack_json
 from dataprep.packs.pair_lists import read_pairs
 from dataprep.packs.pair_sampling import consecutive_folds
@@ -188,8 +188,8 @@ def _open_bin(path: Path) -> VerificationSet:
 
 
 def _folds_of(path: Path) -> int:
-    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside a holdout.bin, or the
-    .json that `bins make` writes, says."""
+    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside a holdout.bin, or
+    the .json that `bins make` writes, says."""
     if path.name == "holdout.bin":
         about = read_pack_json(path.parent)
     else:
@@ -200,7 +200,8 @@ def _folds_of(path: Path) -> int:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The file of a name in a list: with or without its suffix and, where lists name files alone, in its person's folder."""
+    """The file of a name in a list: with or without its suffix and, where lists name files alone, in its person's
+    folder."""
     found = _find_file(folder / name, name)
     person = re.fullmatch(r"(.+)_\d{4}(\.\w+)?", name) if found is None and "/" not in name else None
     return _find_file(folder / person[1] / name, name) if person else found
@@ -209,9 +210,9 @@ def _find(folder: Path, name: str) -> Path | None:
 def _find_file(path: Path, name: str) -> Path | None:
     if path.is_file():
         return path
-    beside = [path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES]
-    if Path(name).suffix in IMAGE_SUFFIXES:
-        beside += [path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
+    beside = [path.with_name(path.name + suffix) for suffix in SUFFIX_SPELLINGS]
+    if has_image_suffix(name):
+        beside += [path.with_suffix(suffix) for suffix in SUFFIX_SPELLINGS]
     return next((file for file in beside if file.is_file()), None)
 
 
@@ -252,4 +253,4 @@ def select_pair_features(
 
 def _bare(name: str) -> str:
     path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix in IMAGE_SUFFIXES else str(path)
+    return str(path.with_suffix("")) if has_image_suffix(name) else str(path)
