@@ -15,6 +15,7 @@ import click
 from dataprep.cli._options import say_next
 from dataprep.cli._ticker import ProgressBar
 from dataprep.errors import UsageError
+from dataprep.text import counted
 from dataprep.workspace.exclusions import Exclusions
 from dataprep.workspace.workspace import Workspace
 
@@ -160,7 +161,8 @@ def verify(ctx: click.Context, pack: str, reader: str, jobs: int, as_json: bool)
 def repair(pack: str, out: Path, layout: str | None) -> None:
     """Rebuild a pack from the readable records of a damaged .rec, which is not modified.
 
-    The .idx, record 0 and the identities are rebuilt from the records. lost.tsv in the new pack lists the losses.
+    The .idx, record 0 and the identities are rebuilt from the records. In the new pack, lost.tsv lists what was lost, also
+    what the old .idx names and the file no longer has, and people.tsv the people of whom nothing is left.
 
     \b
     Example: dataprep repair faces_emore --out faces_repaired
@@ -172,6 +174,8 @@ def repair(pack: str, out: Path, layout: str | None) -> None:
     lost = manifest["repaired_from"]["lost"]
     named = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "nothing"
     click.echo(f"  lost: {named}" + (f"; see {out}/lost.tsv" if lost else ""))
+    if people := manifest["repaired_from"]["people_lost"]:
+        click.echo(f"  {counted(people, 'person')} without any image left: see {out}/people.tsv")
 
 
 @click.command()

@@ -67,6 +67,15 @@ def read_index(path: str | os.PathLike[str], *, size: int) -> RecordIndex:
     return RecordIndex(keys.astype(np.int64), offsets.astype(np.int64))
 
 
+def read_index_leniently(path: Path) -> RecordIndex | None:
+    """What an index promises, whether or not its .rec still has it; None if it cannot be read."""
+    try:
+        numbers = _numbers(path.read_bytes(), path)
+    except (OSError, RecordError):
+        return None
+    return RecordIndex(numbers[0::2].astype(np.int64), numbers[1::2].astype(np.int64))
+
+
 def _numbers(data: bytes, path: str | os.PathLike[str]) -> npt.NDArray[np.uint64]:
     """All numbers of the file. Its form is checked as a whole, and line by line only to locate an error."""
     if data and not data.endswith(b"\n"):

@@ -92,11 +92,36 @@ def test_nothing_to_save_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_the_command(packed: Callable[..., Path], tmp_path: Path, dataprep: Run) -> None:
-    pack = packed(people(3, 3))
+@pytest.mark.parametrize("layout", ["insightface", "flat"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_file_that_was_cut_off_keeps_its_layout_and_accounts_for_what_its_index_names(
+    packed: Callable[..., Path], tmp_path: Path, dataprep: Run, layout: str, listed: bool
+) -> None:
+    pack = packed(people(4, 4), form=PackFormat(record_layout=layout))
     data = (pack / "train.rec").read_bytes()
-    (pack / "train.rec").write_bytes(data[: len(data) // 2])
+    offsets = {key: int(offset) for key, offset in map(str.split, (pack / "train.idx").read_text().splitlines())}
+    (pack / "train.rec").write_bytes(data[: len(data) // 3])
+    if not listed:
+        (pack / "train.lst").unlink()
+        (pack / "labels.tsv").unlink()
     out = dataprep("repair", pack, "--out", tmp_path / "new").stdout
-    assert "lost: 1 damaged; see" in out
-    assert json.loads((tmp_path / "new" / "pack.json").read_text())["repaired_from"]["lost"] == {"damaged": 1}
+    assert RecordPack(tmp_path / "new").layout == layout
+    saved = images(tmp_path / "new").total()
+    about = json.loads((tmp_path / "new" / "pack.json").read_text())["repaired_from"]
+    assert saved + about["lost"]["missing"] + 1 == 16
+    assert (about["lost"]["damaged"], about["people_lost"]) == (1, 2)
+    assert f"lost: 1 damaged, {15 - saved} missing; see" in out
+    assert "2 people without any image left" in out
+    rows = [row for row in losses(tmp_path / "new") if row[3] == "missing"]
+    assert next(row[4] for row in losses(tmp_path / "new") if row[3] == "damaged").startswith("record ")
+    assert all(offsets[row[4].split()[1].rstrip(",")] == int(row[1]) >= len(data) // 3 - 2000 for row in rows)
+    assert (", person3/3.v1.jpg" in rows[-1][4]) == listed
+    people_left = [line.split("\t")[0] for line in (tmp_path / "new" / "people.tsv").read_text().splitlines()]
+    assert people_left == ["2", "3"]
     assert "already exists" in dataprep("repair", pack, "--out", tmp_path / "new", code=1).stderr
+
+
+def test_an_index_of_another_pack_accounts_for_nothing(packed: Callable[..., Path], tmp_path: Path) -> None:
+    pack = packed(people(4, 4))
+    (pack / "train.idx").write_text("".join(f"{key}\t{8 * key}\n" for key in range(500, 900)))
+    assert repair_pack(pack, tmp_path / "new")["repaired_from"]["lost"] == {}
