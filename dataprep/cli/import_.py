@@ -79,7 +79,9 @@ def casia(workspace: str, /, update: bool, **options: Any) -> None:
 @update_option
 @click.pass_obj
 def rec(workspace: str, /, update: bool, **options: Any) -> None:
-    """The faces of any .rec pack, to clean and pack again. Their bytes are not changed.
+    """The faces of any pack, to clean and pack again: .rec, WebDataset shards, or Parquet of the Hugging Face hub.
+
+    Their bytes are not changed.
 
     \b
     Example: dataprep import rec faces_emore/ && dataprep pack --holdout 0.05

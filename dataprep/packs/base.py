@@ -64,7 +64,7 @@ class PackReader(Protocol):
     """Read access to a pack of any format. `height` and `width` are None if the pack does not record them."""
 
     path: Path
-    layout: str  # insightface, flat, webdataset or folder
+    layout: str  # insightface, flat, webdataset, folder or parquet
     height: int | None
     width: int | None
 

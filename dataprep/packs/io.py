@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -11,9 +12,11 @@ from typing import Any
 from dataprep.errors import RecordError
 from dataprep.packs.base import FaceRecord, PackFormat, PackReader, WriteResult, read_pack_json, write_pack_json
 from dataprep.packs.image_folder import FolderPack, write_folder
+from dataprep.packs.parquet import ParquetPack, list_parquet, read_parquet_image
 from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.rec_writer import write_flat, write_insightface
-from dataprep.packs.webdataset import WebDatasetPack, list_shards, write_webdataset
+from dataprep.packs.recordio import RecordReader, unpack_image
+from dataprep.packs.webdataset import WebDatasetPack, list_shards, read_tar_image, write_webdataset
 from dataprep.storage import file_sha256, is_url, local_copy
 
 PACK_FORMATS = ("rec", "webdataset", "folder")
@@ -34,13 +37,31 @@ def open_pack(path: str | os.PathLike[str]) -> PackReader:
     if not given.exists():
         raise RecordError(f"{given}: no such pack")
     if given.is_file():
+        if list_parquet(given):
+            return ParquetPack(given)
         return WebDatasetPack(given) if list_shards(given) else RecordPack(given)
     said = read_pack_json(given).get("format")
     if said == "rec" or (said is None and any(found.is_file() for found in given.glob("*.rec"))):
         return RecordPack(given)
     if said == "webdataset" or (said is None and bool(list_shards(given))):
         return WebDatasetPack(given)
+    if said is None and list_parquet(given):
+        return ParquetPack(given)
     return FolderPack(given)
+
+
+def read_image_at(path: Path, offset: int) -> bytes:
+    """The image at a place that a pack's `place` gave. Raises RecordError."""
+    if path.suffix == ".parquet":
+        return read_parquet_image(path, offset)
+    if path.suffix == ".tar":
+        return read_tar_image(path, offset)
+    return unpack_image(_records(path).read_at(offset)).image
+
+
+@functools.lru_cache(maxsize=16)
+def _records(path: Path) -> RecordReader:
+    return RecordReader(path)
 
 
 def pack_digest(pack: PackReader) -> str:
@@ -48,10 +69,20 @@ def pack_digest(pack: PackReader) -> str:
     if isinstance(pack, RecordPack):
         return pack.index.digest()
     digest = hashlib.sha256()
-    for path in sorted(path for path in pack.path.rglob("*") if path.is_file() and path.name != "pack.json"):
+    for path in pack_files(pack):
         named = f"{path.relative_to(pack.path).as_posix()}\0{path.stat().st_size}\n"
         digest.update(named.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def pack_files(pack: PackReader) -> list[Path]:
+    """The files of a pack, sorted; without pack.json."""
+    if isinstance(pack, RecordPack):
+        parts = [reader.path for reader in pack.records.readers]
+        return parts + [p for p in (pack.path / f"{pack.stem}{s}" for s in (".idx", ".lst")) if p.is_file()]
+    if pack.path.is_file():
+        return [pack.path]
+    return sorted(path for path in pack.path.rglob("*") if path.is_file() and path.name != "pack.json")
 
 
 def write_pack(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import logging
 import mmap
 import shutil
 import tarfile
@@ -34,11 +35,15 @@ from dataprep.packs.base import (
 from dataprep.storage import HashedFile
 from dataprep.tar import TAR_END, image_extension, make_member
 
+_log = logging.getLogger(__name__)
+
 _SHARD = 256 << 20
 _BLOCK = 512
 _SHARDS = (".tar", ".tar.gz", ".tgz")
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bin")
 _LONGEST_JSON = 1 << 16
+_LONGEST_CAPTION = 200
+_UNLABELLED = -1
 
 
 def write_webdataset(
@@ -81,7 +86,8 @@ def _members(key: str, face: FaceRecord) -> bytes:
 
 class WebDatasetPack:
     """WebDataset shards of faces, for reading: ours, and others whose samples have an image and a label, as a .cls or as
-    `label` or `cls` in a .json. `path` is a folder of shards, which may be gzipped, or one shard."""
+    `label` or `cls` in a .json. Where none has one, the captions (.txt), as img2dataset writes them, are the people's names.
+    `path` is a folder of shards, which may be gzipped, or one shard."""
 
     layout = "webdataset"
 
@@ -97,6 +103,23 @@ class WebDatasetPack:
         if missing:
             raise RecordError(f"{path}: pack.json lists {missing[0]}, which is missing")
         self._samples = [(shard, sample) for shard in self._shards for sample in shard.samples()]
+        if any(sample.label == _UNLABELLED for _, sample in self._samples):
+            self._name_by_captions()
+
+    def _name_by_captions(self) -> None:
+        """Take the captions as names of people, and their order as labels."""
+        labelled = next((found for found in self._samples if found[1].label != _UNLABELLED), None)
+        people = [shard.caption(sample) for shard, sample in self._samples]
+        for (shard, sample), person in zip(self._samples, people, strict=True):
+            if (labelled is not None and sample.label == _UNLABELLED) or not person:
+                raise shard.incomplete(sample.key, "an image and a label (.cls, or `label` in the .json), or a caption")
+        self._identities = sorted(set(people))
+        place = {person: label for label, person in enumerate(self._identities)}
+        self._samples = [
+            (shard, sample._replace(label=place[person]))
+            for (shard, sample), person in zip(self._samples, people, strict=True)
+        ]
+        _log.info("%s: no labels; the captions (.txt) are taken as names of people, %d of them", self.path, len(place))
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -107,11 +130,25 @@ class WebDatasetPack:
     def face(self, position: int) -> FaceRecord:
         shard, sample = self._samples[position]
         image = shard.read(sample.image)
+        identity, name = self.named(position)
+        name = name or f"{identity}/{sample.key}.{image_extension(image)}"
+        return FaceRecord(name=name, label=sample.label, identity=identity, image=image)
+
+    def named(self, position: int) -> tuple[str, str]:
+        """The identity of an image, and its name in lists if the shard has one."""
+        shard, sample = self._samples[position]
         about = _about(shard.read(sample.about)) if sample.about else {}
         known = self._identities[sample.label] if sample.label < len(self._identities) else f"{sample.label:06d}"
-        identity = safe_path(about.get("identity", "")) or known
-        name = safe_path(about.get("name", "")) or f"{identity}/{sample.key}.{image_extension(image)}"
-        return FaceRecord(name=name, label=sample.label, identity=identity, image=image)
+        return safe_path(about.get("identity", "")) or known, safe_path(about.get("name", ""))
+
+    def place(self, position: int) -> tuple[Path, int]:
+        """The shard that holds an image, and the offset of its bytes there."""
+        shard, sample = self._samples[position]
+        if not shard.path.name.endswith(".tar") or shard.is_zipped:
+            raise RecordError(
+                f"{shard.path}: a gzipped shard has to be unpacked as a whole", hint="gunzip the shards first"
+            )
+        return shard.path, sample.image.offset
 
     def metadata(self) -> dict[str, Any]:
         return read_pack_json(self.path.parent if self.path.is_file() else self.path)
@@ -124,6 +161,20 @@ def list_shards(path: Path) -> list[Path]:
     return sorted(found for found in path.iterdir() if found.name.endswith(_SHARDS) and found.is_file())
 
 
+def read_tar_image(path: Path, offset: int) -> bytes:
+    """The bytes of the file that begins at `offset` in a tar: the header before it has their number. Raises RecordError."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(offset - _BLOCK)
+            info = tarfile.TarInfo.frombuf(stream.read(_BLOCK), "utf-8", "surrogateescape")
+            data = stream.read(info.size)
+    except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
+        raise RecordError(f"{path}, byte {offset}: no file of a tar ({error})") from None
+    if len(data) != info.size:
+        raise RecordError(f"{path}, byte {offset}: the file ends after {len(data)} of {info.size} bytes")
+    return data
+
+
 class TarMember(NamedTuple):
     """Where a file lies in a tar."""
 
@@ -133,23 +184,24 @@ class TarMember(NamedTuple):
 
 class _Sample(NamedTuple):
     key: str
-    label: int
+    label: int  # _UNLABELLED until the captions are looked at
     image: TarMember
     about: TarMember | None
+    caption: TarMember | None
 
 
 class _Shard:
     """A mapped .tar."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.is_zipped = path, False
         self._data = self._mapped()
 
     def _mapped(self) -> mmap.mmap:
         try:
             with open(self.path, "rb") as stream:
-                zipped = stream.read(2) == b"\x1f\x8b"
-                if not zipped:
+                self.is_zipped = stream.read(2) == b"\x1f\x8b"
+                if not self.is_zipped:
                     return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             with gzip.open(self.path, "rb") as packed, tempfile.TemporaryFile() as whole:  # the map keeps it
                 shutil.copyfileobj(packed, whole)
@@ -179,16 +231,23 @@ class _Shard:
         about = last.get("json")
         about = about if about and about.size <= _LONGEST_JSON else None
         label = self._label(key, last, about)
-        if image is None or label is None:
-            raise RecordError(
-                f"{self.path}: sample {key!r} has {sorted(members)}; an image and a label (.cls, or `label` in the .json) "
-                "are needed",
-                hint="photos without labels, such as img2dataset's, belong into a folder for each person, for "
-                "`dataprep import folder`",
-            )
-        return _Sample(key, label, image, about)
+        if image is None or (label == _UNLABELLED and "txt" not in last):
+            shown = f"an image and a label (.cls, or `label` in the .json); it has {sorted(members)}"
+            raise self.incomplete(key, shown)
+        return _Sample(key, label, image, about, last.get("txt"))
 
-    def _label(self, key: str, members: dict[str, TarMember], about: TarMember | None) -> int | None:
+    def caption(self, sample: _Sample) -> str:
+        """The first line of the caption, as a name; empty if it cannot be one."""
+        text = self.read(sample.caption) if sample.caption and sample.caption.size <= _LONGEST_CAPTION else b""
+        return safe_path(text.decode("utf-8", "replace").strip().partition("\n")[0].replace("/", "_"))
+
+    def incomplete(self, key: str, needed: str) -> RecordError:
+        return RecordError(
+            f"{self.path}: sample {key!r} needs {needed}",
+            hint="photos of unknown people belong into a folder for each person, for `dataprep import folder`",
+        )
+
+    def _label(self, key: str, members: dict[str, TarMember], about: TarMember | None) -> int:
         if "cls" in members:
             text = self.read(members["cls"]).strip() if members["cls"].size <= 20 else b""
             if not text.isdigit():
@@ -196,7 +255,7 @@ class _Shard:
             return int(text)
         found = _json_object(self.read(about)) if about else {}
         labels = [found[name] for name in ("label", "cls") if type(found.get(name)) is int and found[name] >= 0]
-        return labels[0] if labels else None
+        return labels[0] if labels else _UNLABELLED
 
     def _members(self) -> Iterator[tuple[str, str, TarMember]]:
         """(key, suffix, place) of the files. tarfile itself would take a damaged header for the end of the archive."""

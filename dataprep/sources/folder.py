@@ -17,6 +17,7 @@ from dataprep.sources.base import is_identity_name, named_sample, unsafe_sample
 from dataprep.text import counted
 from dataprep.types import Sample
 
+_PACKED = (".parquet", ".tar", ".rec")
 _FEW = 3  # people: a folder that is one level too high looks like this
 
 
@@ -58,6 +59,11 @@ class FolderSource:
     def samples(self) -> Iterator[Sample]:
         walk, shape = _Walk(self._root, self._follow_links), _Shape()
         for number, path in enumerate(walk):
+            if number == 0 and path.suffix in _PACKED:
+                raise SourceError(
+                    f"{path} holds many images, and is no photo",
+                    hint=f"take such files in with: dataprep import rec {path.parent}",
+                )
             shape.add(path.relative_to(self._root).parts)
             yield self._sample(path, number)
         if not shape.people:

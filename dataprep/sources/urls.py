@@ -193,6 +193,8 @@ class _Reader:
         return ()
 
     def _missing(self, name: str, remedy: str) -> SourceError:
+        if name == "url" and self._table.format == "parquet" and "image" in self._table.columns:
+            remedy = f"the images are in the table itself: dataprep import rec {self._table.path.parent}"
         names = ", ".join(self._table.columns[:50]) or "none"
         shown = names[:1000].encode("utf-8", "replace").decode()
         return SourceError(f"{self._table.path}: the column {name!r} is missing; its columns are: {shown}", hint=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.codec import ImageHeader, Pixels, decode_image, is_out_of_memory, read_header
-from dataprep.packs.recordio import RecordReader, unpack_image
+from dataprep.packs.io import read_image_at
 from dataprep.params import StageParams, fingerprint
 from dataprep.reasons import Reason
 from dataprep.types import Row, Sample
@@ -134,7 +133,7 @@ def read_local_photo(sample: Sample) -> bytes:
     if sample.offset is None:
         return _read_regular_file(sample.path)
     try:
-        return unpack_image(_records(sample.path).read_at(sample.offset)).image
+        return read_image_at(Path(sample.path), sample.offset)
     except RecordError as error:
         raise ImagingError(Reason.CORRUPT, str(error)) from None
 
@@ -149,11 +148,6 @@ def _read_regular_file(path: str) -> bytes:
         if found.st_size > MAX_PHOTO_BYTES:
             raise ImagingError(Reason.TOO_LARGE, f"{found.st_size} bytes; the limit is {MAX_PHOTO_BYTES}")
         return stream.read()
-
-
-@functools.lru_cache(maxsize=16)
-def _records(path: str) -> RecordReader:
-    return RecordReader(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,11 +15,12 @@ import numpy.typing as npt
 
 from dataprep.errors import SourceError
 from dataprep.packs.pair_sampling import FEWEST
-from dataprep.params import StageParams, counted_field
+from dataprep.params import StageParams, counted_field, runtime_field
 from dataprep.reasons import Reason
 from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage, Prospect
 from dataprep.stages.duplicates import DUPLICATE_POLICIES, Duplicates, Int32Array, find_duplicates, read_photo_hashes
 from dataprep.workspace.exclusions import Exclusions
+from dataprep.workspace.renames import Renames
 from dataprep.workspace.workspace import Workspace
 
 
@@ -33,6 +37,12 @@ class ListingParams(StageParams):
         "keep", "the same face in photos of equal bytes: keep and record all; within: keep only a person's first; "
         "across: drop all if the people differ, since one is mislabelled; both", choices=DUPLICATE_POLICIES
     )  # fmt: skip
+    map: str = runtime_field("", "file of lines `name TAB new name`: rename people, and merge those who get one name")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.map:  # its content counts, see ListStage.resources
+            object.__setattr__(self, "map", os.path.abspath(self.map))
 
 
 class ListStage(MergeStage[ListingParams]):
@@ -49,29 +59,37 @@ class ListStage(MergeStage[ListingParams]):
     }
     Params = ListingParams
 
-    def __init__(self, params: ListingParams, exclusions: Exclusions | None = None) -> None:
+    def __init__(
+        self, params: ListingParams, exclusions: Exclusions | None = None, renames: Renames | None = None
+    ) -> None:
         super().__init__(params)
-        self.exclusions = exclusions or Exclusions()
+        self.exclusions, self.renames = exclusions or Exclusions(), renames or Renames()
 
     @classmethod
     def in_workspace(cls, params: ListingParams, workspace: Workspace) -> Self:
-        return cls(params, workspace.exclusions())
+        return cls(params, workspace.exclusions(), Renames.read(Path(params.map)) if params.map else None)
 
     def resources(self) -> dict[str, str]:
-        return {"exclusions": self.exclusions.digest()} if self.exclusions else {}
+        given = {"exclusions": self.exclusions.digest(), "map": self.renames.digest()}
+        return {name: digest for name, digest in given.items() if digest}
 
     def check(self, prospect: Prospect) -> None:
+        if self.renames.names:
+            self.renames.report_unknown(prospect.photos().keys())
         if self.params.holdout:
-            enough = {name: n for name, n in prospect.photos().items() if n >= self.params.min_images}
-            _check_holdout({n: c for n, c in enough.items() if not self.exclusions.covers_person(n)}, self.params)
+            photos = Counter[str]()
+            for name, count in prospect.photos().items():
+                if not self._excludes(name):
+                    photos[self.renames.names.get(name, name)] += count
+            _check_holdout({n: count for n, count in photos.items() if count >= self.params.min_images}, self.params)
 
     def merge(self, parts: Sequence[MergeInput], context: MergeContext) -> MergeResult:
         """Sort rows by identity and key. There may be millions, so they stay Arrow columns and NumPy arrays."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        p, rows = self.params, _gather_rows(parts)
-        out = np.array([self.exclusions.covers_person(name) for name in rows.names], np.bool_)[rows.person]
+        p, rows = self.params, _gather_rows(parts, self.renames.names)
+        out = np.array(list(map(self._excludes, rows.listed)), np.bool_)[rows.listed_person]
         if self.exclusions.keys:
             out |= pc.is_in(rows.table["key"], pa.array(sorted(self.exclusions.keys))).to_numpy()
         found = find_duplicates(rows.table["key"], rows.person, rows.photos, rows.source, parts, ~out)
@@ -101,6 +119,10 @@ class ListStage(MergeStage[ListingParams]):
                 "duplicates": {"within": int((found.repeated >= 0).sum()), "across": int((found.contested >= 0).sum())},
             },
         )
+
+    def _excludes(self, name: str) -> bool:
+        """Whether a person is excluded, under the name in the plan or the new one."""
+        return any(map(self.exclusions.covers_person, {name, self.renames.names.get(name, name)}))
 
 
 def _check_holdout(images: Mapping[str, int], params: ListingParams) -> None:
@@ -132,16 +154,19 @@ def choose_held_out(images: Mapping[str, int], share: float, seed: int) -> froze
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """All aligned faces, by identity and key. `person` is the index of a face's identity in the sorted `names`."""
+    """All aligned faces, by identity and key. `person` is the index of a face's identity in the sorted `names`,
+    `listed_person` that of its identity in the plan in `listed`."""
 
     table: Any  # key, offset, size
     person: npt.NDArray[np.int64]
     names: list[str]
+    listed_person: npt.NDArray[np.int64]
+    listed: list[str]
     photos: npt.NDArray[np.uint64]
     source: npt.NDArray[np.int64]  # index of the row's part
 
 
-def _gather_rows(parts: Sequence[MergeInput]) -> _Rows:
+def _gather_rows(parts: Sequence[MergeInput], renames: Mapping[str, str]) -> _Rows:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -154,15 +179,20 @@ def _gather_rows(parts: Sequence[MergeInput]) -> _Rows:
     tables.clear()  # `table` holds a combined copy
     pa.default_memory_pool().release_unused()
     identity = table["identity"].combine_chunks()
-    unsorted = identity.dictionary.to_pylist()
-    rank = np.argsort(np.argsort(np.array(unsorted, object)))
-    person = rank[identity.indices.to_numpy()] if len(table) else np.empty(0, np.int64)
+    listed = identity.dictionary.to_pylist()
+    listed_person = identity.indices.to_numpy().astype(np.int64) if len(table) else np.empty(0, np.int64)
+    renamed = [renames.get(name, name) for name in listed]
+    names = sorted(set(renamed))
+    rank = {name: place for place, name in enumerate(names)}
+    person = np.array([rank[name] for name in renamed], np.int64)[listed_person]
     by = pa.table({"person": person, "key": table["key"]})  # UTF-8 sorts like code points
     order = pc.sort_indices(by, sort_keys=[("person", "ascending"), ("key", "ascending")]).to_numpy()
     return _Rows(
         table=table.select(["key", "offset", "size"]).take(order),
         person=person[order],
-        names=sorted(unsorted),
+        names=names,
+        listed_person=listed_person[order],
+        listed=listed,
         photos=np.concatenate(photos)[order],
         source=source[order],
     )

@@ -210,7 +210,10 @@ class _ListedFaces:
         for begin in range(0, len(positions), _BATCH):
             for row in self._table.take(positions[begin : begin + _BATCH]).to_pylist():
                 image = self._image(row)
-                name = make_member_name(row["key"], image)
+                key, person = row["key"], row["identity"]
+                if not key.startswith(f"{person}/"):  # renamed by --map
+                    key = f"{person}/{key.replace('/', '_')}"
+                name = make_member_name(key, image)
                 yield FaceRecord(name=name, label=row["label"], identity=row["identity"], image=image)
 
     def by_identity(self, positions: IntArray) -> dict[str, list[str]]:

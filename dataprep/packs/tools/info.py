@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dataprep.packs.base import PackReader
-from dataprep.packs.io import open_pack
+from dataprep.packs.io import open_pack, pack_files
 from dataprep.packs.rec_reader import RecordPack
-
-
-def _files(pack: PackReader) -> list[Path]:
-    if isinstance(pack, RecordPack):
-        parts = [reader.path for reader in pack.records.readers]
-        return parts + [p for p in (pack.path / f"{pack.stem}{s}" for s in (".idx", ".lst")) if p.is_file()]
-    return [path for path in pack.path.rglob("*") if path.is_file()]
 
 
 def describe_pack(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,7 +28,7 @@ def describe_pack(source: str | os.PathLike[str]) -> dict[str, Any]:
             "median": float(np.median(per_identity)),
             "max": int(per_identity.max()),
         },
-        "bytes": sum(path.stat().st_size for path in _files(pack)),
+        "bytes": sum(path.stat().st_size for path in pack_files(pack)),
     }
     if isinstance(pack, RecordPack):
         first = pack.record(0) if len(pack) else None
