@@ -12,6 +12,7 @@ import click
 
 from dataprep import __version__
 from dataprep.cli._options import DEFAULT_WORKSPACE, QUIET
+from dataprep.cli._short_help import shorten_help
 from dataprep.content import explain_error
 from dataprep.errors import DataprepError, UsageError
 from dataprep.text import similar_to
@@ -63,7 +64,7 @@ class _LazyGroup(click.Group):
             return None
         module, attribute, _ = _VERBS[name]
         command: click.Command = getattr(importlib.import_module(f"dataprep.cli.{module}"), attribute)
-        _add_common_options(command)
+        _complete(command, name)
         return command
 
     def resolve_command(
@@ -105,12 +106,14 @@ def _common_options() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
-def _add_common_options(command: click.Command) -> None:
+def _complete(command: click.Command, path: str) -> None:
+    """Add what all verbs have in common to a verb and the verbs in it."""
     if not any(parameter.name == "quiet" for parameter in command.params):
+        shorten_help(command, path)
         command.params.extend(_common_options())
     if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            _add_common_options(inner)
+        for name, inner in command.commands.items():
+            _complete(inner, f"{path} {name}")
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,5 +1,6 @@
 """The command line as such: help, exit codes, what is loaded, and that every verb and option is explained."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import click
 import pytest
 from helpers.command import ROOT, Run, environment
 
+from dataprep.cli._short_help import shown_options
 from dataprep.cli.main import cli
 
 
@@ -156,3 +158,30 @@ def test_an_option_means_one_thing_on_every_verb() -> None:
     assert differing == {"--identities": ["number", "text"]}
     # one word per idea: --format, --layout, --num-workers, --batch-size, --overwrite, --override, --benchmark, --until
     assert kinds.keys().isdisjoint({"--to", "--form", "--style", "--workers", "--batch", "--fresh", "--set", "--upto"})
+
+
+def shown_in_help(path: tuple[str, ...], *, option: str = "--help") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "dataprep", *path, option], capture_output=True, text=True, env=environment(), check=True
+    )
+    return re.findall(r"^  (?:-\w, )?--([\w-]+)", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_a_verbs_help_shows_a_dozen_options_and_help_all_the_rest(path: tuple[str, ...]) -> None:
+    options = [option for option in ALL[path].params if isinstance(option, click.Option)]
+    short = shown_options(" ".join(path))
+    named = {name.removeprefix("--") for option in options for name in (*option.opts, *option.secondary_opts)}
+    if short is None:
+        assert len(options) <= 14, "give it a short help"
+        return
+    assert set(short) <= named, "options that there are"
+    assert len(short) <= 12
+
+
+@pytest.mark.parametrize("path", [("align",), ("train",), ("download", "urls")], ids=" ".join)
+def test_help_all_shows_every_option(path: tuple[str, ...]) -> None:
+    short, whole = set(shown_in_help(path)), set(shown_in_help(path, option="--help-all"))
+    assert short == {*(shown_options(" ".join(path)) or ()), "workspace", "quiet", "help", "help-all"}
+    options = [option for option in ALL[path].params if isinstance(option, click.Option)]
+    assert {max(option.opts, key=len).removeprefix("--") for option in options} - whole == set()
