@@ -7,14 +7,12 @@ the work is done (time-outs, paths), not the output. Both have the help text tha
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
 from dataprep.errors import UsageError
@@ -108,37 +106,3 @@ def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
         raise UsageError(f"{option}: {value!r} is below {low}")
     if high is not None and not value <= high:
         raise UsageError(f"{option}: {value!r} is above {high}")
-
-
-def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, str | list[str]]:
-    """Map option names (with underscores for dashes) to values as typed on the command line. A list stays a list for
-    options in `several`; otherwise it is joined with commas. Raises UsageError, which lists similar names."""
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path} is not valid YAML ({words})") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise UsageError(f"{path}: expected a mapping such as `network: r50`, found {type(found).__name__}")
-    chosen: dict[str, str | list[str]] = {}
-    for given, value in found.items():
-        name = str(given).replace("-", "_")
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-            known = "; similar: " + ", ".join(other.replace("_", "-") for other in near) if near else ""
-            raise UsageError(
-                f"{path}: unknown option {given!r}{known}", hint="`dataprep train --help` lists all options"
-            )
-        if name in chosen:
-            raise UsageError(f"{path}: {given!r} appears twice")
-        if isinstance(value, dict) or value is None:
-            raise UsageError(f"{path}: {given!r} takes a plain value, not {value!r}")
-        typed = [str(each) for each in (value if isinstance(value, list) else [value])]
-        chosen[name] = typed if name in several else ",".join(typed)
-    return chosen

@@ -145,7 +145,7 @@ class Reason(Enum):
     )  # fmt: skip
     SIZE_MISMATCH = (
         "size_mismatch", "dropped", False, "the aligned face has another size than the output",
-        "give its size: `dataprep align --size SIDE --margin 0`",
+        "`dataprep align --size keep` takes aligned faces of any size as they are",
     )  # fmt: skip
     # quality filters
     LOW_CONFIDENCE = (

@@ -15,9 +15,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-from dataprep.errors import DataprepError, SourceError
+from dataprep.errors import DataprepError, SourceError, UsageError
 
 _log = logging.getLogger(__name__)
 _LONGEST_LINE = 1 << 20  # characters
@@ -74,6 +74,18 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     """The names in a list with one per line, in order. Blank lines and lines that start with `#` are skipped."""
     names = (line.strip() for _, line in iterate_lines(path))
     return [name for name in names if name and not name.startswith("#")]
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The value in a YAML file, None if it is empty. Raises UsageError if it cannot be read or is not YAML."""
+    import yaml
+
+    text = "\n".join(line for _, line in iterate_lines(path, error=UsageError))
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that does not exist
+        words = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path} is not valid YAML ({words})") from None
 
 
 def detect_encoding(path: Path, *, error: type[DataprepError] = SourceError) -> str:

@@ -25,7 +25,7 @@ def plan_source(workspace: str, kind: str, options: Mapping[str, Any], *, update
     from dataprep.sources.catalog import open_source
 
     add_source(workspace, open_source(kind, options, workspace), update=update)
-    say_next("pack" if options.get("aligned") or kind == "rec" else "align --size 112")
+    say_next(*(("align --size keep", "pack") if options.get("aligned") or kind == "rec" else ("align --size 112",)))
 
 
 def add_source(workspace: str, source: Source, *, update: bool = True) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import stat
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -143,6 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="dataprep: %(message)s", level=logging.WARNING)
     logging.getLogger("dataprep").setLevel(logging.INFO)
     try:
+        _refuse_pipes(sys.argv[1:] if arguments is None else arguments)
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
     except DataprepError as error:
         explanation, advice = explain_error(str(error))
@@ -158,6 +161,21 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(_fail(*_os_words(error)))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_pipes(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an argument that is a pipe or a device: files are read more than once, and reading these may
+    never end."""
+    for argument in arguments:
+        try:
+            mode = os.stat(argument.partition("=")[2] if argument.startswith("--") else argument).st_mode
+        except (OSError, ValueError):
+            continue
+        endless = stat.S_ISCHR(mode) and argument in ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+        if endless or ((stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and not argument.startswith("/dev/std")):
+            raise UsageError(
+                f"{argument} is a pipe or a device, not a file", hint="save what it gives as a file, and name that"
+            )
 
 
 def _fail(text: str, code: int, hint: str = "") -> int:

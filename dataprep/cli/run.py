@@ -10,6 +10,7 @@ import click
 from dataprep.cli._options import run_options
 from dataprep.cli._pipeline import run_stages
 from dataprep.errors import UsageError
+from dataprep.text import read_yaml
 
 _PARTS = ("about", "source", "stages", "train", "test")
 
@@ -63,18 +64,13 @@ def run(ctx: click.Context, /, recipe: str, until: str | None, settings: tuple[s
 
 def load_recipe(name: str) -> dict[str, Any]:
     """The recipe in a file, or the shipped recipe of that name. Raises UsageError."""
-    import yaml
-
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = _shipped() / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in _shipped().glob("*.yaml")))
         raise UsageError(f"unknown recipe {name!r}", hint=f"pass a .yaml file, or one of: {names}")
-    try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
+    loaded = read_yaml(path)
     if not isinstance(loaded, dict):
         raise UsageError(f"{path}: a recipe must be a mapping of {', '.join(_PARTS)}")
     unknown = [part for part in loaded if part not in _PARTS]
@@ -117,7 +113,7 @@ def _change(loaded: dict[str, Any], setting: str) -> None:
             raise UsageError(f"--override {setting}: {key} is a value, not a mapping")
     try:
         place[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         raise UsageError(f"--override {setting}: {value!r} is not a YAML value") from None
 
 

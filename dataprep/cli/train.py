@@ -21,7 +21,7 @@ def _use_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
     """Use the file's values as defaults; options on the command line take precedence."""
     if path is None:
         return
-    from dataprep.params import read_config
+    from dataprep.train.config import read_config
 
     options = {
         option.opts[0].lstrip("-").replace("-", "_"): option for option in ctx.command.params if option.expose_value

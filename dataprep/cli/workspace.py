@@ -42,7 +42,8 @@ def status(workspace: str, why: bool, hosts: int | None, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
     sources = ", ".join(f"{s['source'].get('kind')} {s['samples']}" for s in found["sources"]) or "none yet"
-    click.echo(f"{found['workspace']}: {found['samples']} samples ({sources})")
+    planned = f"{counted(found['samples'], 'sample')} of {counted(found['people'], 'person')}"
+    click.echo(f"{found['workspace']}: {planned} ({sources})")
     if found["changes"]:
         click.echo(f"  since the workspace read them, {found['changes']}; --update takes this over")
     if found["excluded"]:

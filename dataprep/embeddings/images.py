@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataprep.errors import RecordError
 from dataprep.imaging.image_files import list_images
+from dataprep.packs.io import pack_digest
 from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.verification_bin import bin_image_names, is_bin, read_bin
 from dataprep.storage import file_sha256
@@ -85,7 +86,7 @@ def _pack(path: Path) -> ImageSource:
     """Names come from the pack's lists, else from label and key: a .rec itself stores no names."""
     pack = RecordPack(path)
     names = [pack.name(position, label) for position, label in enumerate(pack.labels().tolist())]
-    return ImageSource(path=path, names=names, digest=pack.index.digest(), read=lambda position: pack[position][0])
+    return ImageSource(path=path, names=names, digest=pack_digest(pack), read=lambda position: pack[position][0])
 
 
 def _bin(path: Path) -> ImageSource:

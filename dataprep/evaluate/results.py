@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ def find_results(runs: Sequence[Path]) -> list[ResultSummary]:
             )
         for file in files:
             try:
-                found[file.resolve()] = _read_result(file)
+                found[Path(os.path.realpath(file))] = _read_result(file)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if run.is_file():
                     raise RecordError(f"{file} is not a result of a test or an identification ({error})") from None

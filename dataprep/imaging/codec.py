@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
+MAX_PIXELS = 178_956_970  # twice the number at which Pillow warns of decompression bombs
 CODECS = ("pillow", "opencv")
 _READABLE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 # formats that not every Pillow reads, by the names of `identify_format`: Pillow's name, and what brings it
@@ -58,7 +59,7 @@ class ImageHeader:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def read_header(data: bytes, *, max_pixels: int) -> ImageHeader:
+def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Read format, colour mode, EXIF orientation and size, without decoding.
 
     Raises ImagingError for data that is not an image, unsupported formats, animations and more than `max_pixels` pixels.
@@ -67,11 +68,10 @@ def read_header(data: bytes, *, max_pixels: int) -> ImageHeader:
         return _header(image, max_pixels)
 
 
-def decode_image(data: bytes, *, max_pixels: int = 178_956_970, codec: str = "pillow") -> tuple[Pixels, ImageHeader]:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, codec: str = "pillow") -> tuple[Pixels, ImageHeader]:
     """Decode a photo completely, into upright RGB pixels and the header.
 
     CMYK, grayscale, 16-bit and palette images are converted to RGB; transparent images are composited over white.
-    `max_pixels` defaults to Pillow's limit for decompression bombs (twice its warning level).
     Raises ImagingError with the reason for the ledger.
     """
     with _Opened(data) as image:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dataprep.errors import RecordError
 from dataprep.packs.record_index import RecordIndex
-from dataprep.storage import local_copy
+from dataprep.storage import FileIdentity, local_copy
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -241,7 +241,8 @@ class RecordReader:
     """Records of a memory-mapped file by offset, or all in order.
 
     Forked processes share the map; this is safe because it is never written and has no position. A process that
-    unpickles the reader maps the file again. `path` may be any fsspec URL: the file is first copied to this disk.
+    unpickles the reader maps the file again, and raises RecordError if it is another one. `path` may be any fsspec URL:
+    the file is first copied to this disk.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -284,18 +285,21 @@ class RecordReader:
     def _mapped(self) -> mmap.mmap | bytes:
         try:
             with open(self.path, "rb") as stream:
-                if os.fstat(stream.fileno()).st_size == 0:
+                self._identity = FileIdentity.of(stream.fileno())
+                if self._identity.size == 0:
                     return b""
                 return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise RecordError(f"{self.path}: {error.strerror}") from None
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path}
+        return {"path": self.path, "_identity": self._identity}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._data = self._mapped()
+        if self._identity != state["_identity"]:
+            raise RecordError(f"{self.path}: the file was replaced or changed after it was opened")
 
 
 def read_stream(stream: IO[bytes], *, block: int = 1 << 22) -> Iterator[tuple[int, bytes]]:

@@ -32,7 +32,7 @@ from dataprep.packs.base import (
     read_property,
     safe_path,
 )
-from dataprep.storage import HashedFile
+from dataprep.storage import FileIdentity, HashedFile
 from dataprep.tar import TAR_END, image_extension, make_member
 
 _log = logging.getLogger(__name__)
@@ -200,6 +200,7 @@ class _Shard:
     def _mapped(self) -> mmap.mmap:
         try:
             with open(self.path, "rb") as stream:
+                self._identity = FileIdentity.of(stream.fileno())
                 self.is_zipped = stream.read(2) == b"\x1f\x8b"
                 if not self.is_zipped:
                     return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -211,11 +212,13 @@ class _Shard:
             raise RecordError(f"{self.path}: not a readable tar ({error})") from None
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path}
+        return {"path": self.path, "_identity": self._identity}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._data = self._mapped()
+        if self._identity != state["_identity"]:
+            raise RecordError(f"{self.path}: the file was replaced or changed after it was opened")
 
     def read(self, member: TarMember) -> bytes:
         return self._data[member.offset : member.offset + member.size]

@@ -11,6 +11,7 @@ from dataprep.errors import UsageError, WorkspaceError
 from dataprep.pipeline.photo_changes import find_photo_changes
 from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.reasons import Reason
+from dataprep.sources.base import UNUSABLE_IDENTITY
 from dataprep.stages.base import MERGE_UNIT
 from dataprep.storage import lock_directory, lock_holder
 from dataprep.workspace.ledger import read_table, sum_counts
@@ -55,6 +56,7 @@ def workspace_status(workspace: str) -> dict[str, Any]:
         "excluded": len(opened.exclusions().people) + len(opened.exclusions().photos),
         "workspace": str(opened.path),
         "samples": plan.count,
+        "people": len(plan.photos_per_identity().keys() - {UNUSABLE_IDENTITY}),
         "sources": [{"source": dict(g.source), "samples": g.count, "shards": len(g.shards)} for g in plan.generations],
         "stages": stages,
         "packs": sorted(path.parent.name for path in (opened.path / "packs").glob("*/pack.json")),

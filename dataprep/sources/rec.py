@@ -38,14 +38,14 @@ class PackSource:
         return {"kind": "rec", "root": str(self._root)}
 
     def digest(self) -> str:
-        """Return a digest of the index, the labels and the names."""
+        """Return a digest of the content, the labels and the names."""
         if not isinstance(self._pack, RecordPack):
             return pack_digest(self._pack)
         labels = self._pack.labels()
         names = "\n".join(
             [*(self._pack.identity(label) for label in np.unique(labels).tolist()), *(self._pack.names or ())]
         )
-        state = hashlib.sha256(self._pack.index.digest().encode() + labels.tobytes())
+        state = hashlib.sha256(pack_digest(self._pack).encode() + labels.tobytes())
         state.update(names.encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 

@@ -37,7 +37,10 @@ class AlignParams(StageParams):
     An unknown value never drops a face; published landmarks, for example, have no probability.
     """
 
-    size: str = counted_field("112", "output size in pixels, SIDE or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112")
+    size: str = counted_field(
+        "112", "output size in pixels, SIDE or WIDTHxHEIGHT: a multiple of 112 or 128, or 96x112; keep: faces that are "
+               "aligned already stay as they are, of whatever size"
+    )  # fmt: skip
     extend: float | None = counted_field(
         None, "without alignment: crop the face box enlarged by this share (0.3 is VGGFace2's tight crop)", minimum=0.0
     )
@@ -85,6 +88,8 @@ class AlignParams(StageParams):
         super().__post_init__()
         if self.extend is not None and self.margin is not None:
             raise UsageError("extend and margin are two ways to crop", hint="give --extend or --margin, not both")
+        if self.keeps_size:
+            return
         try:
             if not re.fullmatch(r"\d+(x\d+)?", self.size, re.ASCII):
                 raise ValueError("expected SIDE or WIDTHxHEIGHT in pixels, such as 112 or 96x112")
@@ -96,7 +101,7 @@ class AlignParams(StageParams):
         except ValueError as error:
             raise UsageError(
                 f"size {self.size}: {error}",
-                hint="give another --size; faces that are aligned already may have any, with --margin 0",
+                hint="give another --size; faces that are aligned already may have any, with --size keep",
             ) from None
         if self.fit != "auto" and not self.crops:
             raise UsageError(f"fit {self.fit!r} applies to crops only", hint="add --extend or --margin")
@@ -107,7 +112,13 @@ class AlignParams(StageParams):
             )
 
     @property
+    def keeps_size(self) -> bool:
+        """Whether only faces that are aligned already are taken, as they are."""
+        return self.size == "keep"
+
+    @property
     def width_height(self) -> tuple[int, int]:
+        """The output's (width, height); raises ValueError where the size is kept."""
         width, _, height = self.size.partition("x")
         return int(width), int(height or width)
 
@@ -146,6 +157,8 @@ class AlignStage(MapStage[AlignParams]):
     def apply(self, item: Item) -> Row:
         if item.sample.aligned:
             return self._as_it_is(item)
+        if self.params.keeps_size:
+            return item.rejected(Reason.SIZE_MISMATCH, "a photo, not an aligned face; it takes a --size in pixels")
         chosen = item.value("detect", "selected")
         points = np.array(item.value("detect", "landmarks"), np.float64).reshape(-1, 5, 2)[chosen]
         box = item.value("detect", "boxes")[4 * chosen : 4 * chosen + 4]
@@ -163,7 +176,8 @@ class AlignStage(MapStage[AlignParams]):
         """Pass an already aligned face through unchanged if it has the output size."""
         pixels = item.photo.pixels
         height, width = pixels.shape[:2]
-        if (width, height) != self.params.width_height and self.params.resolved_fit != "none":
+        kept = self.params.keeps_size or self.params.resolved_fit == "none"
+        if not kept and (width, height) != self.params.width_height:
             return item.rejected(
                 Reason.SIZE_MISMATCH, f"aligned to {width}x{height}; the output size is {self.params.size}"
             )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError, UsageError
+from dataprep.imaging.codec import read_header
 from dataprep.imaging.geometry import scale_template
 from dataprep.packs.base import FaceRecord, PackFormat, read_pack_json
 from dataprep.packs.io import PACK_FORMATS, write_pack
@@ -104,7 +105,12 @@ class PackStage(MergeStage[PackParams]):
     def check(self, prospect: Prospect) -> None:
         target = self._target(prospect.workspace)
         align = AlignParams.from_mapping(prospect.recipe["align"])
-        if self.params.overwrite or align.resolved_fit == "none" or not (target / "pack.json").is_file():
+        if (
+            self.params.overwrite
+            or align.keeps_size
+            or align.resolved_fit == "none"
+            or not (target / "pack.json").is_file()
+        ):
             return
         try:
             about = read_pack_json(target)
@@ -137,9 +143,11 @@ class PackStage(MergeStage[PackParams]):
                 "the faces were aligned with fit 'none' and differ in size; a pack needs one size",
                 hint="align with another --fit, or write the faces with `dataprep export`",
             )
-        width, height = align.width_height
+        width, height = faces.common_size() if align.keeps_size else align.width_height
         # the template of faces aligned elsewhere is unknown
-        aligned_here = not align.crops and not any(s.get("aligned") or s.get("kind") == "rec" for s in context.sources)
+        aligned_here = not (align.crops or align.keeps_size) and not any(
+            s.get("aligned") or s.get("kind") == "rec" for s in context.sources
+        )
         holdout = (
             self._write_holdout(folder / "holdout.bin", faces) if len(faces.held_out) else {"pairs": 0, "folds": 0}
         )
@@ -215,6 +223,25 @@ class _ListedFaces:
                     key = f"{person}/{key.replace('/', '_')}"
                 name = make_member_name(key, image)
                 yield FaceRecord(name=name, label=row["label"], identity=row["identity"], image=image)
+
+    def common_size(self) -> tuple[int, int]:
+        """The (width, height) of all listed faces. Raises RecordError if there are several."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for begin in range(0, len(self._table), _BATCH):
+            for row in self._table.slice(begin, _BATCH).to_pylist():
+                header = read_header(self._image(row))
+                found.setdefault((header.width, header.height), []).append(row["key"])
+        if len(found) > 1:
+            most, *others = sorted(found, key=lambda size: len(found[size]), reverse=True)
+            named = ", ".join(
+                f"{len(found[size])} of {size[0]}x{size[1]} ({found[size][0]})" for size in [most, *others]
+            )
+            raise RecordError(
+                f"the faces have several sizes, and a pack has one: {named[:300]}",
+                hint=f"`dataprep align --size {most[0]}x{most[1]} --margin 0` drops the others; `dataprep export` "
+                "writes all",
+            )
+        return next(iter(found))
 
     def by_identity(self, positions: IntArray) -> dict[str, list[str]]:
         """Return keys grouped by identity."""

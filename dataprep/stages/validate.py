@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataprep.errors import ImagingError
-from dataprep.imaging.codec import CODECS, codec_versions
+from dataprep.imaging.codec import CODECS, MAX_PIXELS, codec_versions
 from dataprep.imaging.sniff import reject_reason
 from dataprep.params import StageParams, counted_field
 from dataprep.reasons import Reason
@@ -22,7 +22,7 @@ class ValidateParams(StageParams):
 
     min_side: int = counted_field(32, "drop photos whose shorter side is below this many pixels", minimum=1)
     max_pixels: int = counted_field(
-        178_956_970, "drop photos with more pixels than this (decompression bombs)", minimum=1
+        MAX_PIXELS, "drop photos with more pixels than this (decompression bombs)", minimum=1
     )
     other_formats: str = counted_field(
         "keep", "keep or drop PNG, WebP, BMP and still GIF, including those named .jpg", choices=("keep", "drop")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
+from dataprep.errors import UsageError
 from dataprep.params import counted_field, runtime_field
+from dataprep.text import read_yaml, similar_to
 from dataprep.train.data.augment import AUGMENT_PRESETS
 from dataprep.train.losses.options import LossParams
 
@@ -133,3 +137,29 @@ class TrainParams(LossParams):
         False, "synchronise batch norm over all processes; default: per process", group=_MACHINE
     )
     num_workers: int = runtime_field(0, "data loading processes", minimum=0, maximum=512, group=_MACHINE)
+
+
+def read_config(path: Path, names: Collection[str], *, several: Collection[str] = ()) -> dict[str, str | list[str]]:
+    """Map option names (with underscores for dashes) to values as typed on the command line. A list stays a list for
+    options in `several`; otherwise it is joined with commas. Raises UsageError, which lists similar names."""
+    found = read_yaml(path)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: expected a mapping such as `network: r50`, found {type(found).__name__}")
+    chosen: dict[str, str | list[str]] = {}
+    for given, value in found.items():
+        name = str(given).replace("-", "_")
+        if name not in names:
+            near = similar_to(name, names)
+            known = f"; {near.replace('_', '-')}" if near else ""
+            raise UsageError(
+                f"{path}: unknown option {given!r}{known}", hint="`dataprep train --help-all` lists all options"
+            )
+        if name in chosen:
+            raise UsageError(f"{path}: {given!r} appears twice")
+        if isinstance(value, dict) or value is None:
+            raise UsageError(f"{path}: {given!r} takes a plain value, not {value!r}")
+        typed = [str(each) for each in (value if isinstance(value, list) else [value])]
+        chosen[name] = typed if name in several else ",".join(typed)
+    return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -300,8 +301,8 @@ def _about(identity: dict[str, Any], packs: Sequence[Path], dataset: PackDataset
         **identity,
         **began,
         "pack_index_sha256": dataset.contents[0],
-        "pack": str(packs[0].resolve()),
-        "packs": [str(pack.resolve()) for pack in packs],
+        "pack": os.path.realpath(packs[0]),
+        "packs": [os.path.realpath(pack) for pack in packs],
         "packs_sha256": list(dataset.contents),
         "identities": dataset.num_classes,
         "images": len(dataset.labels),

@@ -16,7 +16,9 @@ from dataprep.packs.io import open_pack
 LABELS = (0, 1, 1)
 
 
-def shard(path: Path, *, image: str = "jpg", cls: str = "{}", about: dict[str, object] | None = None) -> Path:
+def shard(
+    path: Path, *, image: str = "jpg", cls: str = "{}", about: dict[str, object] | None = None, caption: str = ""
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
@@ -24,6 +26,8 @@ def shard(path: Path, *, image: str = "jpg", cls: str = "{}", about: dict[str, o
             files = {image: noise(number)}
             if cls:
                 files["cls"] = cls.format(label).encode()
+            if caption:
+                files["txt"] = caption.format("AB"[label]).encode()
             if about is not None:
                 files["json"] = json.dumps({**about, "label": label}).encode()
             for suffix, data in files.items():
@@ -65,8 +69,19 @@ def test_a_tar_that_is_gzipped_whatever_its_name_is_read(tmp_path: Path) -> None
 def test_photos_without_labels_and_labels_that_are_none_are_told(tmp_path: Path, dataprep: Run) -> None:
     shard(tmp_path / "pack/00000.tar", cls="")
     said = dataprep("info", tmp_path / "pack", code=1).stderr
-    assert "sample '0000' has ['jpg']; an image and a label" in said
-    assert "hint: photos without labels" in said
+    assert "sample '0000' needs an image and a label (.cls, or `label` in the .json); it has ['jpg']" in said
+    assert "hint: photos of unknown people" in said
     shard(tmp_path / "bad/0.tar", cls="x{}")
     with pytest.raises(RecordError, match=r"0000\.cls holds b'x0'"):
         open_pack(tmp_path / "bad")
+
+
+def test_img2datasets_captions_are_names_where_there_are_no_labels(tmp_path: Path, dataprep: Run) -> None:
+    shard(tmp_path / "pack/00000.tar", cls="", caption="Person {}\n")
+    pack = open_pack(tmp_path / "pack")
+    assert pack.labels().tolist() == list(LABELS)
+    assert [pack.face(position).identity for position in range(3)] == ["Person A", "Person B", "Person B"]
+    assert "are taken as names of people, 2 of them" in dataprep("info", tmp_path / "pack").stderr
+    shard(tmp_path / "blank/00000.tar", cls="", caption=" ")
+    with pytest.raises(RecordError, match="or a caption"):
+        open_pack(tmp_path / "blank")

@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError, UsageError
-from dataprep.params import read_config
 from dataprep.train.callback import BestScore
-from dataprep.train.config import TrainParams
+from dataprep.train.config import TrainParams, read_config
 from dataprep.train.distributed.process_group import World, choose_device
 from dataprep.train.losses.factory import make_loss_head
 from dataprep.train.optim import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,8 +100,8 @@ def _joined(*parts: str) -> str:
 def check_identification_target(target: Path, *features: Path) -> None:
     """UsageError if `target` holds a result of other features: files of one name in two folders share a default."""
     found = Folder(target).get_json("result.json")
-    wanted = [str(path.resolve()) for path in features]
-    if found is not None and [str(Path(path).resolve()) for path in found.get("features", wanted)] != wanted:
+    wanted = [os.path.realpath(path) for path in features]
+    if found is not None and [os.path.realpath(path) for path in found.get("features", wanted)] != wanted:
         raise UsageError(
             f"{target}/result.json is for {' and '.join(found['features'])}", hint="choose another folder with --out"
         )

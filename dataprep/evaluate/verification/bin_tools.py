@@ -131,7 +131,7 @@ def inspect_bin(path: Path) -> BinReport:
     forms: Counter[str] = Counter()
     for image in images:
         try:
-            header = read_header(image, max_pixels=178_956_970)
+            header = read_header(image)
             forms[f"{header.width}x{header.height} {header.format}"] += 1
         except ImagingError as error:
             forms[f"unreadable ({error.reason.code})"] += 1

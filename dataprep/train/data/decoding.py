@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import cv2
 import numpy as np
@@ -111,14 +111,24 @@ def run_decoder_process() -> None:
     os.dup2(2, 1)  # keep libraries from printing to stdout
     cv2.setNumThreads(0)
     try:
-        decoder, descriptor, size = pickle.load(jobs)
-        memory = mmap.mmap(descriptor, size)
+        opened = _open_decoder(jobs)
         while True:
             job: DecodeTask = pickle.load(jobs)
-            pickle.dump(_answer(decoder, memory, job), answers)
+            answer = (True, str(opened), opened.hint) if isinstance(opened, DataprepError) else _answer(*opened, job)
+            pickle.dump(answer, answers)
             answers.flush()
     except (EOFError, BrokenPipeError):
         pass
+
+
+def _open_decoder(jobs: IO[bytes]) -> tuple[BatchDecoder, mmap.mmap] | DataprepError:
+    """The decoder and the shared memory; or the error if a pack is no longer the one that the parent opened."""
+    try:
+        decoder, descriptor, size = pickle.load(jobs)
+    except DataprepError as error:
+        error.hint = error.hint or "leave the pack alone while it is trained on, and run the same command again"
+        return error
+    return decoder, mmap.mmap(descriptor, size)
 
 
 def _answer(decoder: BatchDecoder, memory: mmap.mmap, job: DecodeTask) -> tuple[bool, str, str] | None:

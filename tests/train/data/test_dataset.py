@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,7 +169,9 @@ def test_a_damaged_record_and_a_truncated_file_are_named(tmp_path: Path, workers
     source = open_dataset([pack])
     with open(pack / "train.rec", "r+b") as stream:
         stream.seek(int((pack / "train.idx").read_text().split()[3]))
+        before = os.fstat(stream.fileno())
         stream.write(b"no magic")
+    os.utime(pack / "train.rec", ns=(before.st_atime_ns, before.st_mtime_ns))  # a bad disk changes no times
     with pytest.raises(RecordError, match=r"pack: image 1: ") as caught:
         load(source, batch_size=2, workers=workers)
     assert "`dataprep repair`" in caught.value.hint
