@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 from dataprep.reasons import Reason
@@ -60,6 +61,14 @@ class SourceError(DataprepError):
 
 class WorkspaceError(DataprepError):
     """The workspace is missing, damaged, or was made by an incompatible version."""
+
+
+class DamagedFileError(WorkspaceError):
+    """A file of the workspace is not what was written, or is gone; `path` names it."""
+
+    def __init__(self, message: str = "", *, path: Path, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
 
 
 class RecordError(DataprepError):

@@ -16,12 +16,13 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from dataprep.errors import LockedError, WorkspaceError
+from dataprep.errors import DamagedFileError, LockedError, WorkspaceError
 
+_CHECKSUM = "checksum"
 _SAMPLES, _SAMPLE = 1024, 16 << 10
 
 
@@ -85,6 +86,27 @@ class Folder:
             raise
         sync_directory(target.parent)
 
+    def put_record(self, name: str, values: Mapping[str, Any]) -> Path:
+        """Write a mapping of ours, with a checksum that `get_record` compares."""
+        return self.put(name, encode_record(values))
+
+    def get_record(self, name: str) -> dict[str, Any] | None:
+        """The mapping in the file `name`, or None if it does not exist. Raises DamagedFileError if it is none, or if
+        its content does not fit the checksum in it. (A file without a checksum is from an earlier version.)"""
+        path = self.path / name
+        try:
+            values = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
+            raise DamagedFileError(f"{path} is damaged ({error})", path=path) from None
+        if not isinstance(values, dict):
+            raise DamagedFileError(f"{path} is damaged: it holds no mapping", path=path)
+        checksum = values.pop(_CHECKSUM, None)
+        if checksum is not None and checksum != _checksum(values):
+            raise DamagedFileError(f"{path} was changed or damaged: its checksum does not fit", path=path)
+        return values
+
     def get_json(self, name: str) -> Any:
         """The JSON in the file `name`, or None if it does not exist. Damaged JSON raises WorkspaceError."""
         path = self.path / name
@@ -92,7 +114,7 @@ class Folder:
             return json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             hint = f"remove {path} to redo the work that it records"
             raise WorkspaceError(f"{path} is damaged ({error})", hint=hint) from None
 
@@ -105,6 +127,17 @@ class Folder:
     def _temporary(self, name: str) -> Path:
         target = self.path / name
         return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def encode_record(values: Mapping[str, Any]) -> bytes:
+    """The content of a file for `Folder.get_record`."""
+    text = json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, sort_keys=True, ensure_ascii=False)
+    return (text + "\n").encode()
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(values))  # as it is read back: tuples are lists
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sync_directory(path: Path) -> None:

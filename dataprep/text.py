@@ -44,20 +44,24 @@ def similar_to(name: str, known: Iterable[str]) -> str:
 
 
 def iterate_lines(
-    path: str | os.PathLike[str], encoding: str | None = None, *, error: type[DataprepError] = SourceError
+    path: str | os.PathLike[str],
+    encoding: str | None = None,
+    *,
+    error: type[DataprepError] = SourceError,
+    longest: int = _LONGEST_LINE,
 ) -> Iterator[tuple[int, str]]:
     """Yield the number, from 1, and the text of every line, without its line end. A gzipped file is unpacked.
 
     `encoding` overrules the detection. Raises `error` if the file cannot be read, is not text, or has a line of more
-    than a million characters.
+    than `longest` characters, by default a million.
     """
     number = 0
     try:
         with _open_text(Path(path), encoding, error) as stream:
-            while line := stream.readline(_LONGEST_LINE):
+            while line := stream.readline(longest):
                 number += 1
-                if len(line) == _LONGEST_LINE and not line.endswith("\n"):
-                    raise error(f"{path}, line {number}: longer than a million characters; this is not a list")
+                if len(line) == longest and not line.endswith("\n"):
+                    raise error(f"{path}, line {number}: longer than {longest:,} characters; this is not a list")
                 yield number, line.removesuffix("\n")
     except UnicodeError as unreadable:
         raise error(f"{path}, line {number + 1}: not {encoding} text ({unreadable})") from None

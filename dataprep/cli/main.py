@@ -49,6 +49,7 @@ _VERBS: dict[str, tuple[str, str, str]] = {
     "look": ("look", "look", "Write a sheet of faces or photos to look at."),
     "exclude": ("exclude", "exclude", "Leave people or photos out of packs, exports and imports."),
     "retry": ("workspace", "retry", "Retry the samples that failed for the given reasons."),
+    "check": ("check", "check", "Compare everything in the workspace with its checksums."),
     "gc": ("workspace", "gc", "Remove unreferenced files."),
     "demo": ("demo", "demo", "Run the whole pipeline on synthetic faces."),
     "synth": ("synth", "synth", "Draw synthetic faces, or serve them from a faulty website."),

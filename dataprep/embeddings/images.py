@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from pathlib import Path
 from dataprep.errors import RecordError
 from dataprep.imaging.image_files import list_images
 from dataprep.packs.io import pack_digest
+from dataprep.packs.lst_files import read_lst
 from dataprep.packs.rec_reader import RecordPack
 from dataprep.packs.verification_bin import bin_image_names, is_bin, read_bin
 from dataprep.storage import file_sha256
+from dataprep.text import forward_slashes, iterate_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class ImageSource:
 
 def open_image_source(path: Path, *, root: Path | None = None) -> ImageSource:
     """A .rec, or a folder with one, is a pack; any other folder holds images, sorted by path. A pickle is a .bin. A
-    text file lists paths, one per line, relative to `root` (default: the list's folder). Raises RecordError."""
+    text file lists paths, one per line, or is a .lst or `path label` list; they are relative to `root` (default: the list's
+    folder). Raises RecordError."""
     if path.suffix == ".rec" or (path.is_dir() and any(path.glob("*.rec"))):
         return _pack(path)
     if path.is_dir():
@@ -48,13 +52,13 @@ def _folder(path: Path) -> ImageSource:
 
 
 def _list(path: Path, root: Path) -> ImageSource:
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise RecordError(f"{path}: neither a .bin nor a list of paths in UTF-8") from None
-    names = [line.strip() for line in lines if line.strip()]
+    lines = (line.strip() for _, line in iterate_lines(path, error=RecordError))
+    names = [forward_slashes(line) for line in lines if line and not line.startswith("#")]
     if not names:
         raise RecordError(f"{path} lists no images")
+    if not (root / names[0]).is_file():  # paths with labels beside them, then
+        with contextlib.suppress(RecordError):
+            names = [entry.path for entry in read_lst(path)[1]]
     return _files(path, [root / name for name in names], names)
 
 

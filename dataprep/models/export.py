@@ -111,7 +111,9 @@ def _onnx(model: FaceModel, facts: dict[str, Any]) -> bytes:
         raise ModelError(f"{model.network} cannot be exported to ONNX ({type(error).__name__}: {words})") from None
     _add_facts(exported, facts)
     onnx.checker.check_model(exported)
-    return bytes(exported.SerializeToString())
+    for node in exported.graph.node:  # the exporter's trace of where in the source each one came from
+        del node.metadata_props[:]
+    return bytes(exported.SerializeToString(deterministic=True))
 
 
 def _add_facts(exported: Any, facts: dict[str, Any]) -> None:
@@ -140,7 +142,16 @@ def _safetensors(model: FaceModel, facts: dict[str, Any]) -> bytes:
     except ImportError:
         raise ModelError("the package safetensors is not installed", hint="pip install 'face-dataprep[onnx]'") from None
     weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
-    return bytes(save(weights, {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)}))
+    return _sort_header(bytes(save(weights, {"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)})))
+
+
+def _sort_header(data: bytes) -> bytes:
+    """A safetensors file with its header sorted, so that equal models are equal bytes: a u64 length, JSON, the tensors.
+    Source: https://huggingface.co/docs/safetensors, Format."""
+    size = int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _run_safetensors(data: bytes, facts: dict[str, Any], batch: torch.Tensor) -> Any:

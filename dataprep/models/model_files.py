@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError
+from dataprep.models.archive import check_archive
 from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.registry import create_model
 from dataprep.storage import Folder
@@ -55,11 +56,12 @@ def save_model(
 def load_model(path: Path) -> FaceModel:
     """Load a model file without running any code in it. Raises ModelError."""
     try:
+        check_archive(path)
         return model_from_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model", hint="train one with `dataprep train`") from None
     except ModelError as error:
-        raise error.within(path) from None
+        raise error if str(path) in str(error) else error.within(path) from None
     except Exception as error:  # torch.load can raise almost any exception here
         words = str(error).splitlines()[0][:200]
         raise ModelError(f"{path}: not a dataprep model ({type(error).__name__}: {words})") from None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import ModelError, RecordError
+from dataprep.models.archive import check_archive
 from dataprep.models.card import METADATA_KEY
 from dataprep.models.model_files import FaceModel, model_from_dict
 from dataprep.models.preprocessing import Preprocessing
@@ -201,6 +202,7 @@ def _read_weights(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
+    check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load can raise almost any exception here

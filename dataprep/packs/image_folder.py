@@ -103,7 +103,7 @@ class FolderPack:
         try:
             return FaceRecord(name=name, label=label, identity=identity, image=make_portable(image))
         except ImagingError as error:
-            raise RecordError(f"{self.path / name}: {error.detail}") from None
+            raise RecordError(f"{self.path / name} is not an image that can be read ({error.detail})") from None
 
     def metadata(self) -> dict[str, Any]:
         return read_pack_json(self.path)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataprep.errors import ImagingError
+from dataprep.errors import DamagedFileError, ImagingError
 from dataprep.pipeline.pipeline import Pipeline
 from dataprep.reasons import Reason
 from dataprep.stages.base import read_local_photo
@@ -71,7 +71,10 @@ def find_photo_changes(pipeline: Pipeline, plan: Plan) -> PhotoChanges:
             continue
         marker = markers.get(shard.id)
         columns = ["key", "bytes", "mtime_ns", "photo_sha256"]
-        read = read_table(store.rows_path(marker), columns, ok=True).to_pylist() if marker else []
+        try:
+            read = read_table(store.rows_path(marker), columns, ok=True).to_pylist() if marker else []
+        except DamagedFileError:  # the run that reads it next makes it again
+            read = []
         known = {row["key"]: row for row in read}
         for sample in plan.local_samples(shard):
             now, before = stat(sample.path), known.get(sample.key)

@@ -165,7 +165,8 @@ class PipelineState:
         now, resources, differences = node.stage.params.counted(), node.stage.resources(), []
         for name in self.pipeline.workspace.stage_names():
             if name.startswith(f"{node.name}@") and name != node.store.folder.path.name:
-                described = self.pipeline.workspace.folder.get_json(f"stages/{name}/stage.json") or {}
+                store = self.pipeline.workspace.open_stage(*name.split("@"), columns={}, counted=())
+                described = store.read_description() or {}
                 before, others = described.get("counted", {}), described.get("resources", {})
                 changed = [
                     f"{key} {now[key]}, was {before[key]}" for key in now if before.get(key, now[key]) != now[key]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
+import os
 import queue
+import re
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from dataprep.download.settings import DownloadCallbacks
 from dataprep.download.writer import DownloadShard
-from dataprep.errors import DataprepError, Interrupted, WorkspaceError
+from dataprep.errors import DamagedFileError, DataprepError, Interrupted, WorkspaceError
 from dataprep.pipeline.executors import Executor, make_executor, stop_workers
 from dataprep.pipeline.pipeline import PendingShard, Pipeline, PipelineState, StageNode
 from dataprep.pipeline.progress import ProgressDisplay, RunLog, StageProgress, make_display
@@ -30,6 +34,9 @@ from dataprep.types import Row
 from dataprep.workspace.journal import Journal
 from dataprep.workspace.ledger import sum_counts
 
+_log = logging.getLogger(__name__)
+DAMAGED = "damaged"  # the reason of a retry of photos whose bytes are no longer what was stored
+_SHARD_FILE = re.compile(r"(data|rows)/(.+)-[0-9a-f]{12}\.(?:tar|parquet)")
 _EVENT_EVERY = 5.0  # seconds between progress events in the log
 
 
@@ -49,7 +56,47 @@ def plan_work(pipeline: Pipeline) -> list[tuple[StageNode[Stage[Any]], list[Pend
 def run_pipeline(
     pipeline: Pipeline, *, jobs: int, accept_versions: bool = False, display: ProgressDisplay | None = None
 ) -> RunReport:
-    """Run all pending work of the pipeline. Interrupted is raised after finished work has been committed."""
+    """Run all pending work of the pipeline. Interrupted is raised after finished work has been committed.
+
+    Where a file that an earlier stage committed is damaged or gone, that stage's shard is done again first, once.
+    """
+    redone = set[Path]()
+    while True:
+        report, damaged = None, set[Path]()
+        try:
+            report = _run_once(pipeline, jobs=jobs, accept_versions=accept_versions, display=display)
+            damaged = set(report.damaged)
+        except DamagedFileError as error:
+            damaged = {error.path}
+            if not damaged - redone or not mark_damaged(pipeline, error.path):
+                raise
+        new = {path for path in damaged - redone if report is None or mark_damaged(pipeline, path)}
+        if report is not None and not new:
+            return report
+        for path in sorted(new):
+            _log.warning("%s is damaged or gone; its shard is done again", path)
+        redone |= new
+
+
+def mark_damaged(pipeline: Pipeline, path: Path) -> bool:
+    """Let the next run make again what a damaged file of a stage holds. False if it is no file of this pipeline's stages.
+
+    A download is asked again only for the photos that are damaged, if its ledger is whole.
+    """
+    for node in pipeline.nodes:
+        found = _SHARD_FILE.fullmatch(os.path.relpath(path, node.store.folder.path))
+        if found is None:
+            continue
+        with lock_directory(node.store.folder.path, node.name):
+            if node is pipeline.download and found[1] == "data":
+                node.store.request_retry(found[2], [DAMAGED])
+            else:
+                node.store.forget(found[2])
+        return True
+    return False
+
+
+def _run_once(pipeline: Pipeline, *, jobs: int, accept_versions: bool, display: ProgressDisplay | None) -> RunReport:
     work = [(node, pending) for node, pending in plan_work(pipeline) if pending]
     if not work:
         pipeline.workspace.write_recipe(pipeline.recipe())
@@ -98,6 +145,7 @@ class _PipelineRun:
         self._download_error: BaseException | None = None
         self._committed: dict[str, int] = {}
         self._errors: dict[str, str] = {}
+        self._damaged: list[Path] = []
         self._finished: Counter[str] = Counter()  # samples in shards committed by this run, by map stage
         self._progress = {node.name: self._stage_progress(node) for node in active}
         self._scheduler = ShardScheduler(
@@ -131,7 +179,7 @@ class _PipelineRun:
                 if self._download_thread:
                     self._download_thread.join()
                 self._display.close(self._progress)
-        report = build_report(self._pipeline, self._committed, self._errors)
+        report = replace(build_report(self._pipeline, self._committed, self._errors), damaged=self._damaged)
         self._log.write_event("end", committed=self._committed, errors=len(self._errors))
         return report
 
@@ -153,8 +201,10 @@ class _PipelineRun:
         verdicts.update(marker.account["dropped"])
         verdicts.update(marker.account["failed"])
 
-    def failed(self, shard: str, error: str) -> None:
+    def failed(self, shard: str, error: str, damaged: Path | None = None) -> None:
         self._errors[shard] = error
+        if damaged is not None:
+            self._damaged.append(damaged)
         self._log.write_event("shard failed", shard=shard, error=error)
         self._display.note(f"shard {shard} failed: {error.strip().splitlines()[-1]}")
 
@@ -329,12 +379,13 @@ class _PipelineRun:
 
 @dataclass(slots=True, kw_only=True)
 class RunReport:
-    """Shards committed by stage, errors by shard, and the counts of every stage."""
+    """Shards committed by stage, errors by shard, the counts of every stage, and the files that were damaged."""
 
     committed: dict[str, int] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    damaged: list[Path] = field(default_factory=list)
 
 
 def build_report(pipeline: Pipeline, committed: dict[str, int], errors: dict[str, str]) -> RunReport:

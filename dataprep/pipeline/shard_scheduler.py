@@ -25,7 +25,7 @@ class Observer(Protocol):
 
     def committed(self, stage: str, shard: str) -> None: ...
 
-    def failed(self, shard: str, error: str) -> None: ...
+    def failed(self, shard: str, error: str, damaged: Path | None = None) -> None: ...
 
     def worker_died(self, task: Task, *, isolated: bool, sample: str | None) -> None: ...
 
@@ -125,7 +125,7 @@ class ShardScheduler:
             self._observer.worker_died(task, isolated=False, sample=None)
             self._suspects.append(task)
         elif result.error:
-            self._observer.failed(task.shard, result.error)
+            self._observer.failed(task.shard, result.error, result.damaged)
         else:
             for name in task.stages:
                 self._observer.committed(name, task.shard)

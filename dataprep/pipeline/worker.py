@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataprep.errors import DataprepError, ImagingError, WorkspaceError
+from dataprep.errors import DamagedFileError, DataprepError, ImagingError, WorkspaceError
 from dataprep.pipeline.pipeline import Pipeline, StageNode
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage, Photo, Stage, read_local_photo
@@ -45,10 +45,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """The result of a task. `error` is empty if the shard was committed; `died` means that the worker process died."""
+    """The result of a task. `error` is empty if the shard was committed; `damaged` is the file that it failed on, if
+    that is to be made again; `died` means that the worker process died."""
 
     task: Task
     error: str = ""
+    damaged: Path | None = None
     died: bool = False
 
 
@@ -56,6 +58,8 @@ def run_task(task: Task) -> TaskResult:
     """Run a task in this process. Never raises: an error of the shard as a whole is in the result."""
     try:
         _process(task)
+    except DamagedFileError as error:
+        return TaskResult(task=task, error=str(error), damaged=error.path)
     except (DataprepError, OSError) as error:
         return TaskResult(task=task, error=str(error))
     except MemoryError:

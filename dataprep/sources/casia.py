@@ -11,6 +11,7 @@ from typing import Any
 from dataprep.errors import SourceError
 from dataprep.sources.folder import FolderSource, make_usable_names, rename_identities
 from dataprep.storage import file_sha256
+from dataprep.text import iterate_lines
 from dataprep.types import Sample
 
 _INSIDE = ("CASIA-WebFace", "CASIA-webface", "casia-webface")
@@ -65,11 +66,7 @@ class CasiaSource:
 
 def _read_names(path: Path) -> tuple[dict[str, str], int]:
     """Return names by digits, with spaces replaced by `_`, and the number of malformed lines."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig", "replace").split("\n")
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from None
-    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    rows = [line.replace(",", " ").split() for _, line in iterate_lines(path) if line.strip()]
     found = {row[0]: "_".join(row[1:]) for row in rows if len(row) > 1 and row[0].isdigit()}
     if not found:
         raise SourceError(f"{path}: no line like `0000045 Rachel_True`")

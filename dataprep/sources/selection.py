@@ -11,6 +11,7 @@ from typing import Any
 from dataprep.errors import SourceError
 from dataprep.names import plain_name
 from dataprep.sources.base import Source
+from dataprep.text import read_names
 from dataprep.types import Sample
 
 
@@ -32,10 +33,7 @@ class IdentityFilter:
             return cls(count=int(text))
         path = Path(text)
         if "," not in text and path.is_file():
-            try:
-                lines = path.read_bytes().decode("utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SourceError(f"{text}: not a readable list of names in UTF-8 ({error})") from None
+            lines = read_names(path)
         elif path.suffix == ".txt" and "," not in text:
             raise SourceError(f"{text}: no such file")
         else:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import SourceError
+from dataprep.text import iterate_lines
 
 # copies saved by a spreadsheet lack the number of samples in most rows; some use ; or tabs
 _BLANK = r"""[\s"']*"""
@@ -69,15 +70,12 @@ def read_class_names(table: Path) -> ClassNames:
     """Read Class_ID and Name from identity_meta.csv. Names are not changed."""
     found: dict[str, str] = {}
     malformed = 0
-    try:
-        for line in table.read_bytes().decode("utf-8-sig", "replace").split("\n"):
-            match = _NAMES.match(line)
-            if match and (name := match[2].strip(" \"'\t")):
-                found.setdefault(match[1], name)
-            else:
-                malformed += _CLASS.match(line) is not None
-    except OSError as error:
-        raise SourceError(f"{table}: {error.strerror}") from None
+    for _, line in iterate_lines(table):
+        match = _NAMES.match(line)
+        if match and (name := match[2].strip(" \"'\t")):
+            found.setdefault(match[1], name)
+        else:
+            malformed += _CLASS.match(line) is not None
     if not found:
         raise SourceError(f"{table}: no row like `n000001, 14th_Dalai_Lama, 424, 0, m`; is it identity_meta.csv?")
     return ClassNames(found, malformed)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,24 +14,44 @@ import numpy as np
 import torch
 
 from dataprep.errors import ModelError
+from dataprep.models.archive import check_archive
 from dataprep.storage import Folder
 from dataprep.train.distributed.process_group import World
 
-CHECKPOINT_NAME = "checkpoint.pt"
+_log = logging.getLogger(__name__)
+
+CHECKPOINT_NAME, PREVIOUS_NAME = "checkpoint.pt", "checkpoint-previous.pt"
 
 
 def write_checkpoint(folder: Folder, content: Mapping[str, Any]) -> None:
-    """Write plain values and tensors only, so that loading the file runs no code."""
+    """Write plain values and tensors only, so that loading the file runs no code. The checkpoint before is kept beside
+    it."""
+    last, previous = folder / CHECKPOINT_NAME, folder / PREVIOUS_NAME
     with folder.writing(CHECKPOINT_NAME) as stream:
         torch.save(dict(content), stream)
+        if last.exists():
+            previous.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a file system without hard links
+                os.link(last, previous)
 
 
 def read_checkpoint(folder: Folder) -> dict[str, Any] | None:
-    """Read a checkpoint onto the CPU; None if there is none. Raises ModelError for a damaged file."""
-    path = folder / CHECKPOINT_NAME
-    if not path.exists():
-        return None
+    """Read the last checkpoint onto the CPU, or the one before if that is damaged; None if there is none. Raises ModelError
+    if both are damaged."""
+    last, previous = folder / CHECKPOINT_NAME, folder / PREVIOUS_NAME
     try:
+        return _read(last) if last.exists() else None
+    except ModelError as error:
+        if not previous.exists():
+            raise
+        content = _read(previous)
+        _log.warning("%s; the run goes on from the checkpoint before it, step %d", error, content["step"])
+        return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         int(content["step"])
     except Exception as error:  # torch.load can raise almost any exception for a damaged file

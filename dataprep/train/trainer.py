@@ -27,7 +27,7 @@ from dataprep.train.metrics_log import MetricsLog, open_metrics_log
 from dataprep.train.optim import learning_rate
 from dataprep.train.session import TrainerState, build_trainer_state, epoch_order, resolve_augmentation
 
-_RESULTS = ("checkpoint.pt", "model.pt", "best.pt")
+_RESULTS = ("checkpoint.pt", "checkpoint-previous.pt", "model.pt", "best.pt")
 RUN_FILES = (*_RESULTS, "config.json", "log.jsonl", "validation.jsonl")
 _UNREAD = 16  # limit of unread losses on a GPU: reading one waits for all work queued before it
 

@@ -16,13 +16,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataprep.errors import UsageError, WorkspaceError
+from dataprep.errors import DamagedFileError, UsageError, WorkspaceError
 from dataprep.names import casefold_name, plain_name
 from dataprep.storage import Folder, lock_directory
 from dataprep.types import Sample
 from dataprep.workspace.plan_table import SampleTable
 
 _FILE = "exclusions.json"
+_REMEDY = (
+    f"restore {_FILE} from a copy, or move it away and name all excluded people again with `dataprep exclude` before the "
+    "next pack"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,11 @@ class ExclusionFile:
         self._folder = folder
 
     def read(self) -> Exclusions:
-        found = self._folder.get_json(_FILE)
+        try:
+            found = self._folder.get_record(_FILE)
+        except DamagedFileError as error:
+            error.hint = _REMEDY
+            raise
         if found is None:
             return Exclusions()
         try:
@@ -117,8 +125,7 @@ class ExclusionFile:
             path = self._folder / _FILE
             raise WorkspaceError(
                 f"{path} is not a list of exclusions ({error!r})",
-                hint=f"restore {path.name} from a copy, or move it away and name all excluded people again with "
-                "`dataprep exclude` before the next pack",
+                hint=_REMEDY,
             ) from None
 
     def add(self, matches: Iterable[ExclusionMatch]) -> Exclusions:
@@ -152,7 +159,7 @@ class ExclusionFile:
         with lock_directory(self._folder.path / "plan", "the plan"):
             changed = change(self.read())
             photos = {photo: list(keys) for photo, keys in changed.photos.items()}
-            self._folder.put_json(_FILE, {"people": sorted(changed.people), "photos": photos})
+            self._folder.put_record(_FILE, {"people": sorted(changed.people), "photos": photos})
         return changed
 
 

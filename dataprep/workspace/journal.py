@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataprep.errors import DamagedFileError
 from dataprep.reasons import Reason
 from dataprep.tar import TAR_END, make_member, make_member_name
 from dataprep.types import Row
@@ -49,7 +50,11 @@ class Journal:
         if marker is not None:
             self._drop_committed(marker)
             if not self._lines_path.exists():
-                self._seed(marker, frozenset(redo))
+                self._seed(directory.rows(marker), directory.data_paths(marker), frozenset(redo))
+        elif not self._lines_path.exists():
+            rows, data = directory.orphaned(shard)  # by a damaged marker
+            if rows:
+                self._seed(rows, data, frozenset(redo))
         self._resume(frozenset(redo), of=marker.rows if marker else None)
 
     @property
@@ -155,28 +160,32 @@ class Journal:
             self._lines_path.unlink(missing_ok=True)
             self._tar_path.unlink(missing_ok=True)
 
-    def _seed(self, marker: Marker, redo: frozenset[str]) -> None:
-        """Write a journal that holds the committed rows, except those to be asked for again."""
+    def _seed(self, rows: Sequence[dict[str, Any]], data: Sequence[Path], redo: frozenset[str]) -> None:
+        """Write a journal that holds the committed rows, except those to be asked for again: those lost for a reason in
+        `redo`, and those whose payload is damaged."""
         kept = []
-        for row in self._directory.rows(marker):
+        for row in rows:
             if row["reason"] not in redo:
                 kept.append(row)
             elif row["reason"] == Reason.TIMEOUT.code:
                 self.timed_out.add(row["key"])
-        payloads = self._directory.payloads(marker)
+        payloads = PayloadReader(data[0], trusted=True) if data and data[0].exists() else None
         lines = self._lines_path.with_suffix(".seed")
         position = 0
         self._tar_path.unlink(missing_ok=True)
         with open(self._tar_path, "wb") as tar, open(lines, "wb") as out:
             for row in kept:
                 if row["size"] is not None:
-                    data = payloads.read(row["offset"], row["size"])
-                    framed, start = make_member(make_member_name(row["key"], data), data)
+                    photo = _intact(payloads, row)
+                    if photo is None:
+                        continue
+                    framed, start = make_member(make_member_name(row["key"], photo), photo)
                     tar.write(framed)
                     row["offset"] = position + start
                     position += len(framed)
                 out.write(json.dumps(row, ensure_ascii=True).encode() + b"\n")
-        payloads.close()
+        if payloads:
+            payloads.close()
         os.replace(lines, self._lines_path)
 
     def _resume(self, redo: frozenset[str], *, of: str | None) -> None:
@@ -215,6 +224,15 @@ class Journal:
         self._tar = open(self._tar_path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._lines = open(self._lines_path, "ab", buffering=0)  # noqa: SIM115
         self._tar_end, self._lines_end = end, self._lines_path.stat().st_size
+
+
+def _intact(payloads: PayloadReader | None, row: Mapping[str, Any]) -> bytes | None:
+    """A row's payload; None if it is not what was stored."""
+    try:
+        data = payloads.read(row["offset"], row["size"]) if payloads else b""
+    except DamagedFileError:  # cut off
+        return None
+    return data if hashlib.sha256(data).hexdigest() == row["sha256"] else None
 
 
 def _write(stream: io.FileIO, data: bytes) -> None:

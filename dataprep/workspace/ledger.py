@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from dataprep.errors import WorkspaceError
+from dataprep.errors import DamagedFileError
 from dataprep.reasons import Reason
 from dataprep.types import Row
+from dataprep.workspace.integrity import HINT, check_content
 
 COMMON_COLUMNS = ("key", "identity", "verdict", "reason", "detail")
 PAYLOAD_COLUMNS = ("offset", "size", "sha256")  # of the payload in the shard's tar
@@ -46,24 +47,25 @@ def read_table(
     path: Path, columns: Sequence[str] | None = None, *, ok: bool = False, repeated: Sequence[str] = ()
 ) -> Any:
     """Read a ledger as an Arrow table; with `ok`, only the ok rows. Columns in `repeated`, which hold few distinct
-    texts, are dictionary-encoded. Raises WorkspaceError if the file is missing or damaged."""
+    texts, are dictionary-encoded. Raises DamagedFileError if the file is missing or damaged."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     wanted = [*columns, "verdict"] if ok and columns is not None else columns
+    check_content(path)
     try:
         with pq.ParquetFile(path, read_dictionary=list(repeated)) as file:
             table = file.read(wanted)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise WorkspaceError(f"{path} cannot be read ({error}); remove its marker under done/ to recreate it") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DamagedFileError(f"{path} cannot be read ({error})", path=path, hint=HINT) from None
     if ok:
         table = table.filter(pc.equal(table["verdict"], "ok"))
     return table if columns is None else table.select(columns)
 
 
 def read_ledger(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Read flat rows in plan order. Raises WorkspaceError if the file is missing or damaged."""
+    """Read flat rows in plan order. Raises DamagedFileError if the file is missing or damaged."""
     rows: list[dict[str, Any]] = read_table(path, columns).to_pylist()
     return rows
 

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import IO
 
-from dataprep.errors import WorkspaceError
+from dataprep.errors import DamagedFileError
 from dataprep.tar import TAR_END, make_member, make_member_name
+from dataprep.workspace.integrity import HINT, check_content
 
 
 class PayloadWriter:
@@ -37,23 +38,21 @@ class PayloadWriter:
 
 
 class PayloadReader:
-    """Reads payloads by offset and size."""
+    """Reads payloads by offset and size. Raises DamagedFileError if the file is gone or, unless `trusted`, damaged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, trusted: bool = False) -> None:
         self._path = path
+        if not trusted:
+            check_content(path)
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise WorkspaceError(
-                f"{path}: {error.strerror}; remove the shard's marker under done/ to recreate it"
-            ) from None
+            raise DamagedFileError(f"{path}: {error.strerror}", path=path, hint=HINT) from None
 
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
-            raise WorkspaceError(
-                f"{self._path} ends before byte {offset + size}; remove the shard's marker under done/ to recreate it"
-            )
+            raise DamagedFileError(f"{self._path} ends before byte {offset + size}", path=self._path, hint=HINT)
         return data
 
     def close(self) -> None:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataprep.errors import WorkspaceError
-from dataprep.storage import Folder, lock_directory
+from dataprep.errors import DamagedFileError, WorkspaceError
+from dataprep.storage import Folder, encode_record, file_sha256, lock_directory
 from dataprep.types import Sample
 from dataprep.workspace import plan_table as columns
 from dataprep.workspace.plan_merge import PlannedShard, location_keys, select_new_samples
@@ -28,12 +28,14 @@ _ABOUT = b"dataprep"  # key of a shard's Parquet metadata
 
 
 class Shard(NamedTuple):
-    """A unit of work and of commit. Its samples are either all `remote` (behind URLs) or all local files."""
+    """A unit of work and of commit. Its samples are either all `remote` (behind URLs) or all local files. `file` is the
+    sha256 of its Parquet file; empty in plans of earlier versions."""
 
     id: str
     size: int
     digest: str
     remote: bool
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,7 @@ class Plan:
             generation = Generation(
                 number=number, source=dict(source), source_digest=source_digest, shards=tuple(shards)
             )
-            self._folder.put_json(
+            self._folder.put_record(
                 f"g{number}.json",
                 {
                     "source": generation.source,
@@ -175,7 +177,7 @@ class Plan:
                 old = self._amendments.get(shard, Amendment())
                 moved = {key: place for key, place in {**old.moved, **new.moved}.items() if key not in new.gone}
                 merged = Amendment(gone=old.gone | new.gone, moved=moved)
-                files.append((f"{shard}.json", (json.dumps(merged.as_json(), indent=1) + "\n").encode()))
+                files.append((f"{shard}.json", encode_record(merged.as_json())))
             self._folder.folder("amended").put_all(files)
             self.generations = self._read_all()
 
@@ -204,17 +206,19 @@ class Plan:
         import pyarrow.parquet as pq
 
         path = self._folder / f"{shard}.parquet"
+        remedy = "restore the folder plan/ from a copy, or import everything into a new workspace"
         try:
-            with pq.ParquetFile(path) as file:
+            if self._files.get(shard) and file_sha256(path) != self._files[shard]:
+                raise DamagedFileError(f"{path} is damaged: it is not what was planned", path=path, hint=remedy)
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 return file.read(names)
-        except (OSError, ValueError) as error:
-            raise WorkspaceError(
-                f"{path} cannot be read ({error}); restore it, or start again in another workspace"
-            ) from None
+        except (OSError, ValueError, KeyError) as error:
+            raise DamagedFileError(f"{path} cannot be read ({error})", path=path, hint=remedy) from None
 
     def _read_all(self) -> list[Generation]:
         amended = self._folder.folder("amended")
         self._amendments = {name[:-5]: self._read_amendment(amended, name) for name in amended.names("g*.json")}
+        self._files: dict[str, str] = {}
         numbers = [int(name[1:-5]) for name in self._folder.names("g*.json") if name[1:-5].isdecimal()]
         return [self._read_or_rebuild(number) for number in range(max(numbers, default=-1) + 1)]
 
@@ -235,8 +239,11 @@ class Plan:
         for name in files:
             table = self._read_file(name[:-8])
             about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
-            shards.append(_describe(name[:-8], table.cast(columns.plan_schema())))
-        self._folder.put_json(
+            table = table.cast(
+                columns.plan_schema(table.column_names)
+            )  # Parquet has another name for the items of lists
+            shards.append(_describe(name[:-8], table, file_sha256(self._folder / name)))
+        self._folder.put_record(
             f"g{number}.json",
             {
                 "source": about.get("source", {"kind": "unknown"}),
@@ -248,13 +255,15 @@ class Plan:
 
     def _read(self, number: int) -> Generation:
         name = f"g{number}.json"
-        found = self._folder.get_json(name)
+        found = self._folder.get_record(name) or {}
         try:
+            shards = [Shard(**shard) for shard in found["shards"]]
+            self._files.update((shard.id, shard.file) for shard in shards)
             return Generation(
                 number=number,
-                source=found["source"],
-                source_digest=found["source_digest"],
-                shards=tuple(self._amended(Shard(**shard)) for shard in found["shards"]),
+                source=dict(found["source"]),
+                source_digest=str(found["source_digest"]),
+                shards=tuple(map(self._amended, shards)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise WorkspaceError(f"{self._folder / name} is not a plan ({error!r})") from None
@@ -267,13 +276,13 @@ class Plan:
 
     @staticmethod
     def _read_amendment(folder: Folder, name: str) -> Amendment:
-        found = folder.get_json(name)
         try:
+            found = folder.get_record(name) or {}
             return Amendment(
                 gone=frozenset(found["gone"]),
                 moved={key: (str(path), offset) for key, (path, offset) in found["moved"].items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (DamagedFileError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise WorkspaceError(
                 f"{folder / name} is not an amendment of the plan ({error!r})",
                 hint=f"remove {folder / name} and import the photos again, which finds the same once more",
@@ -324,16 +333,15 @@ def _files(
 
     metadata = {_ABOUT: json.dumps(about, ensure_ascii=True).encode()}
     for position, group in enumerate(groups):
-        shard = _describe(f"g{generation}-{position:06d}", group)
-        shards.append(shard)
-        stream = io.BytesIO()
-        pq.write_table(group.replace_schema_metadata(metadata), stream, compression="zstd")
-        yield f"{shard.id}.parquet", stream.getvalue()
+        stream, id = io.BytesIO(), f"g{generation}-{position:06d}"
+        pq.write_table(group.replace_schema_metadata(metadata), stream, compression="zstd", write_page_checksum=True)
+        shards.append(_describe(id, group, hashlib.sha256(stream.getvalue()).hexdigest()))
+        yield f"{id}.parquet", stream.getvalue()
 
 
-def _describe(id: str, table: SampleTable) -> Shard:
+def _describe(id: str, table: SampleTable, file: str) -> Shard:
     import pyarrow.compute as pc
 
     unusable = table["error"].null_count < len(table)
     remote = unusable or pc.any(pc.not_equal(table["url"], "")).as_py()
-    return Shard(id=id, size=len(table), digest=columns.table_digest(table), remote=remote)
+    return Shard(id=id, size=len(table), digest=columns.table_digest(table), remote=remote, file=file)

@@ -16,20 +16,20 @@ SampleTable = Any  # pyarrow has no type hints
 _CHUNK = 20_000  # samples in memory at a time
 
 
-def plan_schema() -> Any:
+def plan_schema(names: Sequence[str] | None = None) -> Any:
+    """The columns of a plan, or those of them in `names`: earlier versions lack the last three."""
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "error", "detail")),
-            ("offset", pa.int64()),
-            ("aligned", pa.bool_()),
-            ("box", pa.list_(pa.float64())),
-            ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5
-            ("hash", pa.string()),  # older plans lack this column and those around it
-            ("box_size", pa.list_(pa.int32())),
-        ]
-    )
+    fields = [
+        *((name, pa.string()) for name in ("key", "identity", "url", "path", "box_frame", "error", "detail")),
+        ("offset", pa.int64()),
+        ("aligned", pa.bool_()),
+        ("box", pa.list_(pa.float64())),
+        ("landmarks", pa.list_(pa.float64())),  # x1, y1, ... x5, y5
+        ("hash", pa.string()),
+        ("box_size", pa.list_(pa.int32())),
+    ]
+    return pa.schema([field for field in fields if names is None or field[0] in names])
 
 
 def samples_to_table(samples: Sequence[Sample]) -> SampleTable:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
-from dataprep.errors import WorkspaceError
+from dataprep.errors import DamagedFileError, WorkspaceError
 from dataprep.storage import Folder, file_sha256
 from dataprep.types import Row
 from dataprep.workspace import ledger
 from dataprep.workspace.payload import PayloadReader, PayloadWriter
+
+_log = logging.getLogger(__name__)
+_reported: set[Path] = set()  # damaged markers that this process has told of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,21 @@ class Marker:
     data_sha256: str | None
     seconds: float
     extra: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Raises TypeError for values that are no marker's."""
+        marker = cls(**values)
+        account = marker.account
+        texts = (marker.shard, marker.rows, marker.upstream, marker.digest, marker.rows_sha256)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(marker.extra, dict):
+            raise TypeError("a value has another type")
+        if not isinstance(account, dict) or not all(
+            isinstance(account.get(name), kind)
+            for name, kind in {"in": int, "ok": int, "dropped": dict, "failed": dict}.items()
+        ):
+            raise TypeError("its counts are no counts")
+        return marker
 
 
 class StageStore:
@@ -56,14 +75,21 @@ class StageStore:
         return found
 
     def marker(self, shard: str) -> Marker | None:
-        values = self.folder.get_json(f"done/{shard}.json")
-        if values is None:
-            return None
+        """The marker of a shard; None if there is none, or if it is damaged, so that the shard is done again."""
         try:
-            return Marker(**values)
-        except TypeError as error:
+            values = self.folder.get_record(f"done/{shard}.json")
+            return None if values is None else Marker.from_json(values)
+        except (DamagedFileError, TypeError) as error:
             path = self.folder / f"done/{shard}.json"
-            raise WorkspaceError(f"{path} is not a valid marker ({error}); remove it to redo the shard") from None
+            if path not in _reported:
+                _reported.add(path)
+                why = str(error) if isinstance(error, DamagedFileError) else f"{path} is not a marker ({error})"
+                _log.warning("%s; the shard is done again", why)
+            return None
+
+    def forget(self, shard: str) -> None:
+        """Remove the marker of a shard, so that it is done again."""
+        (self.folder / f"done/{shard}.json").unlink(missing_ok=True)
 
     def rows(self, marker: Marker, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Return the ledger of a committed shard as flat rows, in plan order."""
@@ -71,6 +97,21 @@ class StageStore:
 
     def rows_path(self, marker: Marker) -> Path:
         return self.folder / f"rows/{marker.rows}"
+
+    def orphaned(self, shard: str) -> tuple[list[dict[str, Any]], list[Path]]:
+        """The rows and the payload file that a damaged marker has left, if there is no doubt which they are; else
+        nothing."""
+        ledgers = sorted(self.folder.path.glob(f"rows/{shard}-*.parquet"))
+        if not (self.folder / f"done/{shard}.json").exists() or len(ledgers) != 1:
+            return [], []
+        try:
+            return ledger.read_ledger(ledgers[0]), sorted(self.folder.path.glob(f"data/{shard}-*.tar"))[:1]
+        except DamagedFileError:
+            return [], []
+
+    def data_paths(self, marker: Marker) -> list[Path]:
+        """The payload file of a shard, if it has one."""
+        return [self.folder / f"data/{marker.data}"] if marker.data else []
 
     def payloads(self, marker: Marker) -> PayloadReader:
         """Return a reader of the committed images of a shard."""
@@ -90,7 +131,14 @@ class StageStore:
     def retries(self) -> dict[str, list[str]]:
         """Return the shards to be rerun, with the reasons of the samples to be retried."""
         asked = self.folder.folder("retry")
-        return {name[:-5]: asked.get_json(name) for name in asked.names("*.json")}
+        found = {name: asked.get_json(name) for name in asked.names("*.json")}
+        for name, reasons in found.items():
+            if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+                raise WorkspaceError(
+                    f"{asked / name} is not a list of reasons",
+                    hint=f"remove {asked / name}, and ask for the retry again",
+                )
+        return {name[:-5]: reasons for name, reasons in found.items()}
 
     def request_retry(self, shard: str, reasons: Sequence[str]) -> None:
         self.request_retries({shard: reasons})
@@ -107,11 +155,18 @@ class StageStore:
 
     def write_description(self, values: Mapping[str, Any]) -> None:
         """Write stage.json, for inspection and for the version check."""
-        self.folder.put_json("stage.json", values)
+        self.folder.put_record("stage.json", values)
 
     def read_description(self) -> dict[str, Any] | None:
-        found = self.folder.get_json("stage.json")
-        return dict(found) if found is not None else None
+        """What stage.json says; None if it does not exist or is damaged, so that the next run writes it again."""
+        try:
+            found = self.folder.get_record("stage.json")
+        except DamagedFileError as error:
+            _log.warning("%s; it is written again", error)
+            return None
+        kinds = {"versions": dict, "counted": dict, "resources": dict}
+        whole = found is not None and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+        return found if whole else None
 
     def commit(
         self,
@@ -196,20 +251,24 @@ class StageStore:
             seconds=round(seconds, 3),
             extra=dict(extra or {}),
         )
-        self.folder.put_json(f"done/{shard}.json", {name: getattr(marker, name) for name in Marker.__slots__})
+        self.folder.put_record(f"done/{shard}.json", {name: getattr(marker, name) for name in Marker.__slots__})
         (self.folder / f"retry/{shard}.json").unlink(missing_ok=True)
         return marker
 
     def list_unreferenced(self) -> list[Path]:
         """Return files that no marker references: left by kills or replaced. Not safe while a run is writing."""
-        named = set()
-        for marker in self.markers().values():
+        markers, named = self.markers(), set()
+        for marker in markers.values():
             named |= {f"rows/{marker.rows}", f"data/{marker.data}"}
+        # what a damaged marker named is needed to do its shard again without asking the web for everything
+        damaged = tuple(
+            f"{name[:-5]}-" for name in self.folder.folder("done").names("*.json") if name[:-5] not in markers
+        )
         found = [
             path
             for part in ("rows", "data")
             for path in (self.folder / part).glob("*")
-            if f"{part}/{path.name}" not in named
+            if f"{part}/{path.name}" not in named and not path.name.startswith(damaged)
         ]
         return sorted([*found, *(self.folder / "done").glob(".*.tmp"), *self.folder.path.glob(".*.tmp")])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep import __version__
-from dataprep.errors import WorkspaceError
+from dataprep.errors import DamagedFileError, WorkspaceError
 from dataprep.storage import Folder
 from dataprep.workspace.exclusions import ExclusionFile, Exclusions
 from dataprep.workspace.plan import Plan
@@ -21,14 +21,14 @@ class Workspace:
 
     def __init__(self, path: str | Path, *, create: bool = False) -> None:
         self.folder = Folder(path)
-        found = self.folder.get_json("dataprep.json")
+        found = self._record("dataprep.json", "restore it from a copy, or name a new workspace with -w")
         if found is None:
             if not create:
                 raise WorkspaceError(
                     f"there is no workspace at {self.folder.path}",
                     hint="create one with `dataprep download SOURCE` or `dataprep import SOURCE`, or name one with -w",
                 )
-            self.folder.put_json("dataprep.json", {"schema": SCHEMA_VERSION, "made_by": f"dataprep {__version__}"})
+            self.folder.put_record("dataprep.json", {"schema": SCHEMA_VERSION, "made_by": f"dataprep {__version__}"})
         elif found.get("schema") != SCHEMA_VERSION:
             raise WorkspaceError(
                 f"{self.folder.path} has workspace schema {found.get('schema')!r}; this version reads {SCHEMA_VERSION}",
@@ -48,12 +48,25 @@ class Workspace:
 
     def recipe(self) -> dict[str, dict[str, Any]]:
         """Return the parameters used last, by stage."""
-        return dict(self.folder.get_json("recipe.json") or {})
+        found = self._record("recipe.json", f"remove {self.folder / 'recipe.json'}, and give the options again") or {}
+        if not all(isinstance(values, dict) for values in found.values()):
+            raise WorkspaceError(
+                f"{self.folder / 'recipe.json'} holds no parameters by stage",
+                hint=f"remove {self.folder / 'recipe.json'}, and give the options again",
+            )
+        return found
 
     def write_recipe(self, stage_params: Mapping[str, Mapping[str, Any]]) -> None:
         recipe = self.recipe() | {name: dict(values) for name, values in stage_params.items()}
         if recipe != self.recipe():
-            self.folder.put_json("recipe.json", recipe)
+            self.folder.put_record("recipe.json", recipe)
+
+    def _record(self, name: str, hint: str) -> dict[str, Any] | None:
+        try:
+            return self.folder.get_record(name)
+        except DamagedFileError as error:
+            error.hint = hint
+            raise
 
     def open_stage(
         self, name: str, fingerprint: str, *, columns: Mapping[str, str], counted: Sequence[str]

@@ -34,7 +34,8 @@ def faces(root: Path, people: int = 2, size: int = 112) -> Path:
 def test_the_workspace_and_quiet_are_taken_after_the_verb_too(dataprep: Run, tmp_path: Path) -> None:
     root = faces(tmp_path / "faces")
     said = dataprep("import", "folder", root, "--aligned", "-w", tmp_path / "other")
-    assert said.stderr == f"next: dataprep -w {tmp_path / 'other'} pack\n"
+    other = f"dataprep -w {tmp_path / 'other'}"
+    assert said.stderr == f"next: {other} align --size keep && {other} pack\n"
     assert (tmp_path / "other/dataprep.json").exists()
     said = dataprep("pack", "--workspace", tmp_path / "other", "-q")
     assert said.stderr == ""
@@ -85,7 +86,7 @@ def test_a_source_that_is_lost_as_a_whole_is_told_first_with_example_and_remedy(
     said = dataprep("pack", code=1).stderr
     assert "align: all 6 samples are lost as size_mismatch" in said
     assert "for example p0/0: aligned to 160x160; the output size is 112" in said
-    assert "hint: give its size: `dataprep align --size SIDE" in said
+    assert "hint: `dataprep align --size keep` takes aligned faces of any size" in said
     table = tmp_path / "private.csv"
     table.write_text("url,name\n" + "".join(f"http://127.0.0.1:8080/{n}.jpg,A\n" for n in range(30)))
     said = dataprep("download", "urls", table, workspace=tmp_path / "private", code=1).stderr

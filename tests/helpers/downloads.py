@@ -44,7 +44,7 @@ class Noting:
         self.on_note(text)
 
     def close(self, gauges: dict[str, StageProgress]) -> None:
-        self.line = gauges["download"].format_line()
+        self.line = gauges["download"].format_line() if "download" in gauges else ""
 
 
 def samples(urls: Iterable[str], identity: str = "p") -> list[Sample]:

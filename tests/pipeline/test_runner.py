@@ -71,7 +71,7 @@ def test_a_shard_that_raises_is_reported_and_the_others_are_done(chain: Pipeline
     (chain.workspace.path / "plan" / f"{next(iter(state.shards))}.parquet").write_bytes(b"damaged")
     report = runner.run_pipeline(chain, jobs=0, display=Silent())
     assert len(report.errors) == 1
-    assert "cannot be read" in next(iter(report.errors.values()))
+    assert "it is not what was planned" in next(iter(report.errors.values()))
 
 
 def test_loky_gives_every_result(chain: Pipeline) -> None:

@@ -180,6 +180,7 @@ def test_damaged_checkpoints_and_models_are_named(pack: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match="not a dataprep model"):
         load_model(tmp_path / "model.pt")
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
+    (tmp_path / "checkpoint-previous.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match="cannot be resumed") as caught:
         train([pack], tmp_path, SMALL)
     assert "--overwrite" in caught.value.hint

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.errors import WorkspaceError
+from dataprep.errors import DamagedFileError
 from dataprep.reasons import Reason
 from dataprep.storage import Folder
 from dataprep.types import Row
@@ -81,15 +81,23 @@ def test_a_second_commit_replaces_the_first_and_ends_the_retry(tmp_path: Path) -
     assert len(directory.list_unreferenced()) == 1  # the tar is the same; the first ledger is nobody's now
 
 
-def test_a_damaged_marker_or_ledger_is_named(tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_named_and_a_damaged_marker_is_told_and_keeps_its_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     directory = stage_dir(tmp_path)
     marker = directory.commit("s", [row("p/1", 1)], upstream="u", seconds=0)
-    (tmp_path / "rows" / marker.rows).write_bytes(b"")
-    with pytest.raises(WorkspaceError, match="remove its marker"):
+    before = directory.rows_path(marker).read_bytes()
+    directory.rows_path(marker).write_bytes(b"")
+    with pytest.raises(DamagedFileError, match="is damaged: its content has the sha256") as raised:
         directory.rows(marker)
-    (tmp_path / "done/s.json").write_text('{"shard": "s"}')
-    with pytest.raises(WorkspaceError, match=r"s\.json is not a valid marker"):
-        directory.markers()
+    assert raised.value.path == directory.rows_path(marker)
+    directory.rows_path(marker).write_bytes(before)
+    for damage in ('{"shard": "s"}', "{", "[]", '{"shard": 1}'):
+        (tmp_path / "done/s.json").write_text(damage)
+        assert directory.markers() == {}
+    assert "done/s.json is not a marker" in caplog.text
+    assert "the shard is done again" in caplog.text
+    assert directory.list_unreferenced() == []
 
 
 def test_a_second_retry_adds_to_the_first(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from dataprep.embeddings.files import (
 from dataprep.errors import RecordError
 from dataprep.evaluate.identification import megaface_lists as megaface
 from dataprep.names import is_safe
+from dataprep.text import forward_slashes, iterate_lines
 
 FAR_AWAY = 100.0
 
@@ -49,12 +50,9 @@ def read_feature_list(path: Path, *, people: bool = False) -> FeatureList:
     Without `id`, the identity is the file's folder, as in the devkit. Raises RecordError for invalid lists and, with
     `people`, for a list whose files are all in one folder.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not a readable list ({error})") from None
+    text = "\n".join(line for _, line in iterate_lines(path, error=RecordError, longest=1 << 30))
     if not text.lstrip().startswith(("{", "[")):
-        names = [line.strip() for line in text.split("\n") if line.strip()]
+        names = [forward_slashes(line.strip()) for line in text.split("\n") if line.strip()]
         found: dict[str, Any] = {"path": names}
     else:
         try:
@@ -80,10 +78,7 @@ def read_feature_list(path: Path, *, people: bool = False) -> FeatureList:
 
 def read_noises(path: Path) -> frozenset[str]:
     """Names, one per line; `#` starts a comment; of lines with tabs, the second column, as in remove_noises.py."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not a readable noise list ({error})") from None
+    lines = [line for _, line in iterate_lines(path, error=RecordError)]
     columns = [line.strip().split("\t") for line in lines if line.strip() and not line.startswith("#")]
     names = frozenset(c[1] if len(c) > 1 else c[0] for c in columns)
     if not names:

@@ -24,6 +24,7 @@ from dataprep.evaluate.verification.pair_set import VerificationSet
 from dataprep.imaging.codec import decode_image
 from dataprep.packs.base import PackReader, read_identities
 from dataprep.packs.io import open_pack, pack_digest
+from dataprep.packs.rec_reader import RecordPack
 
 Hashes = npt.NDArray[np.uint8]
 
@@ -125,7 +126,8 @@ def _compared(
     """Compare with one pack, whose digest must be `digest` unless that is None. Raises RecordError."""
     unknown: list[str] = []
     pack = open_pack(path)
-    if digest not in (None, pack_digest(pack)):
+    of_index = pack.index.digest() if isinstance(pack, RecordPack) else ""  # what earlier versions recorded
+    if digest not in (None, of_index, pack_digest(pack)):
         raise RecordError("the pack is not the one that the model was trained on")
     people = _shared_people(pack.path, verification_set, unknown)
     if len(pack) > MAX_AUTO_HASHED and not hash_all:
