@@ -13,15 +13,20 @@ import hashlib
 import json
 import os
 import queue
+import re
+import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from dataprep.errors import DamagedFileError, LockedError, WorkspaceError
 
+_TOKEN = secrets.token_hex(4)  # two containers may have processes of one number
+_STAGED, _FRESH = "dataprep-", 10.0  # seconds in which a staged folder may be not locked yet
 _CHECKSUM = "checksum"
 _SAMPLES, _SAMPLE = 1024, 16 << 10
 
@@ -126,7 +131,7 @@ class Folder:
 
     def _temporary(self, name: str) -> Path:
         target = self.path / name
-        return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        return target.with_name(f".{target.name}.{os.getpid()}-{_TOKEN}.tmp")
 
 
 def encode_record(values: Mapping[str, Any]) -> bytes:
@@ -251,21 +256,64 @@ def _fetched(url: str) -> Path:
 def publish_directory(staged: Path, target: Path) -> None:
     """Replace `target` with a finished directory; the old one is kept until the new one is complete.
 
-    Between the two renames `target` does not exist. If the process dies then, `staged` is still complete beside it, and
-    running the same command again rebuilds `target`.
+    Between the two renames `target` does not exist. If the process dies then, running the same command again rebuilds
+    `target`.
     """
-    retired = target.with_name(f".{target.name}.retired")
-    shutil.rmtree(retired, ignore_errors=True)
     for entry in staged.iterdir():
         if entry.is_file():
             with open(entry, "rb") as stream:
                 os.fsync(stream.fileno())
     os.sync()  # includes the files in sub-folders
-    if target.exists():
+    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.{_STAGED}", dir=target.parent)) if target.exists() else None
+    if retired is not None:
         os.replace(target, retired)
     os.replace(staged, target)
     sync_directory(target.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+    if retired is not None:
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def staged_directory(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` to build it in, and to rename to it. It is locked as long as the block runs, and removed
+    after it if it is still there; what a killed process left for the same `target` is removed first."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in abandoned_directories(target.parent, target.name):
+        shutil.rmtree(stale, ignore_errors=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.{_STAGED}", dir=target.parent))
+    descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks; then nobody removes what seems abandoned
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        staged.chmod(0o777 & ~_umask())
+        yield staged
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def abandoned_directories(folder: Path, name: str | None = None) -> list[Path]:
+    """The folders that killed processes left while building the folder `name`, or any: of our name and not locked."""
+    pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.{_STAGED}[a-z0-9_]{{8}}")
+    found = []
+    for path in sorted(folder.glob(f".*.{_STAGED}*")):
+        if not pattern.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        with contextlib.suppress(OSError):  # locked, gone, or on a file system without locks
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(descriptor).st_mtime > _FRESH:
+                    found.append(path)
+            finally:
+                os.close(descriptor)
+    return found
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def lock_holder(folder: Path) -> str:

@@ -13,7 +13,7 @@ from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.reasons import Reason
 from dataprep.sources.base import UNUSABLE_IDENTITY
 from dataprep.stages.base import MERGE_UNIT
-from dataprep.storage import lock_directory, lock_holder
+from dataprep.storage import abandoned_directories, lock_directory, lock_holder
 from dataprep.workspace.ledger import read_table, sum_counts
 from dataprep.workspace.workspace import Workspace
 
@@ -161,7 +161,7 @@ def collect_garbage(workspace: str, *, remove: bool, other_parameters: bool) -> 
                 found.append((path, _size(path)))
                 if remove:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in [*opened.path.glob("packs/.*"), *opened.path.glob("runs/.*.board")]:
+    for path in [*abandoned_directories(opened.path / "packs"), *opened.path.glob("runs/.*.board")]:
         found.append((path, _size(path)))
         if remove:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

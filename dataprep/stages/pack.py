@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dataprep.packs.verification_bin import write_bin
 from dataprep.params import StageParams, counted_field, runtime_field
 from dataprep.stages.align import AlignParams
 from dataprep.stages.base import MergeContext, MergeInput, MergeResult, MergeStage, Prospect
-from dataprep.storage import publish_directory
+from dataprep.storage import lock_directory, publish_directory, staged_directory
 from dataprep.tar import make_member_name
 from dataprep.workspace.payload import PayloadReader
 
@@ -83,15 +82,13 @@ class PackStage(MergeStage[PackParams]):
                 hint="`dataprep status` shows why faces were dropped; an identity needs --min-images aligned faces",
             )
         _check_space(target, faces.bytes, self.params.format)
-        staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
         try:
-            manifest = self._write(staged, faces, context)
-            publish_directory(staged, target)
+            # two runs with other parameters have other stage folders, but one target
+            with lock_directory(target.parent, "a pack"), staged_directory(target) as staged:
+                manifest = self._write(staged, faces, context)
+                publish_directory(staged, target)
         finally:
             faces.close()
-            shutil.rmtree(staged, ignore_errors=True)
         return MergeResult(
             table=faces.numbered(
                 self._in_order(faces.train), 1 if self.params.pack_format.layout == "insightface" else 0

@@ -92,7 +92,7 @@ class Journal:
 
     def commit(self, order: Sequence[str], *, upstream: str, seconds: float) -> Marker:
         """Commit the shard with its rows in the given order of keys, and remove the journal."""
-        linked = self._directory.folder / f"data/.{self._shard}.{os.getpid()}.tmp"
+        linked = self._directory.folder / f"data/.{self._shard}.tmp"  # the stage is locked
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
         if self._superseded:

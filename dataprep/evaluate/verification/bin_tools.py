@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from dataprep.packs.io import open_pack
 from dataprep.packs.pair_lists import format_pair_list
 from dataprep.packs.pair_sampling import PairList, consecutive_folds, level_folds, make_pairs
 from dataprep.packs.verification_bin import bin_image_names, count_bin_elements, read_bin, write_bin
-from dataprep.storage import Folder, file_sha256, publish_directory
+from dataprep.storage import Folder, file_sha256, publish_directory, staged_directory
 
 _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif"}
 
@@ -108,10 +106,7 @@ def unpack_bin(path: Path, out: Path) -> Path:
         if suffix is None:
             raise RecordError(f"{path}: image {name} is {identify_format(image)}, not an image of a known type")
         names.append(name + suffix)
-    staged = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    try:
+    with staged_directory(out) as staged:
         for name, image in zip(names, images, strict=True):
             (staged / name).write_bytes(image)
         pairs = PairList(
@@ -120,8 +115,6 @@ def unpack_bin(path: Path, out: Path) -> Path:
         listed = f"{path.stem}_pair.txt"
         (staged / listed).write_text(format_pair_list(pairs))
         publish_directory(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return out / listed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.codec import decode_image, read_header
 from dataprep.packs.base import FaceRecord, PackFormat, PackReader
 from dataprep.packs.io import open_pack, write_pack
+from dataprep.storage import staged_directory
 
 CountCallback = Callable[[int], None]
 MAX_FACE_PIXELS = 1 << 24  # an aligned face has fewer; a decompression bomb has more
@@ -72,13 +72,8 @@ def publish_pack(
     Raises RecordError if `target` exists at the start or at the end, or if a face has another size.
     """
     _check_free(target)
-    for stale in target.parent.glob(f".{target.name}.*.tmp"):  # left by a killed run
-        if not Path("/proc", stale.suffixes[-2][1:]).exists():
-            shutil.rmtree(stale, ignore_errors=True)
-    staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    staged.mkdir(parents=True)
     height, width = size
-    try:
+    with staged_directory(target) as staged:
         for name, data in (beside or {}).items():
             (staged / name).write_bytes(data)
         manifest = write_pack(
@@ -87,13 +82,11 @@ def publish_pack(
         os.sync()
         _check_free(target)
         os.rename(staged, target)  # replaces an empty folder at most; otherwise it fails
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return manifest
 
 
 def _check_free(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise RecordError(f"{target} already exists", hint="remove it, or choose another place with --out")
 
 

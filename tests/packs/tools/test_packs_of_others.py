@@ -165,13 +165,6 @@ def test_what_appears_at_the_target_during_the_run_stays(
     assert (target / "thesis.txt").read_text() == "mine"
 
 
-def test_the_leavings_of_a_killed_run_are_cleared_away(packed: Callable[..., Path], tmp_path: Path) -> None:
-    pack = packed(people(2, 2))
-    (tmp_path / ".out.99999999.tmp").mkdir()
-    convert_pack(pack, tmp_path / "out", pack_format=PackFormat())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pack"]
-
-
 def test_images_of_another_size_do_not_slip_through(packed: Callable[..., Path], tmp_path: Path) -> None:
     faces = people(2, 3)
     faces[4] = replace(faces[4], image=noise(4, side=32))
