@@ -74,7 +74,7 @@ class ShardScheduler:
 
     def in_progress(self, stage: str) -> int:
         """How many samples of the shards now in workers have been looked at."""
-        return sum(self._board.get(task.slot) for task in self._running.values() if stage in task.stages)
+        return sum(max(0, self._board.get(task.slot)) for task in self._running.values() if stage in task.stages)
 
     def _tasks(self) -> Iterator[Task | None]:
         """Yield tasks for shards with complete input, and None while more may become ready."""
@@ -145,8 +145,8 @@ class ShardScheduler:
         key = key_at_position(task, self._board.get(task.slot)) if task.one_by_one else None
         self._deaths[task.shard, key or ""] += 1
         self._observer.worker_died(task, isolated=True, sample=key)
-        if self._deaths[task.shard, key or ""] >= _DEATHS:
-            if key is None:
+        if self._deaths[task.shard, key or ""] >= _DEATHS or key in task.skip:
+            if key is None or key in task.skip:
                 self._observer.failed(
                     task.shard, "its worker process died three times, possibly out of memory; use fewer jobs"
                 )

@@ -25,6 +25,7 @@ from dataprep.workspace.workspace import Workspace
 
 BATCH = 16  # photos held in memory and passed to the detector at once,
 BATCH_PIXELS = 50_000_000  # unless they have more pixels than this
+_NOT_BEGUN = -1  # on the board: no photo has been looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +90,9 @@ def _process(task: Task) -> None:
     stages = [_ready(node) for node in nodes]
     board = ProgressBoard(Path(task.board_path), task.slots)
     finished: list[list[Row]] = [[] for _ in nodes]
+    board.set(task.slot, _NOT_BEGUN if task.one_by_one else 0)
     with _Inputs(pipeline, task, nodes[0]) as inputs:
-        for batch in inputs.batches(1 if task.one_by_one else BATCH):
+        for batch in inputs.one_by_one() if task.one_by_one else inputs.batches():
             board.set(task.slot, inputs.position)
             live = [item for item in batch if item.sample.key not in task.skip]
             finished[0] += [
@@ -180,10 +182,17 @@ class _Inputs:
         if self._payloads:
             self._payloads.close()
 
-    def batches(self, size: int) -> Iterator[list[Item]]:
-        for position, batch in batch_items(self._items(), size=size):
+    def batches(self) -> Iterator[list[Item]]:
+        """Batches of items. To measure them, the photos of a batch and the one after it are read first."""
+        for position, batch in batch_items(self._items()):
             self.position = position
             yield batch
+
+    def one_by_one(self) -> Iterator[list[Item]]:
+        """The items alone; none is read before `position` says that it is its turn."""
+        for position, item in self._items():
+            self.position = position
+            yield [item]
 
     def _items(self) -> Iterator[tuple[int, Item]]:
         for position, sample in enumerate(self.samples):

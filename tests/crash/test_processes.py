@@ -142,6 +142,35 @@ def test_a_photo_for_which_the_memory_does_not_suffice_is_left_out_and_asked_for
     assert accounts(dataprep, tmp_path / "ws")["validate"] == {"in": 151, "ok": 151, "dropped": {}, "failed": {}}
 
 
+DEADLY = """
+import os, signal
+real = os.open
+def deadly(path, *rest, **options):
+    if str(path).endswith(("a/07.jpg", "a/08.jpg")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(path, *rest, **options)
+os.open = deadly
+"""
+
+
+def test_exactly_the_photos_that_kill_on_being_read_are_left_out(photos: Path, dataprep: Run, tmp_path: Path) -> None:
+    """The processes that read them die, as on a bad disk or for want of memory; whoever lies beside them is innocent."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(DEADLY)
+    dataprep("import", "folder", photos)
+    deadly = {**environment(), "PYTHONPATH": f"{tmp_path / 'site'}:{environment()['PYTHONPATH']}"}
+    done = subprocess.run(
+        command("-w", tmp_path / "ws", "validate", "-j", "2"), env=deadly, capture_output=True, text=True, check=False,
+        timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("a/07", "a/08"):
+        assert f"{name}: killed a worker process 3 times, skipped as worker_died" in done.stderr
+    assert accounts(dataprep, tmp_path / "ws")["validate"]["failed"] == {"worker_died": 2}
+    lost = dataprep("samples", "--reason", "worker_died", "--csv").stdout
+    assert [line.split(",")[0] for line in lost.splitlines()[1:]] == ["a/07", "a/08"]
+
+
 HUNGRY = """
 import io, resource, sys
 from PIL import Image
