@@ -180,9 +180,12 @@ def _refuse_pipes(arguments: Sequence[str]) -> None:
 
 
 def _fail(text: str, code: int, hint: str = "") -> int:
-    print(f"dataprep: {text}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    try:
+        print(f"dataprep: {text}", file=sys.stderr)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr, flush=True)
+    except OSError:  # the terminal is gone; the exit code must not be another one for that
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     return code
 
 

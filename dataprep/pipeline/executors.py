@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Protocol
+from typing import Any, Protocol
 
 from dataprep.pipeline.worker import Task, TaskResult, prepare_worker, run_task
 
@@ -29,6 +29,10 @@ class Executor(Protocol):
         """Run one task with no other task running, so that only it can have killed the worker."""
         ...
 
+    def stop(self) -> None:
+        """End at once, whatever the tasks are waiting for. Uncommitted work is repeated by the next run."""
+        ...
+
 
 class SerialExecutor:
     """Runs all tasks in this process, for debugging and tests."""
@@ -42,12 +46,16 @@ class SerialExecutor:
     def run_isolated(self, task: Task) -> TaskResult:
         return run_task(task)
 
+    def stop(self) -> None:
+        pass
+
 
 class LokyExecutor:
     """Worker processes of joblib's loky. If one dies, all running tasks are lost and reported as `died`."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
+        self._pool: Any = None
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[TaskResult | None]:
         out: dict[Future[TaskResult], Task] = {}
@@ -79,14 +87,18 @@ class LokyExecutor:
         future = self._submit(task)
         return _result(future, task)
 
+    def stop(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, kill_workers=True)
+
     def _submit(self, task: Task) -> Future[TaskResult]:
         from joblib.externals.loky import get_reusable_executor
 
         with _interrupts_held():
-            pool = get_reusable_executor(
+            self._pool = get_reusable_executor(
                 max_workers=self._jobs, timeout=300, initializer=prepare_worker, kill_workers=False
             )
-            future: Future[TaskResult] = pool.submit(run_task, task)
+            future: Future[TaskResult] = self._pool.submit(run_task, task)
         return future
 
 
@@ -108,13 +120,6 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def stop_workers() -> None:
-    """Kill the worker processes now. Uncommitted work is repeated by the next run."""
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor(max_workers=1).shutdown(wait=True, kill_workers=True)
 
 
 def _result(future: Future[TaskResult], task: Task) -> TaskResult:

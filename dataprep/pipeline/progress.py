@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,6 +170,29 @@ class NoDisplay:
 
     def close(self, gauges: Mapping[str, StageProgress]) -> None:
         pass
+
+
+class LastingDisplay:
+    """A display that goes silent when its terminal or pipe is gone, so that the run does not end for it."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self._display: ProgressDisplay | None = display
+
+    def refresh(self, gauges: Mapping[str, StageProgress]) -> None:
+        self._try(lambda display: display.refresh(gauges))
+
+    def note(self, text: str) -> None:
+        self._try(lambda display: display.note(text))
+
+    def close(self, gauges: Mapping[str, StageProgress]) -> None:
+        self._try(lambda display: display.close(gauges))
+
+    def _try(self, show: Callable[[ProgressDisplay], None]) -> None:
+        if self._display is not None:
+            try:
+                show(self._display)
+            except OSError:
+                self._display = None
 
 
 def make_display(*, quiet: bool = False) -> ProgressDisplay:

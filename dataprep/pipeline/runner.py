@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import re
-import signal
 import threading
 import time
 from collections import Counter
@@ -21,9 +20,10 @@ from typing import Any
 from dataprep.download.settings import DownloadCallbacks
 from dataprep.download.writer import DownloadShard
 from dataprep.errors import DamagedFileError, DataprepError, Interrupted, WorkspaceError
-from dataprep.pipeline.executors import Executor, make_executor, stop_workers
+from dataprep.interrupts import stop_requests
+from dataprep.pipeline.executors import Executor, make_executor
 from dataprep.pipeline.pipeline import PendingShard, Pipeline, PipelineState, StageNode
-from dataprep.pipeline.progress import ProgressDisplay, RunLog, StageProgress, make_display
+from dataprep.pipeline.progress import LastingDisplay, ProgressDisplay, RunLog, StageProgress, make_display
 from dataprep.pipeline.shard_scheduler import ShardScheduler
 from dataprep.pipeline.worker import Task
 from dataprep.reasons import Reason
@@ -37,6 +37,7 @@ from dataprep.workspace.ledger import sum_counts
 _log = logging.getLogger(__name__)
 DAMAGED = "damaged"  # the reason of a retry of photos whose bytes are no longer what was stored
 _SHARD_FILE = re.compile(r"(data|rows)/(.+)-[0-9a-f]{12}\.(?:tar|parquet)")
+_PATIENCE = 1.0  # seconds for the download to end when everything is to stop at once
 _EVENT_EVERY = 5.0  # seconds between progress events in the log
 
 
@@ -135,7 +136,8 @@ class _PipelineRun:
         log: RunLog,
         display: ProgressDisplay,
     ) -> None:
-        self._pipeline, self._log, self._display = pipeline, log, display
+        self._pipeline, self._log, self._display = pipeline, log, LastingDisplay(display)
+        self._executor = executor
         self._names = [node.name for node in active]
         self._state = PipelineState(pipeline, pipeline.workspace.plan())
         self._stop = threading.Event()
@@ -159,7 +161,8 @@ class _PipelineRun:
         )
 
     def go(self) -> RunReport:
-        with self._signals():
+        patience: float | None = None  # of waiting for the download's thread
+        with stop_requests(self._request_stop):
             try:
                 if self._pipeline.download.name in self._names:
                     self._start_download(self._pipeline.download)
@@ -170,14 +173,15 @@ class _PipelineRun:
                     self._run_merges()
             except KeyboardInterrupt:
                 self._log.write_event("stopped at once")
-                stop_workers()
+                patience = _PATIENCE
+                self._executor.stop()
                 raise Interrupted(
                     "stopped; committed work is kept", hint="run the same command again to continue"
                 ) from None
             finally:
                 self._stop.set()
                 if self._download_thread:
-                    self._download_thread.join()
+                    self._download_thread.join(patience)
                 self._display.close(self._progress)
         report = replace(build_report(self._pipeline, self._committed, self._errors), damaged=self._damaged)
         self._log.write_event("end", committed=self._committed, errors=len(self._errors))
@@ -237,7 +241,7 @@ class _PipelineRun:
             except BaseException as error:
                 self._download_error = error
 
-        self._download_thread = threading.Thread(target=main, name="dataprep-download")
+        self._download_thread = threading.Thread(target=main, name="dataprep-download", daemon=True)
         self._download_thread.start()
 
     def _open_shards(self, node: StageNode[DownloadStage], gauge: StageProgress) -> Iterator[DownloadShard]:
@@ -356,25 +360,12 @@ class _PipelineRun:
             self._log.write_event("stopped", committed=self._committed)
             raise Interrupted("stopped; finished work is committed", hint="run the same command again to continue")
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """On the first Ctrl-C or SIGTERM, finish the running shards; on the second, stop at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: Any) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-            self._display.note("stopping after the running shards (press Ctrl-C again to stop at once)")
-
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _request_stop(self) -> None:
+        """On the first request, finish the running shards; on the second, stop at once."""
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        self._stop.set()
+        self._display.note("stopping after the running shards (press Ctrl-C again to stop at once)")
 
 
 @dataclass(slots=True, kw_only=True)

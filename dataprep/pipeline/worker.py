@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import signal
 import struct
 import time
 import traceback
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import DamagedFileError, DataprepError, ImagingError, WorkspaceError
+from dataprep.interrupts import end_with_parent, ignore_terminal
 from dataprep.pipeline.pipeline import Pipeline, StageNode
 from dataprep.reasons import Reason
 from dataprep.stages.base import Item, MapStage, Photo, Stage, read_local_photo
@@ -71,8 +71,9 @@ def run_task(task: Task) -> TaskResult:
 
 
 def prepare_worker() -> None:
-    """Initialise a worker process: ignore Ctrl-C, which the main process handles, and use one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Initialise a worker process: leave Ctrl-C to the main process, end with it, and use one core."""
+    ignore_terminal()
+    end_with_parent()
     os.environ["OMP_NUM_THREADS"] = "1"  # read by torch at import
     import cv2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import DataprepError, Interrupted, ModelError
+from dataprep.interrupts import stop_requests
 from dataprep.storage import Folder, lock_directory
 from dataprep.train.callback import VerificationCallback
 from dataprep.train.config import TrainParams
@@ -232,17 +232,10 @@ def _diverged(value: float, step: int, params: TrainParams) -> ModelError:
 
 @contextmanager
 def _stop_requested() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets while the block runs."""
+    """An event that a request to stop sets while the block runs."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    with stop_requests(stop.set):
         yield stop
-        return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def prefetch_to_device(session: TrainerState, *, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from helpers.command import Run, command, environment
 from helpers.downloads import PHOTO
-from helpers.processes import workers_of
+from helpers.processes import command_line, workers_of
 from helpers.webserver import serving
 from PIL import Image
 
@@ -140,6 +140,89 @@ def test_a_photo_for_which_the_memory_does_not_suffice_is_left_out_and_asked_for
     dataprep("retry", "--reason", "worker_died")
     dataprep("validate")
     assert accounts(dataprep, tmp_path / "ws")["validate"] == {"in": 151, "ok": 151, "dropped": {}, "failed": {}}
+
+
+HANGING = """
+import os, time
+real = os.open
+def hanging(path, *rest, **options):
+    if str(path).endswith("a/07.jpg"):
+        time.sleep(600)
+    return real(path, *rest, **options)
+os.open = hanging
+"""
+
+
+def start_hanging(tmp_path: Path, photos: Path, dataprep: Run) -> tuple[subprocess.Popen[str], list[int]]:
+    """A run one of whose workers waits for a photo for ten minutes, as on a network disk that is gone; and its workers."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(HANGING)
+    dataprep("import", "folder", photos)
+    run = subprocess.Popen(
+        command("-w", tmp_path / "ws", "validate", "-j", "2"), start_new_session=True, text=True,
+        env={**environment(), "PYTHONPATH": f"{tmp_path / 'site'}:{environment()['PYTHONPATH']}"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while not list((tmp_path / "ws").glob("stages/validate@*/done/*.json")):  # the others' shards
+        time.sleep(0.05)
+        assert run.poll() is None
+    workers = workers_of(run.pid)
+    assert workers
+    return run, workers
+
+
+def ended(processes: list[int], seconds: float) -> bool:
+    """Whether all processes are gone before some seconds have passed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(Path(f"/proc/{pid}").exists() and command_line(pid) for pid in processes):
+        time.sleep(0.05)
+    return not any(Path(f"/proc/{pid}").exists() and command_line(pid) for pid in processes)
+
+
+def test_the_second_ctrl_c_ends_everything_whatever_workers_wait_for(
+    photos: Path, dataprep: Run, tmp_path: Path
+) -> None:
+    run, workers = start_hanging(tmp_path, photos, dataprep)
+    os.killpg(run.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert run.poll() is None, "waits for the running shards"
+    began = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert time.monotonic() - began < 10  # 2 on a quiet machine
+    assert run.returncode == 130
+    assert "Traceback" not in errors
+    assert ended(workers, 5)
+    dataprep("validate")
+    assert accounts(dataprep, tmp_path / "ws")["validate"]["ok"] == 150
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_workers_end_with_the_run_that_started_them(
+    photos: Path, dataprep: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    run, workers = start_hanging(tmp_path, photos, dataprep)
+    run.send_signal(number)
+    run.communicate()
+    assert ended(workers, 15)
+
+
+def test_a_lost_terminal_is_a_request_to_stop(photos: Path, dataprep: Run, tmp_path: Path) -> None:
+    """SIGHUP for all processes of the session, and nobody who reads what they print."""
+    dataprep("import", "folder", photos)
+    run = start(tmp_path / "ws", "align", "-j", "2")
+    while not list((tmp_path / "ws").glob("stages/align@*/.lock")) or not workers_of(run.pid):
+        time.sleep(0.01)
+        assert run.poll() is None
+    time.sleep(1)
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    run.stderr.close()
+    os.killpg(run.pid, signal.SIGHUP)
+    assert run.wait(60) == 130
+    dataprep("align")
+    assert accounts(dataprep, tmp_path / "ws")["align"]["ok"] == 150
 
 
 DEADLY = """

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from dataprep.errors import WorkspaceError
 from dataprep.pipeline import runner
-from dataprep.pipeline.executors import LokyExecutor, SerialExecutor, stop_workers
+from dataprep.pipeline.executors import SerialExecutor
 from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.pipeline.progress import StageProgress
 from dataprep.pipeline.worker import ProgressBoard, Task, TaskResult, run_task
@@ -78,10 +79,9 @@ def test_loky_gives_every_result(chain: Pipeline) -> None:
     try:
         report = runner.run_pipeline(chain, jobs=2, display=Silent())
     finally:
-        stop_workers()
+        get_reusable_executor(max_workers=2).shutdown(wait=True, kill_workers=True)
     assert report.accounts["crop"]["ok"] == 36
     assert report.committed == {"validate": 1, "crop": 1}
-    assert LokyExecutor(2).run(iter(())) is not None
 
 
 def test_other_library_versions_stop_a_begun_stage_until_accepted(chain: Pipeline) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dataprep.errors import DataprepError, ImagingError, RecordError
 from dataprep.imaging.codec import Pixels, decode_face
+from dataprep.interrupts import ignore_terminal
 from dataprep.train.data.augment import AugmentConfig
 from dataprep.train.data.dataset import PackImages
 
@@ -102,11 +103,10 @@ class DecodeTask(NamedTuple):
 def run_decoder_process() -> None:
     """A loader process. It reads from stdin a decoder with the descriptor and size of the shared memory, then jobs. For
     each job it writes None or (whether the data is at fault, message, hint) to stdout. It exits with its parent."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # systemd and Slurm signal every process, but the parent must still save
-        signal.signal(number, signal.SIG_IGN)
+    ignore_terminal()
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # systemd and Slurm tell every process, but the parent must still save
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keep libraries from printing to stdout
     cv2.setNumThreads(0)
