@@ -38,6 +38,26 @@ def ignore_terminal() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextlib.contextmanager
+def cpu_limit(seconds: float, error: Callable[[], Exception]) -> Iterator[None]:
+    """Raise `error()` in the block once this process has used so many seconds of CPU in it. It comes between two calls
+    into C: a single one that never returns is not ended. Does nothing in another thread than the main one."""
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
+        yield
+        return
+
+    def expire(number: int, frame: object) -> None:
+        raise error()
+
+    before = signal.signal(signal.SIGVTALRM, expire)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def end_with_parent() -> None:
     """End this process soon after its parent has ended, however that came. May be called again."""
     parent = os.getppid()

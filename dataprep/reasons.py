@@ -100,6 +100,13 @@ class Reason(Enum):
     ANIMATED = ("animated", "dropped", False, "an animation of several frames", "")
     TRUNCATED = ("truncated", "dropped", False, "the file is cut off", "fetch it again")
     CORRUPT = ("corrupt", "dropped", False, "the file cannot be decoded", "fetch it again")
+    TOO_SLOW = (
+        "too_slow",
+        "dropped",
+        False,
+        "the file is made so that decoding it takes minutes, or takes too long",
+        "",
+    )
     TOO_SMALL = (
         "too_small", "dropped", False, "the photo's shorter side is below the limit",
         "lower --min-side of validate",

@@ -16,6 +16,7 @@ import yarl
 
 from dataprep import __version__
 from dataprep.download.addresses import ProxySettings, RefusedURLError, host_of, refuse_private, resolve_redirect
+from dataprep.download.bounded import FramingFloodError, bound_connections
 from dataprep.download.limits import FREE_BYTES, ClientLimits, MemoryBudget
 from dataprep.download.resolver import NEGATIVE_ERRORS, CachingResolver, Lookup, system_lookup
 from dataprep.download.response import MAX_RETRY_AFTER, Response, parse_retry_after, status_reason, unpacked
@@ -74,6 +75,7 @@ class Client:
         connector = aiohttp.TCPConnector(
             limit=0, use_dns_cache=False, resolver=self._resolver, keepalive_timeout=_KEEP_ALIVE
         )
+        bound_connections(connector)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(
@@ -217,6 +219,10 @@ class Client:
             if reserved and answer.data is not None:
                 answer, reserved = replace(answer, reserved_bytes=reserved), 0
             return answer
+        except FramingFloodError as error:
+            return replace(
+                answer, reason=Reason.MALFORMED_RESPONSE, detail=str(error), bytes_received=received, host_failed=True
+            )
         except aiohttp.ClientPayloadError as error:
             got = f"{received} of {announced} bytes" if announced is not None else f"{received} bytes: {_words(error)}"
             return replace(answer, reason=Reason.SHORT_BODY, detail=got, bytes_received=received)
@@ -311,6 +317,8 @@ class Client:
                 ) from None
             detail = f"the proxy answered {error.status} {error.message}"[:200]
             return Response(reason=Reason.CONNECTION, detail=detail, host_failed=True)
+        if isinstance(error, FramingFloodError):
+            return Response(reason=Reason.MALFORMED_RESPONSE, detail=words, host_failed=True)
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             return Response(reason=Reason.CONNECTION, detail=f"proxy: {words}", network_alive=False)
         if isinstance(error, aiohttp.ClientResponseError):

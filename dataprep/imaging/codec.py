@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
+import resource
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ _PORTABLE = ("jpeg", "png", "webp", "bmp")  # decoded by OpenCV and mxnet everyw
 _REDUCED, _RAW_TAG, _SUBFILE_TAG, _PHOTOMETRIC_TAG = 1, 50706, 254, 262
 _SENSOR = (32803, 34892)  # a sensor's mosaic, and linear raw: TIFF/EP, DNG
 _ORIENTATION_TAG = 0x0112
+_BYTES_PER_PIXEL = 16  # that decoding takes at most, with all copies
 _BLOCK = 2_000_000  # pixels, 8 MB; Pillow's memory blocks have 16 MB
 
 
@@ -174,15 +176,32 @@ class _Opened:
         return self._image
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        width, height = self._image.size
         self._image.close()
         self._warnings.__exit__(None, None, None)
-        if error is None or isinstance(error, (ImagingError, KeyboardInterrupt, MemoryError)):
+        if error is None or isinstance(error, (ImagingError, KeyboardInterrupt)):
             return
-        if is_out_of_memory(error):  # not the photo's fault
-            raise MemoryError(_short(error)) from None
+        if is_out_of_memory(error):
+            if _free_memory() > 2 * (_BYTES_PER_PIXEL * width * height + len(self._data)):
+                raise ImagingError(Reason.CORRUPT, f"{width}x{height}: the decoder refuses to allocate it") from None
+            raise MemoryError(_short(error)) from None  # not the photo's fault
         text = _short(error)
         cut = isinstance(error, OSError) and "truncated" in text
         raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None
+
+
+def _free_memory() -> int:
+    """The bytes that this process may still allocate; 0 if that is not known."""
+    try:
+        with open("/proc/meminfo") as stream:
+            free = next(int(line.split()[1]) * 1024 for line in stream if line.startswith("MemAvailable:"))
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            with open("/proc/self/statm") as stream:
+                free = min(free, limit - int(stream.read().split()[0]) * resource.getpagesize())
+    except (OSError, ValueError, IndexError, StopIteration):
+        return 0
+    return free
 
 
 def _pillow_formats(data: bytes) -> tuple[str, ...]:

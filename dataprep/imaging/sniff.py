@@ -104,6 +104,8 @@ def _doubt(seen: FileStructure, size: int, max_pixels: int | None) -> tuple[Reas
         return Reason.BOMB, f"{seen.width}x{seen.height}"
     if seen.frames > 1:
         return Reason.ANIMATED, f"{seen.kind} with several frames"
+    if seen.slow:
+        return Reason.TOO_SLOW, seen.slow
     if not seen.whole:
         return Reason.TRUNCATED, f"{seen.kind} of {size} bytes without an end marker"
     return None
@@ -126,6 +128,7 @@ def _kind_of_text(head: bytes) -> str:
 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU T.81 table B.1: SOF0 to SOF15
+_SCANS = 100
 _SUB_BLOCKS = 200_000  # of 255 bytes each: 50 MB
 _MOST = 4096  # parts of a file that are walked; the decoder checks the rest
 
@@ -134,7 +137,8 @@ _MOST = 4096  # parts of a file that are walked; the decoder checks the rest
 class FileStructure:
     """The structure of an image file. The size is in pixels as stored, 0 if unknown; `frames` stops counting at 2.
 
-    `whole` is False only if the end is definitely missing. The decoder judges other damage.
+    `whole` is False only if the end is definitely missing. The decoder judges other damage. `slow` says what would make the
+    decoder slow, such as hundreds of scans.
     """
 
     kind: str
@@ -142,6 +146,7 @@ class FileStructure:
     height: int = 0
     frames: int = 1
     whole: bool = True
+    slow: str = ""
 
 
 def parse_structure(kind: str, data: bytes) -> FileStructure:
@@ -171,8 +176,15 @@ def _jpeg(data: bytes) -> FileStructure:
         if marker in _FRAME_HEADERS and not width:
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
         if marker == 0xDA:
-            return FileStructure(kind="jpeg", width=width, height=height, whole=data.find(b"\xff\xd9", at) >= 0)
+            # a progressive image is decoded anew with each scan; encoders write ten or so
+            scans = data.count(b"\xff\xda", at)
+            slow = f"a JPEG of {scans} scans" if scans > _SCANS else ""
+            return FileStructure(
+                kind="jpeg", width=width, height=height, whole=data.find(b"\xff\xd9", at) >= 0, slow=slow
+            )
         at += 2 + length
+    else:
+        return FileStructure(kind="jpeg", width=width, height=height, slow=f"a JPEG of over {_MOST} segments")
     return FileStructure(kind="jpeg", width=width, height=height, whole=b"\xff\xd9" in data)
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from dataprep.errors import ImagingError, RecordError
 from dataprep.imaging.codec import ImageHeader, Pixels, decode_image, is_out_of_memory, read_header
+from dataprep.interrupts import cpu_limit
 from dataprep.packs.io import read_image_at
 from dataprep.params import StageParams, fingerprint
 from dataprep.reasons import Reason
@@ -24,6 +25,7 @@ P = TypeVar("P", bound=StageParams)
 
 
 MAX_PHOTO_BYTES = 256 << 20  # of a local file
+MAX_DECODING = 60.0  # seconds of CPU; the largest photos that validate lets pass take ten
 MERGE_UNIT = "all"  # the one unit of a stage over all shards
 
 
@@ -124,8 +126,14 @@ class Photo:
 
     def _decode(self) -> tuple[Pixels, ImageHeader]:
         if self._decoded is None:
-            self._decoded = decode_image(self.data, codec=self._codec, max_pixels=self._max_pixels)
+            data = self.data
+            with cpu_limit(MAX_DECODING, _too_slow):
+                self._decoded = decode_image(data, codec=self._codec, max_pixels=self._max_pixels)
         return self._decoded
+
+
+def _too_slow() -> ImagingError:
+    return ImagingError(Reason.TOO_SLOW, f"not decoded in {MAX_DECODING:.0f} s of CPU")
 
 
 def read_local_photo(sample: Sample) -> bytes:

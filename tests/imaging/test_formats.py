@@ -119,3 +119,39 @@ def test_images_are_found_by_content_and_the_rest_is_told(tmp_path: Path, caplog
     assert [path.name for path in list_images(tmp_path)] == ["a.Jpg", "c.WEBP", "page.jpg", "without"]
     assert "left out 1 files that are no images" in caplog.text
     assert "readme.txt" in caplog.text
+
+
+def progressive(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    data = saved("JPEG", progressive=True, quality=90)
+    last = data.rfind(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (progressive(150), "scans"),
+        (saved("JPEG")[:2] + b"\xff" * 1_000_000 + saved("JPEG")[2:], "over 4096 segments"),
+        (saved("JPEG")[:2] + b"\xff\xe1\x00\x08Exif\0\0" * 200_000 + saved("JPEG")[2:], "over 4096 segments"),
+    ],
+    ids=["scans", "fill bytes", "segments"],
+)
+def test_a_jpeg_made_to_be_slow_is_refused_by_its_structure(data: bytes, said: str) -> None:
+    found = reject_reason(data)
+    assert found is not None
+    assert (found[0], said in found[1]) == (Reason.TOO_SLOW, True)
+    assert reject_reason(progressive(10)) is None
+
+
+def test_a_decoder_that_refuses_memory_that_is_free_blames_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, mode: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", refuse)
+    data = saved("PNG", SMOOTH[:, :, 0])
+    with pytest.raises(ImagingError, match="80x60: the decoder refuses to allocate it"):
+        decode_image(data)
+    monkeypatch.setattr("dataprep.imaging.codec._free_memory", lambda: 1000)
+    with pytest.raises(MemoryError):
+        decode_image(data)
