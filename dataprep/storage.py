@@ -27,6 +27,8 @@ from dataprep.errors import DamagedFileError, LockedError, WorkspaceError
 
 _TOKEN = secrets.token_hex(4)  # two containers may have processes of one number
 _STAGED, _FRESH = "dataprep-", 10.0  # seconds in which a staged folder may be not locked yet
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#'\"]*@", re.IGNORECASE)
+_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _CHECKSUM = "checksum"
 _SAMPLES, _SAMPLE = 1024, 16 << 10
 
@@ -239,18 +241,45 @@ def local_copy(path: str | os.PathLike[str]) -> Path:
 
 
 @functools.cache
-def _fetched(url: str) -> Path:
-    import fsspec
+def local_copy_with(url: str, siblings: tuple[str, ...]) -> Path:
+    """A local copy of the file at an fsspec URL, with the files of these names beside it, as far as they exist."""
+    place = _fetched(url)
+    before, mark, query = url.partition("?")
+    for name in siblings:
+        with contextlib.suppress(WorkspaceError):
+            _fetch(f"{before.rpartition('/')[0]}/{name}{mark}{query}", place.with_name(name))
+    return place
 
+
+def redact(text: str) -> str:
+    """The text with all URLs in it as they may be told to others: without user and password, and without their query,
+    in which presigned ones have their signature."""
+    return _QUERY.sub(r"\1?...", _USER.sub(r"\1", text))
+
+
+@functools.cache
+def _fetched(url: str) -> Path:
     target = Path(tempfile.mkdtemp(prefix="dataprep-"))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
+    place = target / (url.partition("?")[0].rstrip("/").rpartition("/")[2] or "file")
+    _fetch(url, place)
+    return place
+
+
+def _fetch(url: str, place: Path) -> None:
+    import fsspec
+
     try:
         system, root = fsspec.core.url_to_fs(url)
-        place = target / url.rstrip("/").rpartition("/")[2]
-        system.get(root, str(place), recursive=system.isdir(root))
-    except (OSError, ValueError, ImportError) as error:
-        raise WorkspaceError(f"{url} cannot be read: {error}") from None
-    return place
+        if not url.startswith(("http:", "https:")) and system.isdir(root):
+            system.get(root, str(place), recursive=True)
+        else:  # not `get`, for which a query's `?` is a pattern
+            system.get_file(root, str(place))
+    except Exception as error:  # each file system has its own
+        words = " ".join(str(error).split())[:300] or type(error).__name__
+        raise WorkspaceError(
+            redact(f"{url} cannot be read: {words}"), hint="check the address, and that its permission has not expired"
+        ) from None
 
 
 def publish_directory(staged: Path, target: Path) -> None:

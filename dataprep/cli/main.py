@@ -17,6 +17,7 @@ from dataprep.cli._options import DEFAULT_WORKSPACE, QUIET
 from dataprep.cli._short_help import shorten_help
 from dataprep.content import explain_error
 from dataprep.errors import DataprepError, UsageError
+from dataprep.storage import redact
 from dataprep.text import similar_to
 
 # verb -> (module under dataprep.cli, attribute, one line of help)
@@ -145,6 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="dataprep: %(message)s", level=logging.WARNING)
     logging.getLogger("dataprep").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_redacted)
     try:
         _refuse_pipes(sys.argv[1:] if arguments is None else arguments)
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
@@ -164,6 +167,11 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _redacted(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
+
+
 def _refuse_pipes(arguments: Sequence[str]) -> None:
     """Raise UsageError for an argument that is a pipe or a device: files are read more than once, and reading these may
     never end."""
@@ -181,9 +189,9 @@ def _refuse_pipes(arguments: Sequence[str]) -> None:
 
 def _fail(text: str, code: int, hint: str = "") -> int:
     try:
-        print(f"dataprep: {text}", file=sys.stderr)
+        print(f"dataprep: {redact(text)}", file=sys.stderr)
         if hint:
-            print(f"hint: {hint}", file=sys.stderr, flush=True)
+            print(f"hint: {redact(hint)}", file=sys.stderr, flush=True)
     except OSError:  # the terminal is gone; the exit code must not be another one for that
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     return code

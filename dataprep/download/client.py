@@ -23,6 +23,7 @@ from dataprep.download.response import MAX_RETRY_AFTER, Response, parse_retry_af
 from dataprep.download.robots import MAX_ROBOTS_BYTES, RobotsCache, RobotsUnreachableError, find_opt_out
 from dataprep.errors import DataprepError, UsageError
 from dataprep.reasons import Reason
+from dataprep.storage import redact
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({200, 203})
@@ -354,4 +355,4 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _words(error: BaseException, text: str = "") -> str:
-    return " ".join((text or str(error)).split())[:200] or type(error).__name__
+    return redact(" ".join((text or str(error)).split()))[:200] or type(error).__name__

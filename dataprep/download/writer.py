@@ -117,7 +117,7 @@ class JournalWriter:
             return row
         sha256 = hashlib.sha256(row.payload).hexdigest()
         doubt = (
-            reject_reason(row.payload, max_pixels=self._max_pixels)
+            reject_reason(row.payload, max_pixels=self._max_pixels, quote=True)
             or _mismatch(entry.sample.hash, row.payload, sha256)
             or self._placeholder(row, sha256)
         )

@@ -77,11 +77,12 @@ def is_photo_format(format: str) -> bool:
     return format in _PHOTOS
 
 
-def reject_reason(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason, str] | None:
+def reject_reason(data: bytes, *, max_pixels: int | None = None, quote: bool = False) -> tuple[Reason, str] | None:
     """The rejection reason, or None if the bytes may be a complete still photo of at most `max_pixels`.
 
-    Checks only signatures, headers and end markers, so that content which is clearly not a photo is never stored as one.
-    `validate` decodes completely later.
+    Checks only signatures, headers and end markers, so that content which is clearly not a photo is never stored as
+    one. `validate` decodes completely later. With `quote`, the detail quotes text that came instead: what a server says
+    is of use, and what stands in a file of this machine is nobody's business.
     """
     kind = identify_format(data)
     if kind == "empty":
@@ -91,9 +92,9 @@ def reject_reason(data: bytes, *, max_pixels: int | None = None) -> tuple[Reason
     if kind == "svg":
         return Reason.SVG, "a drawing instead of a photo"
     if kind in _WORDS:
-        return Reason.NOT_AN_IMAGE, f"{kind}: {data[:60].decode('utf-8', 'replace')!r}"
+        return Reason.NOT_AN_IMAGE, f"{kind}: {data[:60].decode('utf-8', 'replace')!r}" if quote else kind
     if kind == "unknown":
-        return Reason.NOT_AN_IMAGE, f"begins with {data[:8].hex()}"
+        return Reason.NOT_AN_IMAGE, f"begins with {data[:8].hex()}" if quote else "of no known format"
     if kind not in _PHOTOS:
         return Reason.WRONG_TYPE, kind
     return _doubt(parse_structure(kind, data), len(data), max_pixels)

@@ -33,7 +33,9 @@ _WRITERS: Mapping[str, Callable[..., WriteResult]] = {
 def open_pack(path: str | os.PathLike[str]) -> PackReader:
     """A pack of any format: a folder, a .rec file, or the URL of either. Raises RecordError."""
     if is_url(path):
-        return RecordPack(path) if os.fspath(path).endswith(".rec") else open_pack(local_copy(path))
+        place = os.fspath(path).partition("?")[0]
+        is_rec = place.endswith(".rec") or (place.startswith("http") and not place.endswith((".tar", ".parquet")))
+        return RecordPack(path) if is_rec else open_pack(local_copy(path))
     given = Path(path)
     if not given.exists():
         raise RecordError(f"{given}: no such pack")

@@ -18,9 +18,10 @@ from dataprep.packs.base import MAX_LABEL, FaceRecord, read_identities, read_pac
 from dataprep.packs.lst_files import read_lst
 from dataprep.packs.record_index import RecordIndex, read_index
 from dataprep.packs.recordio import MAGIC, ImageRecord, RecordReader, locate_record_parts, unpack_image
-from dataprep.storage import is_url, local_copy
+from dataprep.storage import is_url, local_copy, local_copy_with
 from dataprep.tar import image_extension
 
+_BESIDE = ("property", "labels.tsv", "pack.json", "holdout.bin")
 _LARGEST = 2.0**40  # bound on any count stored in a label
 
 
@@ -292,12 +293,21 @@ def _first_labels(reader: RecordReader, offsets: npt.NDArray[np.int64]) -> npt.N
     return labels
 
 
+def _local_pack(url: str) -> Path:
+    """A local copy of a pack: of a .rec with the files that belong to it, or of a folder, which http has none of."""
+    place, mark, query = url.partition("?")
+    if place.startswith(("http://", "https://")) and not place.endswith(".rec"):
+        place = f"{place.rstrip('/')}/train.rec"
+    if not place.endswith(".rec"):
+        return local_copy(url)
+    stem = place.rpartition("/")[2].removesuffix(".rec")
+    return local_copy_with(f"{place}{mark}{query}", (f"{stem}.idx", f"{stem}.lst", *_BESIDE))
+
+
 def locate_pack(path: str | os.PathLike[str]) -> tuple[Path, str, list[Path]]:
     """The folder, the stem (`train`) and the .rec files of a pack."""
     if is_url(path):
-        folder, slash, name = os.fspath(path).rstrip("/").rpartition("/")
-        one_file = name.endswith(".rec")
-        given = local_copy(folder if one_file else folder + slash + name) / (name if one_file else "")
+        given = _local_pack(os.fspath(path))
     else:
         given = Path(path)
     if given.is_file():

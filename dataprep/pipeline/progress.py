@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from dataprep.reasons import Reason
+from dataprep.storage import redact
 
 _LINE_EVERY = 5.0  # seconds between plain lines
 _WIDE = 110  # columns from which a terminal has room for long bars
@@ -212,7 +213,7 @@ class RunLog:
 
     def write_event(self, kind: str, **values: Any) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **values}
-        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._stream.write(redact(json.dumps(line, ensure_ascii=False)) + "\n")
         self._stream.flush()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from dataprep.errors import SourceError
 from dataprep.sources.base import bad_line_sample, named_sample
 from dataprep.sources.tables import TableFile, TableLayout, TableRow, format_value
 from dataprep.sources.urls import parse_box, parse_hash
-from dataprep.storage import file_sha256, local_copy
+from dataprep.storage import file_sha256, local_copy, redact
 from dataprep.types import Sample
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class FaceScrubSource:
     Aaron_Eckhart/IMAGE_FACE. With `ignore_hashes`, photos that have changed since 2014 are kept."""
 
     def __init__(self, lists: Sequence[str | Path], *, ignore_hashes: bool = False) -> None:
-        self._given, self._ignore_hashes = [str(path) for path in lists], ignore_hashes
+        self._given, self._ignore_hashes = [redact(str(path)) for path in lists], ignore_hashes
         self.summary = ""
         if not lists:
             raise SourceError(

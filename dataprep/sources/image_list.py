@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,8 @@ from dataprep.types import Box, Sample
 
 
 class LstSource:
-    """The lines of a list. Relative paths start at `root`, by default the list's folder.
+    """The lines of a list. Relative paths start at `root`, by default the list's folder; none may lead out of it, since
+    a list is often a stranger's.
 
     The identity is the image's folder, or the label if any folder has images of two labels. In insightface's dialect
     the first column marks aligned images; im2rec's has no such column, so `aligned` applies to the whole list.
@@ -30,6 +32,8 @@ class LstSource:
         aligned: bool = False,
     ) -> None:
         self._file, self._root = file, (root or file.parent).absolute()
+        self._inside = os.path.join(os.path.normpath(self._root), "")
+        self._really_inside = os.path.join(os.path.realpath(self._root), "")
         self.summary = ""
         if not file.is_file():
             raise SourceError(f"{file}: no such file")
@@ -77,6 +81,9 @@ class LstSource:
         label, path = entry.labels[0], PurePosixPath(entry.path)
         if not math.isfinite(label):
             return bad_line_sample(where, f"the label {label} is not a number", entry)
+        place = os.path.normpath(self._root / path)
+        if not place.startswith(self._inside) or self._links_out(place):
+            return bad_line_sample(where, f"{entry.path} leads out of {self._root}; --root names another folder", entry)
         identity = path.parent.name if self._named_by_folder else f"{label:g}" if label % 1 else f"{int(label)}"
         if not self._named_by_folder and label < 0:
             return bad_line_sample(where, f"the label {label:g} is negative", entry)
@@ -84,8 +91,15 @@ class LstSource:
             identity,
             path.stem,
             where,
-            path=str(self._root / path),
+            path=place,
             aligned=self._is_aligned(entry),
             box=Box(*entry.box) if entry.box else None,
             landmarks=entry.landmarks,
         )
+
+    def _links_out(self, place: str) -> bool:
+        """Whether a file is a link, not a broken one, to what lies outside the root."""
+        if not os.path.islink(place):
+            return False
+        target = os.path.realpath(place)
+        return os.path.exists(target) and not target.startswith(self._really_inside)

@@ -20,7 +20,7 @@ from typing import Any
 from dataprep.errors import SourceError
 from dataprep.sources.base import bad_line_sample, named_sample
 from dataprep.sources.tables import TABLE_FORMATS, TableFile, TableLayout, TableRow, format_value
-from dataprep.storage import file_sha256, local_copy
+from dataprep.storage import file_sha256, local_copy, redact
 from dataprep.types import Box, Sample
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,11 @@ class UrlTableSource:
     def __init__(
         self, table: str | Path, columns: ColumnMapping | None = None, *, layout: TableLayout | None = None
     ) -> None:
-        self._given, self._columns, self._layout = str(table), columns or ColumnMapping(), layout or TableLayout()
+        self._given, self._columns, self._layout = (
+            redact(str(table)),
+            columns or ColumnMapping(),
+            layout or TableLayout(),
+        )
         self.summary = ""
         if self._columns.box_format not in BOX_FORMATS:
             raise SourceError(

@@ -18,7 +18,7 @@ from dataprep.names import plain_name
 from dataprep.sources.archive import Archive
 from dataprep.sources.base import bad_line_sample, is_identity_name, named_sample
 from dataprep.sources.selection import IdentityFilter
-from dataprep.storage import local_copy
+from dataprep.storage import local_copy, redact
 from dataprep.types import Box, Sample
 from dataprep.workspace.plan_table import SampleTable, make_photo_table
 
@@ -40,7 +40,7 @@ class VggFaceSource:
         curated_only: bool = False,
         frontal_only: bool = False,
     ) -> None:
-        self._given, self._lists = str(lists), local_copy(lists)
+        self._given, self._lists = redact(str(lists)), local_copy(lists)
         self._identities, self._curated, self._frontal = identities, curated_only, frontal_only
         self.summary = ""
         if not self._lists.exists():

@@ -132,10 +132,17 @@ def test_a_bomb_is_known_by_its_header() -> None:
     ],
 )
 def test_what_is_no_photo_says_what_it_is(data: bytes, reason: Reason, detail: str) -> None:
-    found = reject_reason(data)
+    found = reject_reason(data, quote=True)
     assert found is not None
     assert found[0] is reason
     assert detail in found[1]
+
+
+def test_the_content_of_a_local_file_is_not_quoted() -> None:
+    for data in (b"root:x:0:0:root:/root:/bin/bash\n", b"\x00secret\xff\xfe", b'{"password": "secret"}'):
+        found = reject_reason(data)
+        assert found is not None
+        assert not any(word in found[1] for word in ("root", "secret", data[:8].hex()))
 
 
 STARTS = st.sampled_from(

@@ -18,11 +18,18 @@ def listed(folder: Path, text: str) -> Path:
 
 
 def test_insightfaces_list_with_boxes_and_landmarks(tmp_path: Path) -> None:
-    text = f"1\tAnn/1.png\t0\n0\t/data/Ben/2.jpg\t1\t10\t20\t110\t140\n0\tBen/3.jpg\t1\t10\t20\t110\t140\t{POINTS}\n"
+    text = (
+        f"1\tAnn/1.png\t0\n0\t{tmp_path}/Ben/2.jpg\t1\t10\t20\t110\t140\n0\tBen/3.jpg\t1\t10\t20\t110\t140\t{POINTS}\n"
+    )
     source = LstSource(listed(tmp_path, text), root=tmp_path)
     one, two, three = source.samples()
     assert (one.key, one.identity, one.aligned, one.path) == ("Ann/1", "Ann", True, str(tmp_path / "Ann/1.png"))
-    assert (two.key, two.aligned, two.path, two.box) == ("Ben/2", False, "/data/Ben/2.jpg", Box(10, 20, 110, 140))
+    assert (two.key, two.aligned, two.path, two.box) == (
+        "Ben/2",
+        False,
+        str(tmp_path / "Ben/2.jpg"),
+        Box(10, 20, 110, 140),
+    )
     assert two.landmarks is None
     assert three.landmarks == ((30, 52), (70, 51), (50, 72), (35, 92), (65, 93))
     assert source.describe()["aligned"] is True  # so that no pack says it knows their template
@@ -70,3 +77,25 @@ def test_the_real_lists(shared: Path) -> None:
     source = LstSource(shared / "rec/webface8/train.lst", root=shared / "rec/webface8/images")
     assert {s.identity for s in source.samples()} == {"man", "woman"}
     assert len(list(LstSource(shared / "rec/faceid25/validation.lst").samples())) == 229
+
+
+def test_paths_and_links_that_lead_out_of_the_root_are_left_out_unless_it_is_another_one(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/me.jpg").write_bytes(b"x")
+    (tmp_path / "set/a").mkdir(parents=True)
+    (tmp_path / "set/a/1.jpg").write_bytes(b"x")
+    (tmp_path / "set/a/2.jpg").symlink_to(tmp_path / "private/me.jpg")
+    (tmp_path / "set/a/3.jpg").symlink_to("1.jpg")
+    paths = [
+        "a/1.jpg",
+        "a/2.jpg",
+        "a/3.jpg",
+        "../private/me.jpg",
+        f"{tmp_path}/private/me.jpg",
+        f"{tmp_path}/set/a/1.jpg",
+    ]
+    path = listed(tmp_path / "set", "".join(f"1\t{name}\t0\n" for name in paths))
+    errors = [s.error for s in LstSource(path).samples()]
+    out = Reason.BAD_LINE
+    assert errors == [None, out, None, out, out, None]
+    assert [s.error for s in LstSource(path, root=tmp_path).samples()] == [None] * 3 + [out, None, None]
