@@ -50,7 +50,13 @@ def casefold_name(name: str) -> str:
 def printable(text: str) -> str:
     """Text of others for a terminal, a list or a page: control, invisible and direction-changing characters are escaped, so
     that it can neither steer a terminal nor look like something else."""
-    return text if text.isascii() and text.isprintable() else _INVISIBLE.sub(lambda m: ascii(m[0])[1:-1], text)
+    return text if text.isascii() and text.isprintable() else _INVISIBLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    """As in Python, and beyond ASCII as in JSON too."""
+    text = ascii(found[0])[1:-1]
+    return f"\\u00{text[2:]}" if text.startswith(("\\x8", "\\x9", "\\xa")) else text
 
 
 def _is_plain(name: str) -> bool:

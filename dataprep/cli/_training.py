@@ -99,7 +99,7 @@ def _bar() -> Any:
         BarColumn(),
         TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]}  {task.fields[rate]} images/s"),
         TextColumn("ETA {task.fields[left]}"),
-        console=Console(stderr=True),
+        console=Console(file=sys.__stderr__),  # see cli/_streams.py
         refresh_per_second=4,
     )
 

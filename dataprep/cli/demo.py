@@ -104,18 +104,18 @@ def _compare(truth: dict[str, Any], found: dict[str, Any]) -> bool:
 
 
 def _say(text: str) -> None:
-    click.secho(f"\n{text}", bold=True)
+    click.echo(f"\n{text}")
 
 
 def _type(*arguments: str) -> None:
-    click.secho(f"$ dataprep {shlex.join(arguments)}", fg="cyan")
+    click.echo(f"$ dataprep {shlex.join(arguments)}")
     code = subprocess.run([sys.executable, "-m", "dataprep", *arguments], check=False).returncode
     if code:
         raise SystemExit(code)
 
 
 def _serve(site: Path) -> subprocess.Popen[bytes]:
-    click.secho(f"$ dataprep synth serve {shlex.quote(str(site))} &", fg="cyan")
+    click.echo(f"$ dataprep synth serve {shlex.quote(str(site))} &")
     server = subprocess.Popen(
         [sys.executable, "-m", "dataprep", "synth", "serve", str(site)], stdout=subprocess.PIPE, start_new_session=True
     )

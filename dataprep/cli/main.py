@@ -15,8 +15,10 @@ import click
 from dataprep import __version__
 from dataprep.cli._options import DEFAULT_WORKSPACE, QUIET
 from dataprep.cli._short_help import shorten_help
+from dataprep.cli._streams import plain_streams
 from dataprep.content import explain_error
 from dataprep.errors import DataprepError, UsageError
+from dataprep.names import printable
 from dataprep.storage import redact
 from dataprep.text import similar_to
 
@@ -148,6 +150,11 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("dataprep").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_redacted)
+    with plain_streams():
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
     try:
         _refuse_pipes(sys.argv[1:] if arguments is None else arguments)
         code = cli.main(args=arguments, prog_name="dataprep", standalone_mode=False)
@@ -168,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _redacted(record: logging.LogRecord) -> bool:
-    record.msg, record.args = redact(record.getMessage()), ()
+    record.msg, record.args = printable(redact(record.getMessage())), ()
     return True
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from dataprep.names import printable
 from dataprep.reasons import Reason
 from dataprep.storage import redact
 
@@ -132,7 +133,9 @@ class BarDisplay:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
-        console = Console(stderr=True)
+        console = Console(
+            file=sys.__stderr__
+        )  # not what the command line puts in its place, which escapes the bar's own codes
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=40 if console.width >= _WIDE else 10),
@@ -153,7 +156,7 @@ class BarDisplay:
             self._progress.update(self._tasks[name], completed=gauge.done, total=gauge.total or 1, state=state)
 
     def note(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def close(self, gauges: Mapping[str, StageProgress]) -> None:
         self.refresh(gauges)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command import ROOT, Run, command, environment
-from helpers.small_faces import noise
+from helpers.small_faces import noise, pack_writer, people
 from PIL import Image
 
 from dataprep.cli.main import cli
@@ -296,3 +296,24 @@ def test_an_accuracy_of_chance_at_threshold_0_is_called_what_it_is(dataprep: Run
     assert "accuracy 50.00%" in said.stdout
     assert "the model tells no two faces apart" in said.stderr
     assert "--mean, --std, --order" in said.stderr
+
+
+def test_names_and_details_of_strangers_cannot_steer_a_terminal(dataprep: Run, tmp_path: Path) -> None:
+    """Escape sequences, C1 codes and direction marks in a pack's names, a list's names and a licence."""
+    evil = "red\x1b[31m\x9b2J\u202egnp.exe"
+    pack = tmp_path / "pack"
+    pack_writer(tmp_path)(people(1, 4), name="pack")
+    (pack / "labels.tsv").write_text(f"0\t{evil}\t4\n")
+    about = json.loads((pack / "pack.json").read_text())
+    (pack / "pack.json").write_text(json.dumps({**about, "licence": evil}, ensure_ascii=False))
+    (tmp_path / "list.csv").write_text(f"url,identity\nhttp://x/1.jpg,{evil}\nno url,{evil}\n")
+    said = [
+        dataprep("info", pack), dataprep("info", pack, "--json"), dataprep("verify", pack, code=None),
+        dataprep("unpack", pack, "--format", "folder", "--out", tmp_path / evil),
+        dataprep("download", "urls", tmp_path / "list.csv", "--dry-run"),
+        dataprep("exclude", evil, code=None), dataprep("samples", "--person", evil, code=None),
+    ]  # fmt: skip
+    for done in said:
+        for text in (done.stdout, done.stderr):
+            assert not any(character in text for character in ("\x1b", "\x9b", "\u202e")), text
+    assert json.loads(said[1].stdout)["licence"] == evil
