@@ -95,7 +95,7 @@ class Folder:
 
     def put_record(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a mapping of ours, with a checksum that `get_record` compares."""
-        return self.put(name, encode_record(values))
+        return self.put(name, encode_mapping(values))
 
     def get_record(self, name: str) -> dict[str, Any] | None:
         """The mapping in the file `name`, or None if it does not exist. Raises DamagedFileError if it is none, or if
@@ -136,7 +136,7 @@ class Folder:
         return target.with_name(f".{target.name}.{os.getpid()}-{_TOKEN}.tmp")
 
 
-def encode_record(values: Mapping[str, Any]) -> bytes:
+def encode_mapping(values: Mapping[str, Any]) -> bytes:
     """The content of a file for `Folder.get_record`."""
     text = json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, sort_keys=True, ensure_ascii=False)
     return (text + "\n").encode()

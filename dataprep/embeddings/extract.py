@@ -23,7 +23,7 @@ from dataprep.embeddings.dumps import write_npy, write_parquet, write_vector
 from dataprep.embeddings.embedder import Embedder, decode_fitting_face, embed_batch, find_unusable_rows, open_model
 from dataprep.embeddings.files import Float32Array
 from dataprep.embeddings.images import ImageSource
-from dataprep.errors import ModelError, RecordError, UsageError
+from dataprep.errors import ModelError, RecordError, UsageError, WorkspaceError
 from dataprep.imaging.codec import Pixels
 from dataprep.storage import Folder, file_sha256, lock_directory
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _FILES = ("npy-per-image", "megaface")
 FEATURE_FORMATS = ("parquet", "npy", *_FILES)
+_COUNTS = ("images", "failed", "width")  # in the .json beside finished features
 _LIST = ".files.txt"  # beside a folder of files: lists those that the extraction wrote
 
 ExtractionProgressCallback = Callable[[int, int, int], None]
@@ -104,8 +105,12 @@ def open_described_model(
 
 def _finished(out: Path, parts: Folder, identity: dict[str, Any]) -> ExtractionResult | None:
     """The result of this extraction if it is already complete. Raises ModelError if `out` belongs to another."""
-    finished = Folder(out.parent).get_json(f"{out.name}.json")
-    if finished is not None and out.exists():
+    try:
+        finished = Folder(out.parent).get_json(f"{out.name}.json")
+        known = isinstance(finished, dict) and all(name in finished for name in ("identity", *_COUNTS))
+    except WorkspaceError:
+        known = False
+    if known and out.exists():
         _check_same(out, finished["identity"], identity)
         gone = [name for name in _list_written_files(out) if not (out / name).is_file()]
         if gone:

@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dataprep.errors import RecordError
-from dataprep.text import iterate_lines
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -264,7 +263,10 @@ def _names_beside(path: Path, rows: int) -> list[str] | None:
     beside = path.with_name(path.name + ".names.txt")
     if not beside.is_file():
         return None
-    names = [name for _, name in iterate_lines(beside, error=RecordError)]
+    try:
+        names = beside.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{beside}: not a readable list of names in UTF-8 ({error})") from None
     if len(names) != rows:
         raise RecordError(f"{beside} holds {len(names)} names for the {rows} rows of {path.name}")
     return names

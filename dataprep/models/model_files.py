@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from dataprep.errors import ModelError
-from dataprep.models.archive import check_archive
 from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.registry import create_model
+from dataprep.models.zip_checksums import check_archive
 from dataprep.storage import Folder
 
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from dataprep.errors import ModelError, RecordError
-from dataprep.models.archive import check_archive
 from dataprep.models.card import METADATA_KEY
 from dataprep.models.model_files import FaceModel, model_from_dict
 from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.registry import NETWORKS, create_meta_model, create_model
 from dataprep.models.state_dicts import StateDict, find_state_dict_format
+from dataprep.models.zip_checksums import check_archive
 from dataprep.safe_pickle import PickledArray, load_plain
 
 # keys of the network in checkpoints: ours, arcface_torch's, Face_Pytorch's, VGGFace2-pytorch's and other common ones

@@ -22,6 +22,7 @@ from dataprep.names import is_safe
 
 # labels are stored as float32, which is exact only for integers up to this
 MAX_LABEL = 1 << 24
+_WITHOUT = "remove the file to continue without it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,13 +178,14 @@ def read_identities(folder: Path) -> list[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: not readable ({error})") from None
+        raise RecordError(f"{path}: not readable ({error})", hint=_WITHOUT) from None
     names = []
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines):
         fields = line.split("\t")
         if len(fields) < 2 or fields[0] != str(number):
             raise RecordError(
-                f"{path}, line {number + 1}: expected `{number} TAB identity TAB count`, found {line[:60]!r}"
+                f"{path}, line {number + 1}: expected `{number} TAB identity TAB count`, found {line[:60]!r}",
+                hint=_WITHOUT,
             )
         names.append(safe_path(fields[1]) or f"{number:06d}")
     return names
@@ -197,9 +199,9 @@ def read_pack_json(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not readable ({error})", hint="remove the file to continue without it") from None
+        raise RecordError(f"{path}: not readable ({error})", hint=_WITHOUT) from None
     if not isinstance(found, dict):
-        raise RecordError(f"{path}: expected a JSON object", hint="remove the file to continue without it")
+        raise RecordError(f"{path}: expected a JSON object", hint=_WITHOUT)
     return found
 
 

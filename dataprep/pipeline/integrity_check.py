@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataprep.errors import DataprepError, RecordError
-from dataprep.models.archive import check_archive
+from dataprep.models.zip_checksums import check_archive
 from dataprep.packs.base import read_pack_json
 from dataprep.pipeline.pipeline import Pipeline
 from dataprep.pipeline.runner import mark_damaged

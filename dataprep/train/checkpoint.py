@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dataprep.errors import ModelError
-from dataprep.models.archive import check_archive
+from dataprep.models.zip_checksums import check_archive
 from dataprep.storage import Folder
 from dataprep.train.distributed.process_group import World
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataprep.errors import DamagedFileError, WorkspaceError
-from dataprep.storage import Folder, encode_record, file_sha256, lock_directory
+from dataprep.storage import Folder, encode_mapping, file_sha256, lock_directory
 from dataprep.types import Sample
 from dataprep.workspace import plan_table as columns
 from dataprep.workspace.plan_merge import PlannedShard, location_keys, select_new_samples
@@ -177,7 +177,7 @@ class Plan:
                 old = self._amendments.get(shard, Amendment())
                 moved = {key: place for key, place in {**old.moved, **new.moved}.items() if key not in new.gone}
                 merged = Amendment(gone=old.gone | new.gone, moved=moved)
-                files.append((f"{shard}.json", encode_record(merged.as_json())))
+                files.append((f"{shard}.json", encode_mapping(merged.as_json())))
             self._folder.folder("amended").put_all(files)
             self.generations = self._read_all()
 

@@ -11,12 +11,12 @@ import torch
 from helpers.command import environment
 
 from dataprep.errors import ModelError
-from dataprep.models.archive import check_archive
 from dataprep.models.export import export_model
 from dataprep.models.model_files import load_model, save_model
 from dataprep.models.preprocessing import Preprocessing
 from dataprep.models.pretrained import load_pretrained
 from dataprep.models.registry import create_model
+from dataprep.models.zip_checksums import check_archive
 from dataprep.storage import Folder
 from dataprep.train.checkpoint import read_checkpoint, write_checkpoint
 
