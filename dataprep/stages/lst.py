@@ -64,16 +64,25 @@ class ListStage(MergeStage[ListingParams]):
     ) -> None:
         super().__init__(params)
         self.exclusions, self.renames = exclusions or Exclusions(), renames or Renames()
+        self.unreadable: SourceError | None = None  # why the file of names cannot be used
 
     @classmethod
     def in_workspace(cls, params: ListingParams, workspace: Workspace) -> Self:
-        return cls(params, workspace.exclusions(), Renames.read(Path(params.map)) if params.map else None)
+        stage = cls(params, workspace.exclusions())
+        try:
+            stage.renames = Renames.read(Path(params.map)) if params.map else Renames()
+        except SourceError as error:  # verbs that list nothing need not know the names
+            stage.unreadable = error
+        return stage
 
     def resources(self) -> dict[str, str]:
-        given = {"exclusions": self.exclusions.digest(), "map": self.renames.digest()}
+        names = "unreadable" if self.unreadable else self.renames.digest()
+        given = {"exclusions": self.exclusions.digest(), "map": names}
         return {name: digest for name, digest in given.items() if digest}
 
     def check(self, prospect: Prospect) -> None:
+        if self.unreadable:
+            raise self.unreadable
         if self.renames.names:
             self.renames.report_unknown(prospect.photos().keys())
         if self.params.holdout:

@@ -70,6 +70,8 @@ def test_people_are_renamed_merged_and_excluded_under_either_name(tmp_path: Path
     dataprep(*ws, "pack", "--overwrite")
     assert sorted(packed(tmp_path / "ws/packs/train")) == sorted([second, third, fourth])
     (tmp_path / "names.tsv").unlink()
+    dataprep(*ws, "status")
+    dataprep(*ws, "import", "synth", "--identities", 4, "--photos", 2)
     gone = dataprep(*ws, "pack", "--overwrite", code=1).stderr
     assert "no such file" in gone
     assert "without --map" in gone
