@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint mxnet facenet img2dataset interop crash benchmarks training clean
+.PHONY: setup demo test lint mxnet facenet img2dataset interop crash chaos benchmarks training clean
 
 setup: .venv/ready
 .venv/ready: setup.cfg setup.py dataprep/detection/_mtcnn.c
@@ -43,6 +43,10 @@ interop: setup mxnet facenet  ## what the field's own tools say of our packs and
 crash: setup         ## full disks, lost networks, killed workers; then fifty SIGKILLs, and all is as if nothing had happened
 	$(BIN)/python -m pytest -q -n 2 tests/crash
 	$(BIN)/python tests/crash/kill.py
+	$(BIN)/python tests/crash/chaos.py --steps 400
+
+chaos: setup         ## ten thousand random verbs, kills, flipped bits, full disks; a model knows what must be there: an hour
+	$(BIN)/python tests/crash/chaos.py
 
 benchmarks: setup facenet mxnet img2dataset  ## fidelity and speed, side by side with the peers; well over an hour
 	$(BIN)/python tests/benchmarks/synth.py

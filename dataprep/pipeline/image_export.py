@@ -19,6 +19,7 @@ from dataprep.imaging.codec import Pixels, decode_image, encode_jpeg, encode_png
 from dataprep.packs.lst_files import format_insightface_line
 from dataprep.pipeline.pipeline import Pipeline, PipelineState
 from dataprep.stages.base import MERGE_UNIT, read_local_photo
+from dataprep.stages.lst import ListingParams, ListStage
 from dataprep.stages.order import stage_verb
 from dataprep.storage import Folder, file_sha256, lock_directory
 from dataprep.tar import make_member_name
@@ -179,12 +180,20 @@ def iterate_images(workspace: str, stage: str) -> Iterator[tuple[Mapping[str, An
     photo if the stage has none. It raises OSError, WorkspaceError or ImagingError."""
     pipeline, state = _open_state(workspace, stage)
     excluded = pipeline.workspace.exclusions()
+    recipe = pipeline.workspace.recipe().get("lst", {})
+    listing = ListStage.in_workspace(ListingParams.from_mapping(recipe), pipeline.workspace)
+    if listing.unreadable and excluded.people:  # who is excluded under a new name is not known
+        raise listing.unreadable
     node, download = pipeline.node(stage), pipeline.node("download")
     for shard in state.shards.values():
         marker = state.marker(node, shard.id)
         assert marker is not None
         passed = (row for row in node.store.rows(marker) if row["verdict"] == "ok")
-        rows = [row for row in passed if not excluded.covers(row["identity"], row["key"])]
+        rows = [
+            row
+            for row in passed
+            if not excluded.covers(row["identity"], row["key"]) and not listing.excludes(row["identity"])
+        ]
         if marker.data or shard.remote:
             fetched = marker if marker.data else state.marker(download, shard.id)
             assert fetched is not None

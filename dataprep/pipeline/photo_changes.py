@@ -72,10 +72,10 @@ def find_photo_changes(pipeline: Pipeline, plan: Plan) -> PhotoChanges:
         marker = markers.get(shard.id)
         columns = ["key", "bytes", "mtime_ns", "photo_sha256"]
         try:
-            read = read_table(store.rows_path(marker), columns, ok=True).to_pylist() if marker else []
+            read = read_table(store.rows_path(marker), columns).to_pylist() if marker else []
         except DamagedFileError:  # the run that reads it next makes it again
             read = []
-        known = {row["key"]: row for row in read}
+        known = {row["key"]: row for row in read if row["mtime_ns"] is not None}
         for sample in plan.local_samples(shard):
             now, before = stat(sample.path), known.get(sample.key)
             if now is None and roots[shard.id] in missing:

@@ -88,7 +88,7 @@ class ListStage(MergeStage[ListingParams]):
         if self.params.holdout:
             photos = Counter[str]()
             for name, count in prospect.photos().items():
-                if not self._excludes(name):
+                if not self.excludes(name):
                     photos[self.renames.names.get(name, name)] += count
             _check_holdout({n: count for n, count in photos.items() if count >= self.params.min_images}, self.params)
 
@@ -98,7 +98,7 @@ class ListStage(MergeStage[ListingParams]):
         import pyarrow.compute as pc
 
         p, rows = self.params, _gather_rows(parts, self.renames.names)
-        out = np.array(list(map(self._excludes, rows.listed)), np.bool_)[rows.listed_person]
+        out = np.array(list(map(self.excludes, rows.listed)), np.bool_)[rows.listed_person]
         if self.exclusions.keys:
             out |= pc.is_in(rows.table["key"], pa.array(sorted(self.exclusions.keys))).to_numpy()
         found = find_duplicates(rows.table["key"], rows.person, rows.photos, rows.source, parts, ~out)
@@ -129,7 +129,7 @@ class ListStage(MergeStage[ListingParams]):
             },
         )
 
-    def _excludes(self, name: str) -> bool:
+    def excludes(self, name: str) -> bool:
         """Whether a person is excluded, under the name in the plan or the new one."""
         return any(map(self.exclusions.covers_person, {name, self.renames.names.get(name, name)}))
 

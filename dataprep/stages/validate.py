@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dataprep.errors import ImagingError
 from dataprep.imaging.codec import CODECS, MAX_PIXELS, codec_versions
@@ -32,7 +34,7 @@ class ValidateParams(StageParams):
 
 class ValidateStage(MapStage[ValidateParams]):
     name = "validate"
-    version = 1
+    version = 2
     needs = "download"
     columns = {
         "format": "string",
@@ -53,33 +55,40 @@ class ValidateStage(MapStage[ValidateParams]):
     def apply(self, item: Item) -> Row:
         if item.sample.error:
             return item.rejected(item.sample.error, item.sample.detail)
+        seen: dict[str, Any] = {}  # of a local file also where it is rejected, so that it is known when it changes
         try:
-            # before reading, so that a later change shows
-            modified = None if item.sample.url else os.stat(item.sample.path).st_mtime_ns
+            if not item.sample.url:
+                found = os.stat(item.sample.path)  # before reading, so that a later change shows
+                seen = {"mtime_ns": found.st_mtime_ns, "bytes": found.st_size}
             data = item.photo.data
+            seen |= {"bytes": len(data), "photo_sha256": hashlib.sha256(data).hexdigest()}
+            return self._judged(item, data, seen)
         except OSError as error:
-            return item.rejected(Reason.IO_ERROR, f"{item.sample.path}: {error.strerror or error}")
+            return item.rejected(Reason.IO_ERROR, f"{item.sample.path}: {error.strerror or error}", **seen)
+        except ImagingError as error:
+            return item.rejected(error.reason, error.detail, **seen)
+
+    def _judged(self, item: Item, data: bytes, seen: Mapping[str, Any]) -> Row:
         doubt = reject_reason(data)
         if doubt and doubt[0] is not Reason.TRUNCATED:  # the decoder decides on truncation
-            return item.rejected(*doubt)
+            return item.rejected(*doubt, **seen)
         try:
             header = item.photo.header
         except ImagingError:
             if doubt:
-                return item.rejected(*doubt)
+                return item.rejected(*doubt, **seen)
             raise
         if min(header.width, header.height) < self.params.min_side:
-            return item.rejected(Reason.TOO_SMALL, f"{header.width}x{header.height}")
+            return item.rejected(Reason.TOO_SMALL, f"{header.width}x{header.height}", **seen)
         if header.format != "jpeg" and self.params.other_formats == "drop":
             named = Path(item.sample.url or item.sample.path).suffix
-            return item.rejected(Reason.WRONG_TYPE, f"{header.format}, {'suffix ' + named if named else 'no suffix'}")
+            shown = f"{header.format}, {'suffix ' + named if named else 'no suffix'}"
+            return item.rejected(Reason.WRONG_TYPE, shown, **seen)
         return item.ok(
             format=header.format,
             mode=header.mode,
             orientation=header.orientation,
             width=header.width,
             height=header.height,
-            bytes=len(data),
-            photo_sha256=hashlib.sha256(data).hexdigest(),
-            mtime_ns=modified,
+            **{"mtime_ns": None, **seen},
         )

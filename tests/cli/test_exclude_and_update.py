@@ -141,3 +141,31 @@ def test_a_photo_that_comes_back_is_taken_in_again(faces: Path, dataprep: Run, t
     assert pack_bytes(tmp_path / "ws/packs/train") == before
     assert len(open_pack(tmp_path / "ws/packs/train")) == 9
     dataprep("import", "folder", faces, "--aligned", "--no-update")
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", noise(5, 112)[:2000]])
+def test_a_photo_that_could_not_be_used_is_read_again_once_it_is_mended(
+    faces: Path, dataprep: Run, tmp_path: Path, content: bytes
+) -> None:
+    (faces / "anna/0.jpg").write_bytes(content)
+    dataprep("import", "folder", faces, "--aligned")
+    dataprep("pack")
+    assert packed(tmp_path / "ws")["anna"] == 2
+    (faces / "anna/0.jpg").write_bytes(noise(77, 112))
+    assert "1 photo has changed (anna/0)" in dataprep("status").stdout
+    dataprep("import", "folder", faces, "--aligned")
+    dataprep("pack")
+    assert packed(tmp_path / "ws")["anna"] == 3
+
+
+def test_whoever_is_excluded_under_a_new_name_is_not_exported_either(
+    faces: Path, dataprep: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "names.tsv").write_text("anna\tAnna Smith\n")
+    dataprep("import", "folder", faces, "--aligned")
+    dataprep("pack", "--map", tmp_path / "names.tsv")
+    dataprep("exclude", "Anna Smith")
+    dataprep("export", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["Bert_Smith", "carl"]
+    (tmp_path / "names.tsv").unlink()
+    assert "no such file" in dataprep("export", tmp_path / "out2", code=1).stderr
