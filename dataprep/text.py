@@ -14,12 +14,14 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, cast
 
 from dataprep.errors import DataprepError, SourceError, UsageError
 
 _log = logging.getLogger(__name__)
+_encoding: ContextVar[str] = ContextVar("encoding", default="")  # that the user named for all lists
 _LONGEST_LINE = 1 << 20  # characters
 _BLOCK = 1 << 20
 _PLURALS = {"person": "people", "identity": "identities"}
@@ -30,6 +32,16 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def use_encoding(name: str) -> None:
+    """Read all lists and tables in this encoding from now on, in this context, instead of finding it out. Raises
+    UsageError for an unknown name."""
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise UsageError(f"the encoding {name!r} is not known", hint="give another --encoding, such as utf-8") from None
+    _encoding.set(name)
 
 
 def counted(count: int, noun: str) -> str:
@@ -93,7 +105,10 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
 
 def detect_encoding(path: Path, *, error: type[DataprepError] = SourceError) -> str:
-    """The name of the encoding that Python decodes the file with. Raises `error` if it is not a text file."""
+    """The name of the encoding that Python decodes the file with: the one of `use_encoding`, or found out. Raises
+    `error` if it is not a text file."""
+    if _encoding.get():
+        return _encoding.get()
     with _open_bytes(path) as stream:
         head = stream.read(4096)
         for mark, encoding in _MARKS:

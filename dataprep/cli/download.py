@@ -121,16 +121,17 @@ def urls(workspace: str, /, **values: Any) -> None:
 
 def _preview(kind: str, source: Source, plan: Plan) -> None:
     """Say what a source would add to the plan, and what of it cannot be used, with a line of each reason."""
-    count, unusable, examples = 0, Counter[str](), dict[str, str]()
+    count, unusable, examples, people = 0, Counter[str](), dict[str, str](), set[str]()
     for table in plan.new_samples(iterate_samples(source)):
         count += len(table)
+        people.update(table.filter(table["error"].is_null())["identity"].unique().to_pylist())
         lost = table.filter(table["error"].is_valid()).select(["error", "detail"])
         unusable.update(lost["error"].to_pylist())
         for row in lost.to_pylist():
             examples.setdefault(row["error"], row["detail"])
     click.echo(
-        f"{kind}: {count - unusable.total()} samples would be planned and downloaded; {plan.known_count} are already "
-        "planned"
+        f"{kind}: {counted(count - unusable.total(), 'sample')} of {counted(len(people), 'person')} would be planned and "
+        f"downloaded; {plan.known_count} are already planned"
     )
     for reason, number in unusable.most_common():
         click.echo(f"{counted(number, 'line')} cannot be used, {reason}; for example {examples[reason]}")

@@ -20,7 +20,7 @@ from dataprep.content import explain_error
 from dataprep.errors import DataprepError, UsageError
 from dataprep.names import printable
 from dataprep.storage import redact
-from dataprep.text import similar_to
+from dataprep.text import similar_to, use_encoding
 
 # verb -> (module under dataprep.cli, attribute, one line of help)
 _VERBS: dict[str, tuple[str, str, str]] = {
@@ -98,8 +98,13 @@ def _be_quiet(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
         logging.getLogger("dataprep").setLevel(logging.WARNING)
 
 
+def _use_encoding(ctx: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None and not ctx.resilient_parsing:
+        use_encoding(name)
+
+
 def _common_options() -> list[click.Parameter]:
-    """-w and -q, which are taken before the verb and after it."""
+    """-w, -q and --encoding, which are taken before the verb and after it."""
     return [
         click.Option(
             ["-w", "--workspace"], metavar="FOLDER", expose_value=False, callback=_use_workspace, is_eager=True,
@@ -109,6 +114,10 @@ def _common_options() -> list[click.Parameter]:
             ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_be_quiet, is_eager=True,
             help="Print results and errors only.",
         ),
+        click.Option(
+            ["--encoding"], metavar="NAME", expose_value=False, callback=_use_encoding, is_eager=True,
+            help="Encoding of lists and tables, such as cp1251; default: found out.",
+        ),
     ]  # fmt: skip
 
 
@@ -116,7 +125,8 @@ def _complete(command: click.Command, path: str) -> None:
     """Add what all verbs have in common to a verb and the verbs in it."""
     if not any(parameter.name == "quiet" for parameter in command.params):
         shorten_help(command, path)
-        command.params.extend(_common_options())
+        own = {parameter.name for parameter in command.params}
+        command.params.extend(option for option in _common_options() if option.name not in own)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             _complete(inner, f"{path} {name}")

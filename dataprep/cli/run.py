@@ -85,7 +85,10 @@ def _check_mappings(recipe: str, loaded: dict[str, Any]) -> None:
     parts |= {f"stages.{name}": params for name, params in stages.items()} if isinstance(stages, dict) else {}
     for part, value in parts.items():
         if value is not None and not isinstance(value, dict):
-            raise UsageError(f"{recipe}: {part} must be a mapping of options, not {value!r}")
+            raise UsageError(f"{recipe}: {part} must be a mapping of options, not {str(value)[:200]}")
+        for name in value or ():
+            if not isinstance(name, str):
+                raise UsageError(f"{recipe}: {part} has the option {name!r}, which is not a name")
 
 
 def _shipped() -> Path:

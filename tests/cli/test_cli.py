@@ -182,6 +182,6 @@ def test_a_verbs_help_shows_a_dozen_options_and_help_all_the_rest(path: tuple[st
 @pytest.mark.parametrize("path", [("align",), ("train",), ("download", "urls")], ids=" ".join)
 def test_help_all_shows_every_option(path: tuple[str, ...]) -> None:
     short, whole = set(shown_in_help(path)), set(shown_in_help(path, option="--help-all"))
-    assert short == {*(shown_options(" ".join(path)) or ()), "workspace", "quiet", "help", "help-all"}
+    assert short == {*(shown_options(" ".join(path)) or ()), "workspace", "quiet", "encoding", "help", "help-all"}
     options = [option for option in ALL[path].params if isinstance(option, click.Option)]
     assert {max(option.opts, key=len).removeprefix("--") for option in options} - whole == set()

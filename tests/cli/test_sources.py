@@ -36,7 +36,7 @@ def test_a_table_with_columns_of_its_own(dataprep: Run, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("link,who,a,b,c,d\nhttp://x,A,1,2,3,4\nhttp://y,B,1,2,3,4\n")
     columns = ("--format", "csv", "--url-column", "link", "--identity-column", "who", "--box-column", "a,b,c,d")
     out = dataprep("download", "urls", tmp_path / "list", *columns, "--identities", "B", "--dry-run").stdout
-    assert "urls: 1 samples would be planned" in out
+    assert "urls: 1 sample of 1 person would be planned" in out
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"source: {{kind: urls, table: {tmp_path}/t.csv, box-column: [a, b, c, d], identities: 1}}\n")
     (tmp_path / "t.csv").write_text("url,name,a,b,c,d\n")
@@ -47,11 +47,11 @@ def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(data
     table = tmp_path / "t.csv"
     lines = ["url,name,left,top,right,bottom", "javascript:a,A,1,2,3,4", "javascript:b,A,1,2,3,4"]
     table.write_text("\n".join(lines))
-    assert "2 samples would be planned and downloaded; 0 are" in dataprep("download", "urls", table, "--dry-run").stdout
+    assert "2 samples of 1 person would be planned and downloaded; 0 are" in dataprep("download", "urls", table, "--dry-run").stdout
     assert not (tmp_path / "ws").exists()
     assert "already" not in dataprep("download", "urls", table, code=1).stdout
     table.write_text("\n".join([line.replace(",1,", ",0,") for line in lines] + ["javascript:c,A,1,2,3,4"]))
-    assert "1 samples would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
+    assert "1 sample of 1 person would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
     out = dataprep("download", "urls", table, code=1).stdout
     assert "urls: 1 sample planned, 3 samples of 1 person in total\n2 were already planned and stay unchanged" in out
 

@@ -317,3 +317,20 @@ def test_names_and_details_of_strangers_cannot_steer_a_terminal(dataprep: Run, t
         for text in (done.stdout, done.stderr):
             assert not any(character in text for character in ("\x1b", "\x9b", "\u202e")), text
     assert json.loads(said[1].stdout)["licence"] == evil
+
+
+def test_the_encoding_of_any_list_can_be_said(dataprep: Run, tmp_path: Path) -> None:
+    faces(tmp_path / "faces")
+    for person, name in (("p0", "Иван"), ("p1", "Жанна")):
+        (tmp_path / "faces" / person).rename(tmp_path / "faces" / name)
+    dataprep("import", "folder", tmp_path / "faces", "--aligned")
+    (tmp_path / "out.txt").write_bytes("Иван\n".encode("cp1251"))
+    assert "Иван: 3 photos" in dataprep("exclude", "--from", tmp_path / "out.txt", "--encoding", "cp1251").stdout
+    (tmp_path / "list.lst").write_bytes("0\t1\tfaces/Жанна/0.jpg\n".encode("cp1251"))
+    told = dataprep("--encoding", "cp1251", "import", "lst", tmp_path / "list.lst", "-w", tmp_path / "ws2").stdout
+    assert "1 sample planned" in told
+    assert "is not known" in dataprep("status", "--encoding", "utf-9", code=2).stderr
+    (tmp_path / "urls.csv").write_text("url,name\nhttp://x/1.jpg,Ann\nhttp://x/2.jpg,Bob\n,Bob\n")
+    preview = dataprep("download", "urls", tmp_path / "urls.csv", "--dry-run", "-w", tmp_path / "ws3").stdout
+    assert "2 samples of 2 people would be planned" in preview
+    assert "1 line cannot be used, bad_line; for example urls.csv line 4" in preview

@@ -216,3 +216,36 @@ def test_a_wrong_file_is_a_message(
                 faults.append(f"{file.name}: {type(error).__name__}: {str(error)[:200]}")
     assert not faults, "\n".join(faults[:40])
     assert not Path("/tmp/dataprep-was-here").exists(), "code of a pickle ran"
+
+
+RECIPES = {
+    "deep": "source: " + "[" * 3000 + "]" * 3000,
+    "itself": "source: &s\n  kind: folder\n  root: *s\n",
+    "laughs": "source: {kind: folder, root: x}\nstages:\n  lst:\n    seed: &a [1]\n"
+    + "".join(f"    x{n}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)),
+    "a number for a name": "source: {kind: folder, root: x, 5: 6}\n",
+    "a number for a stage's option": "source: {kind: folder, root: x}\nstages: {align: {5: 6}}\n",
+    "a date": "source: {kind: folder, root: x}\nstages: {align: {size: 2020-01-01}}\n",
+    "no such date": "source: {kind: folder, root: x}\nstages: {align: {size: 2020-13-41}}\n",
+    "too large": "source: {kind: folder, root: x}\nstages: {align: {size: 1e400}}\n",
+    "null": "source: {kind: folder, root: ~}\n",
+    "a list": "source: [kind, folder]\n",
+    "a number": "source: {kind: folder, root: 5}\n",
+    "a kind that is none": "source: {kind: [folder], root: x}\n",
+    "stages in a list": "source: {kind: folder, root: x}\nstages: [align]\n",
+    "training by number": "source: {kind: folder, root: x}\ntrain: {5: 6}\n",
+}
+
+
+@pytest.mark.parametrize("what", RECIPES)
+def test_an_odd_recipe_is_a_message(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPES[what])
+    for more in ([], ["--dry-run"], ["--override", "stages.align.size=["], ["--override", "source.root=&a [*a]"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["-w", str(tmp_path / "ws"), "run", str(tmp_path / "r.yaml"), *more])
+        told = capsys.readouterr()
+        assert "Traceback" not in told.err
+        if not more:
+            assert ended.value.code in (1, 2)
+            assert "dataprep: " in told.err
+            assert len(told.err) < 2000
