@@ -47,11 +47,13 @@ def test_of_a_list_that_grew_it_is_told_what_is_new_and_that_the_rest_stays(data
     table = tmp_path / "t.csv"
     lines = ["url,name,left,top,right,bottom", "javascript:a,A,1,2,3,4", "javascript:b,A,1,2,3,4"]
     table.write_text("\n".join(lines))
-    assert "2 samples of 1 person would be planned and downloaded; 0 are" in dataprep("download", "urls", table, "--dry-run").stdout
+    preview = dataprep("download", "urls", table, "--dry-run").stdout
+    assert "2 samples of 1 person would be planned and downloaded; 0 are" in preview
     assert not (tmp_path / "ws").exists()
     assert "already" not in dataprep("download", "urls", table, code=1).stdout
     table.write_text("\n".join([line.replace(",1,", ",0,") for line in lines] + ["javascript:c,A,1,2,3,4"]))
-    assert "1 sample of 1 person would be planned and downloaded; 2 are" in dataprep("download", "urls", table, "--dry-run").stdout
+    preview = dataprep("download", "urls", table, "--dry-run").stdout
+    assert "1 sample of 1 person would be planned and downloaded; 2 are" in preview
     out = dataprep("download", "urls", table, code=1).stdout
     assert "urls: 1 sample planned, 3 samples of 1 person in total\n2 were already planned and stay unchanged" in out
 
