@@ -59,10 +59,10 @@ def stopped(packed: Callable[..., Path], tmp_path: Path) -> Iterator[tuple[subpr
     process = subprocess.Popen(
         command("unpack", pack, "--format", "folder", "--out", tmp_path / "ws/packs/ours"), env=environment()
     )
-    while process.poll() is None and not (found := list((tmp_path / "ws/packs").glob(".ours.dataprep-*"))):
-        time.sleep(0.002)
+    while process.poll() is None and not (found := list((tmp_path / "ws/packs").glob(".ours.dataprep-*/*"))):
+        time.sleep(0.002)  # until it is locked, and something lies in it
     process.send_signal(signal.SIGSTOP)
-    yield process, found[0]
+    yield process, found[0].parent
     process.kill()
     process.wait()
 
