@@ -41,7 +41,8 @@ _PORTABLE = ("jpeg", "png", "webp", "bmp")  # decoded by OpenCV and mxnet everyw
 _REDUCED, _RAW_TAG, _SUBFILE_TAG, _PHOTOMETRIC_TAG = 1, 50706, 254, 262
 _SENSOR = (32803, 34892)  # a sensor's mosaic, and linear raw: TIFF/EP, DNG
 _ORIENTATION_TAG = 0x0112
-_BYTES_PER_PIXEL = 16  # that decoding takes at most, with all copies
+_BYTES_PER_PIXEL = 16  # that decoding takes at most, with all copies: a lossless WebP
+_LARGE = 20_000_000  # pixels; below, asking for the free memory would not be worth its time
 _BLOCK = 2_000_000  # pixels, 8 MB; Pillow's memory blocks have 16 MB
 
 
@@ -74,10 +75,11 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, codec: str = "pil
     """Decode a photo completely, into upright RGB pixels and the header.
 
     CMYK, grayscale, 16-bit and palette images are converted to RGB; transparent images are composited over white.
-    Raises ImagingError with the reason for the ledger.
+    Raises ImagingError with the reason for the ledger, MemoryError if a large photo needs more memory than is free.
     """
     with _Opened(data) as image:
         header = _header(image, max_pixels)
+        _check_memory(header)
         if header.format == "png":
             _check_sums(data)
         if codec == "opencv" and header.format == "jpeg":
@@ -188,6 +190,14 @@ class _Opened:
         text = _short(error)
         cut = isinstance(error, OSError) and "truncated" in text
         raise ImagingError(Reason.TRUNCATED if cut else Reason.CORRUPT, text) from None
+
+
+def _check_memory(header: ImageHeader) -> None:
+    """Raise MemoryError, after which a run decodes the photo with nothing beside it, before the system kills the process."""
+    pixels = header.width * header.height
+    needed = pixels * (_BYTES_PER_PIXEL // 2 if header.format in ("jpeg", "bmp") else _BYTES_PER_PIXEL)
+    if pixels > _LARGE and 0 < _free_memory() < needed:
+        raise MemoryError(f"decoding {header.width}x{header.height} takes up to {needed >> 20} MiB")
 
 
 def _free_memory() -> int:

@@ -155,3 +155,14 @@ def test_a_decoder_that_refuses_memory_that_is_free_blames_the_photo(monkeypatch
     monkeypatch.setattr("dataprep.imaging.codec._free_memory", lambda: 1000)
     with pytest.raises(MemoryError):
         decode_image(data)
+
+
+def test_a_large_photo_is_not_decoded_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six kilobytes of WebP may take gigabytes: the header says so before anything is allocated."""
+    large = saved("WEBP", np.zeros((5000, 5000, 3), np.uint8), lossless=True)
+    assert len(large) < 10_000
+    monkeypatch.setattr("dataprep.imaging.codec._free_memory", lambda: 300_000_000)
+    with pytest.raises(MemoryError, match="takes up to 381 MiB"):
+        decode_image(large)
+    monkeypatch.setattr("dataprep.imaging.codec._free_memory", lambda: 500_000_000)
+    assert decode_image(large)[0].shape == (5000, 5000, 3)
