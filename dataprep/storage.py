@@ -29,6 +29,7 @@ _TOKEN = secrets.token_hex(4)  # two containers may have processes of one number
 _STAGED, _FRESH = "dataprep-", 10.0  # seconds in which a staged folder may be not locked yet
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#'\"]*@", re.IGNORECASE)
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 _CHECKSUM = "checksum"
 _SAMPLES, _SAMPLE = 1024, 16 << 10
 
@@ -130,6 +131,12 @@ class Folder:
         if not self.path.is_dir():
             return []
         return sorted(p.name for p in self.path.glob(pattern) if not p.name.startswith("."))
+
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files that killed processes left here. The caller must hold the folder's lock."""
+        for path in self.path.glob(".*.tmp"):
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def _temporary(self, name: str) -> Path:
         target = self.path / name

@@ -64,6 +64,7 @@ def train(
     folder = Folder(target)
     with join_world(params.device) as (world, device), ExitStack() as stack:
         world.run_once(lambda: stack.enter_context(lock_directory(target, "the model")))
+        world.run_once(folder.remove_leftovers)
         folders = world.run_once(packs) if callable(packs) else packs
         session = build_trainer_state(folders, params, pretrained=pretrained, world=world, device=device)
         if validate is not None:

@@ -135,8 +135,7 @@ class Plan:
             self.generations = self._read_all()  # another process may have planned since
             number = max((generation.number for generation in self.generations), default=-1) + 1
             shards: list[Shard] = []
-            for left in self._folder.path.glob(".*.tmp"):  # left by a killed process
-                left.unlink()
+            self._folder.remove_leftovers()
             groups = _groups(self.new_samples(samples))
             self._folder.put_all(_files(groups, number, shards, {"source": source, "source_digest": source_digest}))
             if not shards:

@@ -99,6 +99,6 @@ def test_thousands_of_namesakes_are_numbered_without_counting_from_one_each_time
 
 
 def test_a_planning_that_was_killed_leaves_nothing_behind_for_good(tmp_path: Path) -> None:
-    (tmp_path / ".g0-000000.parquet.99.tmp").write_bytes(b"half a shard")
+    (tmp_path / ".g0-000000.parquet.99-0123abcd.tmp").write_bytes(b"half a shard")
     Plan(Folder(tmp_path)).add({}, "d", [Sample(key="a/1", identity="a", path="1.jpg")])
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "g0-000000.parquet", "g0.json"]
