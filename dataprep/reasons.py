@@ -11,8 +11,9 @@ Verdict = Literal["ok", "dropped", "failed"]
 class Reason(Enum):
     """Why a sample was dropped (its data is unusable) or failed (an error occurred while processing it).
 
-    Members are (code, verdict, transient, meaning, remedy): `transient` marks failures that a retry may resolve;
-    `remedy`, in terms of the command line, is empty where there is none."""
+    Members are (code, verdict, transient, meaning, remedy): `transient` marks failures that a retry may resolve; `remedy`,
+    in terms of the command line, is empty where there is none.
+    """
 
     # the URL itself
     BAD_URL = (

@@ -36,12 +36,17 @@ _MARKS = (
 
 def use_encoding(name: str) -> None:
     """Read all lists and tables in this encoding from now on, in this context, instead of finding it out. Raises
-    UsageError for an unknown name."""
+    UsageError."""
+    check_encoding(name)
+    _encoding.set(name)
+
+
+def check_encoding(name: str) -> None:
+    """Raise UsageError if Python knows no encoding of this name."""
     try:
         codecs.lookup(name)
     except LookupError:
         raise UsageError(f"the encoding {name!r} is not known", hint="give another --encoding, such as utf-8") from None
-    _encoding.set(name)
 
 
 def counted(count: int, noun: str) -> str:

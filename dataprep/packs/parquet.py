@@ -61,18 +61,19 @@ class ParquetPack:
         except ImagingError as error:
             raise RecordError(f"{file}, row {row + 1}: {error.detail}") from None
         identity, name = self.named(position)
+        stem = Path(name).stem if name else f"{position:08d}"
         return FaceRecord(
-            name=f"{identity}/{name}.{image_extension(image)}",
+            name=f"{identity}/{stem}.{image_extension(image)}",
             label=int(self._numbers[position]),
             identity=identity,
             image=image,
         )
 
     def named(self, position: int) -> tuple[str, str]:
-        """The identity of an image, and its name there, without a suffix."""
+        """The identity of an image, and the name of its file if the table has it."""
         label = int(self._numbers[position])
         identity = self._identities[label] if label < len(self._identities) else f"{label:06d}"
-        return identity, Path(safe_path(self._paths[position] or "") or f"{position:08d}").stem
+        return identity, Path(safe_path(self._paths[position] or "")).name
 
     @functools.cached_property
     def _paths(self) -> list[str | None]:

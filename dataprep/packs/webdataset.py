@@ -108,10 +108,10 @@ class WebDatasetPack:
 
     def _name_by_captions(self) -> None:
         """Take the captions as names of people, and their order as labels."""
-        labelled = next((found for found in self._samples if found[1].label != _UNLABELLED), None)
+        labelled = any(sample.label != _UNLABELLED for _, sample in self._samples)
         people = [shard.caption(sample) for shard, sample in self._samples]
         for (shard, sample), person in zip(self._samples, people, strict=True):
-            if (labelled is not None and sample.label == _UNLABELLED) or not person:
+            if (labelled and sample.label == _UNLABELLED) or not person:
                 raise shard.incomplete(sample.key, "an image and a label (.cls, or `label` in the .json), or a caption")
         self._identities = sorted(set(people))
         place = {person: label for label, person in enumerate(self._identities)}

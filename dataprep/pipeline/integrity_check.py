@@ -1,8 +1,10 @@
-"""check: read everything that a workspace holds, and say what is damaged and how it is made again."""
+"""What is damaged in a workspace, and how it is made again: for a run that meets it, and for `check`, which reads all."""
 
 from __future__ import annotations
 
 import functools
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +13,13 @@ from dataprep.errors import DataprepError, RecordError
 from dataprep.models.zip_checksums import check_archive
 from dataprep.packs.base import read_pack_json
 from dataprep.pipeline.pipeline import Pipeline
-from dataprep.pipeline.runner import mark_damaged
 from dataprep.stages.base import MERGE_UNIT
 from dataprep.storage import file_sha256, lock_directory
 from dataprep.workspace.integrity import check_content
 from dataprep.workspace.workspace import Workspace
+
+DAMAGED = "damaged"  # the reason of a retry of photos whose bytes are no longer what was stored
+_SHARD_FILE = re.compile(r"(data|rows)/(.+)-[0-9a-f]{12}\.(?:tar|parquet)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,24 @@ def check_workspace(
     return report
 
 
+def mark_damaged(pipeline: Pipeline, path: Path) -> bool:
+    """Let the next run make again what a damaged file of a stage holds. False if it is no file of this pipeline's stages.
+
+    A download is asked again only for the photos that are damaged, if its ledger is whole.
+    """
+    for node in pipeline.nodes:
+        found = _SHARD_FILE.fullmatch(os.path.relpath(path, node.store.folder.path))
+        if found is None:
+            continue
+        with lock_directory(node.store.folder.path, node.name):
+            if node is pipeline.download and found[1] == "data":
+                node.store.request_retry(found[2], [DAMAGED])
+            else:
+                node.store.forget(found[2])
+        return True
+    return False
+
+
 def _everything(opened: Workspace) -> Iterator[tuple[Path, Callable[[], object]]]:
     """Each file, and a function that raises an error if it is damaged."""
     recipe, exclusions = opened.path / "recipe.json", opened.path / "exclusions.json"
@@ -66,7 +88,7 @@ def _everything(opened: Workspace) -> Iterator[tuple[Path, Callable[[], object]]
     )
     plan = opened.plan()
     for shard in plan.shards:
-        yield opened.path / f"plan/{shard.id}.parquet", functools.partial(plan.samples, shard)
+        yield opened.path / f"plan/{shard.id}.parquet", functools.partial(plan.check_shard, shard)
     for name in opened.stage_names():
         stage, _, fingerprint = name.partition("@")
         store = opened.open_stage(stage, fingerprint, columns={}, counted=())

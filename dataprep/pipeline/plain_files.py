@@ -1,5 +1,4 @@
-"""Aligns the faces of photos that belong to no workspace and need no people: files and folders in, a folder of faces
-out."""
+"""Aligns the faces of photos that belong to no workspace and need no people: files and folders in, a folder of faces out."""
 
 from __future__ import annotations
 
@@ -69,8 +68,7 @@ def align_photos(
 
 
 def align_one(photo: Path, settings: FaceSettings) -> Row:
-    """The row of the align stage for one photo, with the encoded face as its payload; or of the stage that rejected
-    it."""
+    """The row of the align stage for one photo, with the encoded face as its payload; or of the stage that rejected it."""
     sample = Sample(key=f"photos/{photo.name}", identity="photos", path=str(photo.absolute()))
     ((_, row),) = _rows([sample], settings)
     return row[-1][1]
@@ -100,8 +98,7 @@ def _list_files(photos: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 
 def _face_names(files: dict[Path, Path], suffix: str, taken: set[str]) -> dict[Path, str]:
-    """The names of the faces: the photo's path with the suffix of faces, or all of its name where two would be
-    equal."""
+    """The names of the faces: the photo's path with the suffix of faces, or all of its name where two would be equal."""
     times = Counter(str(below.with_suffix("")).casefold() for below in files.values())
     names: dict[Path, str] = {}
     for file, below in files.items():

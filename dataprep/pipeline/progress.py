@@ -133,9 +133,7 @@ class BarDisplay:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
-        console = Console(
-            file=sys.__stderr__
-        )  # not what the command line puts in its place, which escapes the bar's own codes
+        console = Console(file=sys.__stderr__)  # cli/_streams.py would escape the bars' own codes
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=40 if console.width >= _WIDE else 10),

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import queue
-import re
 import threading
 import time
 from collections import Counter
@@ -22,6 +20,7 @@ from dataprep.download.writer import DownloadShard
 from dataprep.errors import DamagedFileError, DataprepError, Interrupted, WorkspaceError
 from dataprep.interrupts import stop_requests
 from dataprep.pipeline.executors import Executor, make_executor
+from dataprep.pipeline.integrity_check import mark_damaged
 from dataprep.pipeline.pipeline import PendingShard, Pipeline, PipelineState, StageNode
 from dataprep.pipeline.progress import LastingDisplay, ProgressDisplay, RunLog, StageProgress, make_display
 from dataprep.pipeline.shard_scheduler import ShardScheduler
@@ -35,8 +34,6 @@ from dataprep.workspace.journal import Journal
 from dataprep.workspace.ledger import sum_counts
 
 _log = logging.getLogger(__name__)
-DAMAGED = "damaged"  # the reason of a retry of photos whose bytes are no longer what was stored
-_SHARD_FILE = re.compile(r"(data|rows)/(.+)-[0-9a-f]{12}\.(?:tar|parquet)")
 _PATIENCE = 1.0  # seconds for the download to end when everything is to stop at once
 _EVENT_EVERY = 5.0  # seconds between progress events in the log
 
@@ -63,38 +60,20 @@ def run_pipeline(
     """
     redone = set[Path]()
     while True:
-        report, damaged = None, set[Path]()
+        error: DamagedFileError | None = None
         try:
             report = _run_once(pipeline, jobs=jobs, accept_versions=accept_versions, display=display)
-            damaged = set(report.damaged)
-        except DamagedFileError as error:
-            damaged = {error.path}
-            if not damaged - redone or not mark_damaged(pipeline, error.path):
-                raise
-        new = {path for path in damaged - redone if report is None or mark_damaged(pipeline, path)}
-        if report is not None and not new:
+            damaged = report.damaged
+        except DamagedFileError as raised:
+            error, damaged = raised, [raised.path]
+        new = [path for path in dict.fromkeys(damaged) if path not in redone and mark_damaged(pipeline, path)]
+        if not new:
+            if error is not None:
+                raise error
             return report
-        for path in sorted(new):
+        for path in new:
             _log.warning("%s is damaged or gone; its shard is done again", path)
-        redone |= new
-
-
-def mark_damaged(pipeline: Pipeline, path: Path) -> bool:
-    """Let the next run make again what a damaged file of a stage holds. False if it is no file of this pipeline's stages.
-
-    A download is asked again only for the photos that are damaged, if its ledger is whole.
-    """
-    for node in pipeline.nodes:
-        found = _SHARD_FILE.fullmatch(os.path.relpath(path, node.store.folder.path))
-        if found is None:
-            continue
-        with lock_directory(node.store.folder.path, node.name):
-            if node is pipeline.download and found[1] == "data":
-                node.store.request_retry(found[2], [DAMAGED])
-            else:
-                node.store.forget(found[2])
-        return True
-    return False
+        redone.update(new)
 
 
 def _run_once(pipeline: Pipeline, *, jobs: int, accept_versions: bool, display: ProgressDisplay | None) -> RunReport:

@@ -79,8 +79,8 @@ class SampleRecord:
 def find_samples(
     workspace: str, *, reasons: Collection[str] = (), person: str = "", lost: bool = False, like: str = ""
 ) -> Iterator[SampleRecord]:
-    """Yield the samples, in plan order, that were lost for one of `reasons`, or for any with `lost`; of one `person`,
-    in any spelling; or whose key, URL, path, file name or list line is `like`. Conditions add up.
+    """Yield the samples, in plan order, that were lost for one of `reasons`, or for any with `lost`; of one `person`, in any
+    spelling; or whose key, URL, path, file name or list line is `like`. Conditions add up.
 
     Raises UsageError for an unknown reason, and WorkspaceError for a person or sample that is not there.
     """

@@ -7,19 +7,16 @@ with several faces has a line for each; bbox is `x1,y1,x2,y2` in pixels of the p
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.sources.base import bad_line_sample, named_sample
-from dataprep.sources.tables import TableFile, TableLayout, TableRow, format_value
+from dataprep.sources.tables import TableFile, TableLayout, TableRow, format_value, log_decisions
 from dataprep.sources.urls import parse_box, parse_hash
 from dataprep.storage import file_sha256, local_copy, redact
 from dataprep.types import Sample
-
-_log = logging.getLogger(__name__)
 
 _COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
 
@@ -39,9 +36,8 @@ class FaceScrubSource:
             )
         files = [path for given in lists for path in _files(local_copy(given), str(given))]
         self._tables = [TableFile(path, TableLayout(format="tsv"), usual=_COLUMNS) for path in files]
+        log_decisions(self._tables)
         for table in self._tables:
-            if table.decided:
-                _log.info("%s: %s", table.path, table.decided)
             missing = [name for name in _COLUMNS if name not in table.columns]
             if missing:
                 raise SourceError(

@@ -25,8 +25,9 @@ class FolderSource:
     """The files below ROOT/identity/, in sorted order. Every file is a sample, but those that systems leave: `validate`
     says which are photos.
 
-    `aligned` means that they are aligned faces ready to be packed, not photos for detection. Links that lead out of
-    ROOT are left out, and counted in `summary`, unless `follow_links`."""
+    `aligned` means that they are aligned faces ready to be packed, not photos for detection. Links that lead out of ROOT are
+    left out, and counted in `summary`, unless `follow_links`.
+    """
 
     def __init__(self, root: Path, *, aligned: bool = False, follow_links: bool = False) -> None:
         self._root, self._aligned, self._follow_links = root.absolute(), aligned, follow_links

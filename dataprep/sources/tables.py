@@ -6,11 +6,11 @@ that cannot be read becomes a `TableRow` with an `error`. SourceError is raised 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import itertools
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from dataprep.errors import SourceError
-from dataprep.text import detect_encoding, iterate_lines
+from dataprep.text import check_encoding, detect_encoding, iterate_lines
+
+_log = logging.getLogger(__name__)
 
 TABLE_FORMATS = ("csv", "tsv", "txt", "parquet", "json", "jsonl")
 _ALIASES = {"ndjson": "jsonl", "pq": "parquet"}
@@ -55,7 +57,8 @@ class TableFile:
     """One file. `columns` are its column names; `where` is "line" or "row", depending on the format.
 
     A .csv or .tsv whose first line holds a URL has no line of names: its columns are `usual`, or else `url`, `identity`
-    if there are two, and `column1`, `column2`, ... otherwise. `decided` says what was found out beyond the usual."""
+    if there are two, and `column1`, `column2`, ... otherwise. `decided` says what was found out beyond the usual.
+    """
 
     def __init__(self, path: Path, layout: TableLayout | None = None, *, usual: Sequence[str] = ()) -> None:
         self._layout = layout or TableLayout()
@@ -66,12 +69,7 @@ class TableFile:
                 f"the table format {self.format!r} is not supported; the formats are {', '.join(TABLE_FORMATS)}",
                 hint="give another --format",
             )
-        try:
-            codecs.lookup(self._layout.encoding or "utf-8")
-        except LookupError:
-            raise SourceError(
-                f"the encoding {self._layout.encoding!r} is not known", hint="give another --encoding, such as utf-8"
-            ) from None
+        check_encoding(self._layout.encoding or "utf-8")
         self.where = "row" if self.format in ("parquet", "json") else "line"
         try:
             self._encoding = self._layout.encoding or ("utf-8" if self.where == "row" else detect_encoding(path))
@@ -305,6 +303,13 @@ class TableFile:
             return pq.ParquetFile(self.path)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"{self.path}: not a readable Parquet file ({error})") from None
+
+
+def log_decisions(tables: Sequence[TableFile]) -> None:
+    """Say what was found out about tables, once for those that are alike."""
+    for decided, table in {table.decided: table for table in reversed(tables)}.items():
+        if decided:
+            _log.info("%s: %s", table.path, decided)
 
 
 def detect_table_format(path: Path) -> str:

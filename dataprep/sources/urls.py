@@ -8,10 +8,8 @@ hash is checked only if its column is given, because photos on the web change.""
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,9 @@ from typing import Any
 
 from dataprep.errors import SourceError
 from dataprep.sources.base import bad_line_sample, named_sample
-from dataprep.sources.tables import TABLE_FORMATS, TableFile, TableLayout, TableRow, format_value
+from dataprep.sources.tables import TABLE_FORMATS, TableFile, TableLayout, TableRow, format_value, log_decisions
 from dataprep.storage import file_sha256, local_copy, redact
 from dataprep.types import Box, Sample
-
-_log = logging.getLogger(__name__)
 
 BOX_FORMATS = ("ltrb", "ltwh")
 _GUESSES = {"url": ("url", "image_url", "img_url"), "identity": ("identity", "person", "name"), "key": ("key",)}
@@ -88,11 +84,9 @@ class UrlTableSource:
             )
         files = _files(local_copy(table), self._given, self._layout.format)
         self._tables = [TableFile(path, self._layout) for path in files]
-        decided = Counter(each.decided for each in self._tables)
+        log_decisions(self._tables)
         for each in self._tables:
             _Reader(each, self._columns)  # report missing columns before planning
-            if each.decided and decided.pop(each.decided, 0):
-                _log.info("%s: %s", each.path, each.decided)
 
     def describe(self) -> dict[str, Any]:
         given = {name: getattr(self._columns, name) for name in ColumnMapping.__slots__}

@@ -106,6 +106,10 @@ class Plan:
         """Return the samples of a shard in plan order."""
         return columns.table_to_samples(self._table(shard))
 
+    def check_shard(self, shard: Shard) -> None:
+        """Raise DamagedFileError if the file of a shard is not what was written."""
+        self._read_file(shard.id)
+
     def local_samples(self, shard: Shard) -> Iterator[Sample]:
         """The samples of a shard that are files on this disk, with their key, identity, path and offset only."""
         table = self._table(shard, ["key", "identity", "path", "offset"])

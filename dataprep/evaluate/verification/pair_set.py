@@ -188,8 +188,8 @@ def _open_bin(path: Path) -> VerificationSet:
 
 
 def _folds_of(path: Path) -> int:
-    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside a holdout.bin, or
-    the .json that `bins make` writes, says."""
+    """How many folds a .bin has: ten, as its readers take for granted, or what the pack.json beside a holdout.bin, or the
+    .json that `bins make` writes, says."""
     if path.name == "holdout.bin":
         about = read_pack_json(path.parent)
     else:
@@ -200,8 +200,7 @@ def _folds_of(path: Path) -> int:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The file of a name in a list: with or without its suffix and, where lists name files alone, in its person's
-    folder."""
+    """The file of a name in a list: with or without its suffix and, where lists name files alone, in its person's folder."""
     found = _find_file(folder / name, name)
     person = re.fullmatch(r"(.+)_\d{4}(\.\w+)?", name) if found is None and "/" not in name else None
     return _find_file(folder / person[1] / name, name) if person else found
