@@ -10,7 +10,7 @@ import click
 from dataprep.cli._options import say_next
 from dataprep.errors import UsageError
 from dataprep.text import counted, read_names
-from dataprep.workspace.exclusions import ExclusionFile, match_exclusions
+from dataprep.workspace.exclusions import ExclusionFile, loose_name, match_exclusions
 from dataprep.workspace.workspace import Workspace
 
 
@@ -49,13 +49,19 @@ def exclude(workspace: str, names: tuple[str, ...], lists: tuple[Path, ...], sho
 
 def exclude_all(workspace: Workspace, entries: Sequence[str]) -> None:
     """Exclude people and photos, and print what each entry covers."""
+    from dataprep.stages.lst import ListingParams, ListStage
+
     matches = match_exclusions(entries, workspace.plan().tables(["identity", "key", "url", "path"]))
     ExclusionFile(workspace.folder).add(matches)
+    listing = ListingParams.from_mapping(workspace.recipe().get("lst", {}))
+    renamed = ListStage.in_workspace(listing, workspace).renames.names
     for match in matches:
         if match.photos:
             people = ", ".join(match.people)
             also = f" of {people}" if match.keys or people != match.entry else ""
             click.echo(f"{match.entry}: {counted(match.photos, 'photo')}{also} excluded")
+        elif former := [old for old, new in renamed.items() if loose_name(new) == loose_name(match.entry)]:
+            click.echo(f"{match.entry}: the new name of {', '.join(former)}, excluded")
         else:
             similar = f" (similar: {', '.join(match.similar)})" if match.similar else ""
             what = "no such photo" if "/" in match.entry else "nobody of that name"
